@@ -1,0 +1,1 @@
+"""atomlab: find the atoms of language models, and prove what you found."""
