@@ -1,0 +1,64 @@
+"""The threshold activation σ_θ(z) = z·1[z > θ] and the step H(z − θ), with straight-through gradients (theory.md 7)."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def _window(z: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+    """K((z − θ)/ε) with the rectangle K(u) = 1[|u| < ½]."""
+    return ((z - threshold).abs() < bandwidth / 2).to(threshold.dtype)
+
+
+class _ThresholdActivation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, threshold: Tensor, bandwidth: float, ste_to_input: bool) -> Tensor:
+        ctx.save_for_backward(z, threshold)
+        ctx.bandwidth, ctx.ste_to_input = bandwidth, ste_to_input
+        return z * (z > threshold).to(z.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        (gradient,) = gradients
+        z, threshold = ctx.saved_tensors
+        # ∂f/∂z = 1[z > θ]  (+ (θ/ε) K((z − θ)/ε), Anthropic's)        ∂f/∂θ = −(θ/ε) K((z − θ)/ε)
+        jump = threshold / ctx.bandwidth * _window(z, threshold, ctx.bandwidth)
+        to_z = (z > threshold).to(z.dtype) + (jump.to(z.dtype) if ctx.ste_to_input else 0)
+        return gradient * to_z, -(gradient.to(threshold.dtype) * jump).flatten(0, -2).sum(0), None, None
+
+
+class _Step(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+        ctx.save_for_backward(z, threshold)
+        ctx.bandwidth = bandwidth
+        return (z > threshold).to(threshold.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, None]:
+        (gradient,) = gradients
+        z, threshold = ctx.saved_tensors
+        # ∂H(z − θ)/∂θ = −(1/ε) K((z − θ)/ε), and nothing to z
+        slope = _window(z, threshold, ctx.bandwidth) / ctx.bandwidth
+        return None, -(gradient * slope).flatten(0, -2).sum(0), None
+
+
+def threshold_activation(
+    z: Float[Tensor, "*batch d_sae"], threshold: Float[Tensor, " d_sae"], bandwidth: float, ste_to_input: bool = False
+) -> Float[Tensor, "*batch d_sae"]:
+    """f = z·1[z > θ], exact forward; backward the straight-through estimators of theory.md 7, summed over the batch for θ.
+
+    Args:
+        z: pre-activations, any floating dtype; the result has the same.
+        threshold: θ ≥ 0, float32 also under autocast.
+        bandwidth: ε > 0 of the window |z − θ| < ε/2, which reaches below θ.
+        ste_to_input: add (θ/ε)K to ∂f/∂z.
+    """
+    return _ThresholdActivation.apply(z, threshold, bandwidth, ste_to_input)  # type: ignore[no-any-return]
+
+
+def step(z: Float[Tensor, "*batch d_sae"], threshold: Float[Tensor, " d_sae"], bandwidth: float) -> Float[Tensor, "*batch d_sae"]:
+    """H(z − θ) in θ's dtype; its sum over latents is L0. Gradient to θ only, from the window around it."""
+    return _Step.apply(z, threshold, bandwidth)  # type: ignore[no-any-return]
