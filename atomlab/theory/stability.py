@@ -1,0 +1,69 @@
+"""Stability q* (theory.md 5): an index of how far coherence and sparsity are apart, not a certificate of anything."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from atomlab.theory.coherence import CoherenceStatistics, coherence_statistics
+from atomlab.theory.inner_product import AtomicInnerProduct
+
+
+def stability_pairwise(
+    dictionary: Float[Tensor, "d_sae d_in"],
+    l0_histogram: Int[Tensor, " sizes"],
+    metric: AtomicInnerProduct | None = None,
+    *,
+    statistics: CoherenceStatistics | None = None,
+) -> float:
+    """q* = sup {q : μ_q < 1/(2K_q − 1)} with μ_q the q-quantile of |cos(d_i, d_j)| over pairs.
+
+    Args:
+        dictionary: atoms as rows.
+        l0_histogram: number of samples of each support size 0, 1, 2, ...; K_q is its q-quantile, 0 counts as 1.
+        metric: of the cosines; Euclidean if None.
+        statistics: of this dictionary and metric, if already computed.
+
+    Quantiles of |cos| are rounded up by at most 1e-5, so q* is never overstated by that. 0 if no q satisfies the condition.
+    """
+    statistics = statistics or coherence_statistics(dictionary, metric, k=1)
+    edges = torch.arange(1, len(statistics.histogram) + 1, dtype=torch.float64) / len(statistics.histogram)
+    return _stability(edges.clamp(max=statistics.coherence), statistics.histogram, l0_histogram)
+
+
+def stability_per_atom(
+    dictionary: Float[Tensor, "d_sae d_in"],
+    l0_histogram: Int[Tensor, " sizes"],
+    metric: AtomicInnerProduct | None = None,
+    *,
+    statistics: CoherenceStatistics | None = None,
+) -> float:
+    """As `stability_pairwise`, with μ_q the q-quantile of the per-atom coherence μ_i = max_j |cos(d_i, d_j)|; exact."""
+    statistics = statistics or coherence_statistics(dictionary, metric, k=1)
+    values = statistics.per_atom.double().cpu().sort().values
+    return _stability(values, torch.ones(len(values), dtype=torch.int64), l0_histogram)
+
+
+def _stability(coherence: Tensor, counts: Tensor, l0_histogram: Tensor) -> float:
+    """The sup over q: both quantiles are step functions that rise, so the condition holds up to a first q and never again after it.
+
+    The quantile functions jump at the cumulative shares of the two histograms; between jumps the condition is constant.
+    """
+    if int(l0_histogram.sum()) == 0:
+        return float("nan")
+    share_mu, share_k = _shares(counts), _shares(l0_histogram.cpu())
+    jumps = torch.cat([share_mu, share_k]).unique()
+    middle = (torch.cat([jumps.new_zeros(1), jumps[:-1]]) + jumps) / 2
+    mu = coherence[torch.searchsorted(share_mu, middle).clamp(max=len(coherence) - 1)]
+    k = torch.searchsorted(share_k, middle).clamp(min=1, max=max(1, len(share_k) - 1)).double()
+    holds = mu * (2 * k - 1) < 1
+    return 1.0 if holds.all() else float(jumps[int((~holds).int().argmax()) - 1]) if holds[0] else 0.0
+
+
+def _shares(counts: Tensor) -> Tensor:
+    cumulative = counts.cumsum(0)
+    return cumulative.double() / cumulative[-1]
+
+
+def random_dictionary(d_sae: int, d_in: int, generator: torch.Generator | None = None) -> Float[Tensor, "d_sae d_in"]:
+    """Independent atoms, uniform on the unit sphere: the null of every geometric number."""
+    return torch.nn.functional.normalize(torch.randn(d_sae, d_in, generator=generator), dim=1)
