@@ -1,0 +1,82 @@
+"""What happens around the optimiser's steps."""
+
+import time
+from typing import Any, final
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from torch import Tensor
+
+from atomlab.training.module import SAEModule
+
+
+@final
+class DecoderNorm(Callback):
+    """Keeps atoms at unit norm in the coordinates of the training (with whitened inputs that is the S-norm up to a constant) and θ at 0 or above.
+
+    The gradient's component that would only change a norm is removed first, so that the optimiser's moments do not fill with it.
+    """
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        assert isinstance(pl_module, SAEModule)
+        pl_module.sae.remove_parallel_gradient_()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        assert isinstance(pl_module, SAEModule)
+        pl_module.sae.unit_norm_decoder_()
+        pl_module.sae.clamp_thresholds_()
+
+
+@final
+class Throughput(Callback):
+    """Logs training vectors per second over all processes, as `train/tokens_per_second`, every `every` steps."""
+
+    def __init__(self, every: int = 50) -> None:
+        self.every, self.seen, self.since = every, 0, 0.0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Tensor, batch_idx: int) -> None:
+        if self.seen == 0:
+            self.since = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int) -> None:
+        self.seen += len(batch)
+        if (batch_idx + 1) % self.every == 0:
+            rate = self.seen * trainer.world_size / (time.perf_counter() - self.since)
+            pl_module.log("train/tokens_per_second", rate, prog_bar=True)
+            self.seen = 0
+
+
+@final
+class LatentActivity(Callback):
+    """Logs `train/dead`: the share of latents that have not fired within the last `window` vectors of this process. Its state is in the checkpoint."""
+
+    def __init__(self, window: int = 50_000) -> None:
+        self.window = window
+        self.since_fired: Tensor | None = None
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int) -> None:
+        if (batch_idx + 1) % trainer.log_every_n_steps:
+            return
+        assert isinstance(pl_module, SAEModule)
+        fired = (pl_module.sae.encode(pl_module.transform(batch)) > 0).any(0)
+        if self.since_fired is None:
+            self.since_fired = torch.zeros(pl_module.sae.d_sae, dtype=torch.int64, device=fired.device)
+        self.since_fired = (self.since_fired.to(fired.device) + len(batch) * trainer.log_every_n_steps).masked_fill(fired, 0)
+        pl_module.log("train/dead", (self.since_fired >= self.window).float().mean())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"since_fired": self.since_fired}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.since_fired = state_dict["since_fired"]
+
+
+@final
+class ProgressBar(TQDMProgressBar):
+    """One line: step, rate, time left, R², L0, tokens/s; without Lightning's version number."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        shown = super().get_metrics(trainer, pl_module)
+        return {name.removeprefix("train/").replace("tokens_per_second", "tokens/s"): value for name, value in shown.items() if name != "v_num"}

@@ -1,0 +1,26 @@
+"""Loggers that work without an account."""
+
+import os
+import sys
+from pathlib import Path
+
+from lightning.pytorch.loggers import WandbLogger
+
+
+def wandb_logger(save_dir: str, project: str = "atomlab", name: str | None = None, group: str | None = None) -> WandbLogger:
+    """A wandb logger that goes offline, with one line of notice, where there is no key; `wandb sync` uploads such a run later.
+
+    Raises:
+        OSError: `save_dir` cannot be written.
+    """
+    Path(save_dir).mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("WANDB_SILENT", "true")
+    if not (os.environ.get("WANDB_MODE") or os.environ.get("WANDB_API_KEY") or _netrc_has_key()):
+        os.environ["WANDB_MODE"] = "offline"
+        print(f"wandb: no key found, logging offline to {save_dir} (upload later with `wandb sync`).", file=sys.stderr)  # noqa: T201
+    return WandbLogger(project=project, name=name, save_dir=save_dir, group=group or os.environ.get("WANDB_RUN_GROUP"))
+
+
+def _netrc_has_key() -> bool:
+    files = [Path.home() / ".netrc", Path.home() / "_netrc"]
+    return any(file.exists() and "api.wandb.ai" in file.read_text(encoding="utf-8") for file in files)

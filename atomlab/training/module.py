@@ -1,0 +1,241 @@
+"""Training of a TSAE on activations: losses, schedules and streaming metrics."""
+
+import math
+from typing import Any, Literal, final
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.nn import ModuleDict
+from torchmetrics import Metric
+
+from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.metrics import CertifiedRate, DeadLatents, ExplainedVariance, L0Histogram, MeanL0, MutualCoherence, RestrictedIsometry, Stability
+from atomlab.sae import (
+    InputTransform,
+    Sparsity,
+    ThresholdSAE,
+    calibrate_thresholds_,
+    fold,
+    reconstruction_loss,
+)
+from atomlab.theory import AtomicInnerProduct
+
+InputVariant = Literal["raw", "unit_mean_square", "whitened"]
+_REFERENCE_WIDTH = 2304  # d_sae at which the default learning rate was chosen
+
+
+@final
+class SAEModule(LightningModule):
+    """A TSAE in training, in the coordinates of `transform`; `folded()` is the same TSAE for raw activations.
+
+    Adam; the rate rises over the first `warm_up` share of the steps and falls linearly over the last `decay` share. Over the last
+    `freeze` share thresholds stand still and the sparsity term is off, so that the atoms settle on fixed supports.
+
+    Args:
+        sae: initialised and calibrated.
+        transform: from raw activations to the sae's inputs.
+        sparsity: the sparsity term.
+        metric: S, for the metrics.
+        learning_rate: of all weights but the thresholds.
+        threshold_learning_rate: of the thresholds (raw θ, so it is in units of pre-activations).
+        warm_up, decay, freeze: shares of the run.
+    """
+
+    def __init__(
+        self,
+        sae: ThresholdSAE,
+        transform: InputTransform,
+        sparsity: Sparsity,
+        metric: AtomicInnerProduct,
+        *,
+        learning_rate: float,
+        threshold_learning_rate: float,
+        warm_up: float = 0.1,
+        decay: float = 0.5,
+        freeze: float = 0.2,
+    ) -> None:
+        super().__init__()
+        self.sae, self.transform, self.sparsity, self.atomic = sae, transform, sparsity, metric
+        self.learning_rate, self.threshold_learning_rate = learning_rate, threshold_learning_rate
+        self.warm_up, self.decay, self.freeze_share = warm_up, decay, freeze
+        self.evaluated: ThresholdSAE | None = None
+        self.measures = ModuleDict(
+            {
+                "r2": ExplainedVariance(sae.d_in),
+                "r2_s_norm": ExplainedVariance(sae.d_in, metric),
+                "l0": MeanL0(),
+                "dead": DeadLatents(sae.d_sae),
+            }
+        )
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        x = self.transform(batch)
+        z = self.sae.pre_activations(x)
+        codes = self.sae.activate(z)
+        x_hat = self.sae.decode(codes)
+        reconstruction = reconstruction_loss(x, x_hat)
+        frozen = self.progress >= 1 - self.freeze_share
+        sparsity = self.sparsity(self.sae, z, codes) if not frozen else z.new_zeros(())
+        with torch.no_grad():
+            variance = (x - x.mean(0)).square().sum(1).mean()
+            self.log("train/r2", 1 - reconstruction / variance, prog_bar=True)
+            self.log("train/l0", (codes != 0).sum(1).float().mean(), prog_bar=True)
+        self.log_dict({"train/loss": reconstruction + sparsity, "train/reconstruction": reconstruction, "train/sparsity": sparsity})
+        return reconstruction + sparsity
+
+    @property
+    def progress(self) -> float:
+        """Share of the run's steps that are done."""
+        return self.trainer.global_step / self.trainer.max_steps
+
+    def configure_optimizers(self) -> Any:
+        steps = self.trainer.max_steps
+
+        def schedule(step: int) -> float:
+            share = step / steps
+            return min(1.0, (step + 1) / max(1, self.warm_up * steps), (1 - share) / self.decay if self.decay else 1.0)
+
+        weights = [p for name, p in self.sae.named_parameters() if name != "threshold"]
+        optimizer = torch.optim.Adam(
+            [{"params": weights, "lr": self.learning_rate}, {"params": [self.sae.threshold], "lr": self.threshold_learning_rate}]
+        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, [schedule, lambda step: schedule(step) * (step / steps < 1 - self.freeze_share)]
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    @torch.no_grad()
+    def folded(self) -> ThresholdSAE:
+        """The TSAE of raw activations, with atoms of unit S-norm: the object that is measured, saved and published."""
+        return fold(self.sae, self.transform).with_unit_norm_decoder(self.atomic.matrix.to(self.sae.W_dec))
+
+    def _start(self) -> None:
+        self.evaluated = self.folded()
+        for measure in self._all_measures():
+            measure.reset()
+        dictionary = self.evaluated.W_dec.detach()
+        self.codes_measures: dict[str, Metric] = {
+            "certified_level_1": CertifiedRate(dictionary, 1, self.atomic),
+            "certified_level_4": CertifiedRate(dictionary, 4, self.atomic),
+            "stability_pairwise": Stability(dictionary, "pairwise", self.atomic),
+            "stability_per_atom": Stability(dictionary, "per_atom", self.atomic),
+            "support_sizes": L0Histogram(self.evaluated.d_sae),
+        }
+        for measure in self.codes_measures.values():
+            measure.to(self.device)
+
+    def _all_measures(self) -> list[Metric]:
+        return [measure for measure in self.measures.values() if isinstance(measure, Metric)]
+
+    def _update(self, batch: Tensor, batch_idx: int) -> None:
+        assert self.evaluated is not None
+        codes = self.evaluated.encode(batch)
+        x_hat = self.evaluated.decode(codes)
+        for name, measure in self.measures.items():
+            assert isinstance(measure, Metric)
+            measure.update(*((batch, x_hat) if name.startswith("r2") else (codes,)))
+        for name, measure in self.codes_measures.items():
+            if name != "certified_level_4" or batch_idx < 2:  # once a stage on a sample is enough for the dearest one
+                measure.update(codes)
+
+    def _finish(self, stage: str) -> None:
+        assert self.evaluated is not None
+        values = {name: measure.compute() for name, measure in self.measures.items() if isinstance(measure, Metric)}
+        sizes = self.codes_measures.pop("support_sizes")
+        assert isinstance(sizes, L0Histogram)
+        values |= {name: measure.compute() for name, measure in self.codes_measures.items()}
+        coherence, isometry = MutualCoherence(self.atomic), RestrictedIsometry(self.atomic)
+        coherence.update(self.evaluated.W_dec.detach())
+        isometry.update(self.evaluated.W_dec.detach(), max(1, sizes.quantile(0.5)))
+        lower, upper = isometry.compute()
+        values |= {"coherence": coherence.compute(), "restricted_isometry_lower": lower, "restricted_isometry_upper": upper}
+        self.log_dict({f"{stage}/{name}": float(value) for name, value in values.items()}, rank_zero_only=False)
+
+    def on_validation_epoch_start(self) -> None:
+        self._start()
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        self._update(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        self._finish("validation")
+
+    def on_test_epoch_start(self) -> None:
+        self._start()
+
+    def test_step(self, batch: Tensor, batch_idx: int) -> None:
+        self._update(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        self._finish("test")
+
+
+def build(
+    data: ActivationDataModule,
+    sparsity: Sparsity,
+    *,
+    expansion: float = 4,
+    inputs: InputVariant = "whitened",
+    tied: bool = False,
+    bandwidth: float = 0.025,
+    initial_l0: float = 40,
+    calibration_samples: int = 8192,
+    shrinkage: float = 0.0,
+    learning_rate: float | None = None,
+    threshold_learning_rate: float | None = None,
+    warm_up: float = 0.1,
+    decay: float = 0.5,
+    freeze: float = 0.2,
+) -> SAEModule:
+    """A module for the activations of `data`, its thresholds calibrated on them.
+
+    Args:
+        data: prepared and set up.
+        sparsity: the sparsity term.
+        expansion: d_sae / d_in; sets d_sae and, unless given, the learning rate 3e-3·√(2304 / d_sae).
+        inputs: coordinates of the training: raw, unit_mean_square (centred, E‖x̃‖² = 1) or whitened (by S^½ too).
+        tied: W_enc = W_decᵀ throughout (with whitened inputs: W_enc = S W_decᵀ).
+        bandwidth: of the straight-through estimators, for E‖x̃‖² = 1.
+        initial_l0: mean L0 that the thresholds are calibrated to.
+        calibration_samples: training vectors used for it.
+        shrinkage: of S.
+        learning_rate, threshold_learning_rate: None derives them.
+        warm_up, decay, freeze: see `SAEModule`.
+
+    Raises:
+        ValueError: an expansion that gives no latent, an unknown input variant, a rank-deficient second moment.
+    """
+    d_in = data.d_in
+    d_sae = round(expansion * d_in)
+    if d_sae < 2:
+        raise ValueError(f"sae.expansion={expansion} gives {d_sae} latents for d_in={d_in}: expected a positive number such as 4.")
+    reference = data.reference_moments
+    metric = AtomicInnerProduct.from_second_moment(reference.second_moment, shrinkage=shrinkage, count=reference.count)
+    transform = _transform(inputs, data, metric)
+    sae = ThresholdSAE(d_in, d_sae, bandwidth=bandwidth, tied=tied)
+    calibrate_thresholds_(sae, transform(data.sample("train", calibration_samples)), initial_l0)
+    rate = 3e-3 * math.sqrt(_REFERENCE_WIDTH / d_sae) if learning_rate is None else learning_rate
+    return SAEModule(
+        sae,
+        transform,
+        sparsity,
+        metric,
+        learning_rate=rate,
+        threshold_learning_rate=rate if threshold_learning_rate is None else threshold_learning_rate,
+        warm_up=warm_up,
+        decay=decay,
+        freeze=freeze,
+    )
+
+
+def _transform(inputs: InputVariant, data: ActivationDataModule, metric: AtomicInnerProduct) -> InputTransform:
+    mean, second_moment = data.moments.mean, data.moments.second_moment
+    identity = torch.eye(data.d_in, dtype=torch.float64)
+    if inputs == "raw":
+        return InputTransform.identity(data.d_in)
+    if inputs == "unit_mean_square":
+        return InputTransform.scaled(mean, identity, identity, second_moment)
+    if inputs == "whitened":
+        return InputTransform.scaled(mean, metric.whitening, metric.unwhitening, second_moment)
+    raise ValueError(f"sae.inputs={inputs} is unknown: choose raw, unit_mean_square or whitened.")
