@@ -66,43 +66,50 @@ def exact_recovery_coefficient(
 
 @torch.no_grad()
 def dual_certificates(
-    codes: Tensor, dictionary: Float[Tensor, "d_sae d_in"], metric: AtomicInnerProduct | None = None, *, block: int = 1024
+    codes: Tensor,
+    dictionary: Float[Tensor, "d_sae d_in"],
+    metric: AtomicInnerProduct | None = None,
+    *,
+    one_sided: bool = True,
+    block: int = 1024,
 ) -> Float[Tensor, " samples"]:
-    """Level 4 for non-negative codes: max_{j∉Λ} G_jΛ G_Λ⁻¹ 1; below 1 − MARGIN the code is the unique non-negative ℓ1 minimiser (Fuchs 2004).
+    """Level 4: max_{j∉Λ} of G_jΛ G_Λ⁻¹ 1 (one-sided), or of |G_jΛ G_Λ⁻¹ sign δ_Λ|; below 1 − MARGIN the code is the unique non-negative
+    (or unique) ℓ1 minimiser (Fuchs 2004). Says nothing of sparsest.
 
-    Infinite where G_Λ is singular, −∞ for an empty support's missing competitor never occurs: K = 0 gives NaN. One vector
-    v = U_Λᵀ G_Λ⁻¹ 1 a sample, then one product of (samples, d_in) with (d_in, d_sae). Float64; memory (block, d_sae).
+    0 where no other atom competes, infinite where G_Λ is singular, NaN for K = 0. One vector v = U_Λᵀ G_Λ⁻¹ s a sample, then one product of
+    (samples, d_in) with (d_in, d_sae). Float64; memory (block, d_sae) and (block, K, d_in).
 
     Args:
-        codes: (samples, d_sae), dense or CSR, non-negative.
+        codes: (samples, d_sae), dense or CSR.
         dictionary: atoms as rows, any norm.
         metric: Euclidean if None.
+        one_sided: for non-negative codes; otherwise any sign.
         block: samples at a time.
 
     Raises:
-        ValueError: negative codes.
+        ValueError: negative codes with one_sided.
     """
     chosen = supports(codes)
-    if (chosen.values < 0).any():
-        raise ValueError("The one-sided dual certificate is for non-negative codes, and these have negative values.")
+    if one_sided and (chosen.values < 0).any():
+        raise ValueError("The one-sided dual certificate is for non-negative codes, and these have negative values: use one_sided=False.")
     unit = unit_rows(dictionary.double(), metric)
     order = chosen.sizes.argsort()  # equal sizes together, so that little is padding
     result = torch.empty(len(order), dtype=torch.float64)
     for part in order.split(block):
         width = max(1, int(chosen.sizes[part].max()))
         mine = Supports(chosen.indices[part, :width], chosen.mask[part, :width], chosen.values[part, :width])
-        result[part] = _dual(unit, mine)
+        result[part] = _dual(unit, mine, one_sided)
     return result
 
 
-def _dual(unit: Tensor, chosen: Supports) -> Tensor:
+def _dual(unit: Tensor, chosen: Supports, one_sided: bool) -> Tensor:
     gram = support_grams(unit, chosen)
     values = torch.linalg.eigvalsh(gram)
     singular = values[:, 0] * _LARGEST_CONDITION < values[:, -1]
     safe = torch.where(singular[:, None, None], torch.eye(gram.shape[1], dtype=gram.dtype), gram)
-    weights = torch.cholesky_solve(chosen.mask.double()[:, :, None], torch.linalg.cholesky(safe))
+    weights = torch.cholesky_solve(chosen.values.double().sign()[:, :, None], torch.linalg.cholesky(safe))
     vectors = (unit[chosen.indices] * (weights * chosen.mask[:, :, None])).sum(1)
-    scores = vectors @ unit.T
+    scores = vectors @ unit.T if one_sided else (vectors @ unit.T).abs()
     rows = torch.arange(len(scores))[:, None].expand_as(chosen.indices)[chosen.mask]
     scores[rows, chosen.indices[chosen.mask]] = -torch.inf
     worst = scores.amax(1).clamp(min=0)
