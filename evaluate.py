@@ -31,7 +31,7 @@ def evaluate(config: DictConfig) -> float:
         instantiate(config.metrics),
         Path(HydraConfig.get().runtime.output_dir),
         shrinkage=trained.sae.shrinkage,
-        configuration=OmegaConf.to_yaml(trained, resolve=True),
+        configuration=OmegaConf.to_yaml(trained),
         seed=trained.seed,
     )
     print(text)

@@ -39,7 +39,7 @@ def train(config: DictConfig) -> float | None:
             instantiate(config.metrics),
             folder,
             shrinkage=config.sae.shrinkage,
-            configuration=OmegaConf.to_yaml(config, resolve=True),
+            configuration=OmegaConf.to_yaml(config),
             seed=config.seed,
         )
         print(text)
