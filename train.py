@@ -32,7 +32,7 @@ def train(config: DictConfig) -> float | None:
     if trainer.is_global_zero:
         folder = Path(HydraConfig.get().runtime.output_dir)
         sae = module.folded().cpu()
-        save_sae(sae, folder / "sae", {"model_name": Path(config.model.get("name", "smollm2")).name, "hook_name": str(data.point)})
+        save_sae(sae, folder / "sae", {"model_name": data.model.title, "hook_name": str(data.point)})
         rows, text = evaluate_run(
             sae,
             data,

@@ -4,56 +4,79 @@ import logging
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
-from atomlab.sweep import one_process_per_job
+from atomlab.sweep import JobFailed, one_process_per_job
 
 _TRACE = "HYDRA_FULL_ERROR"
+_MISTAKES = (ValueError, OSError, JobFailed, HydraException, OmegaConfBaseException)
 
 
-def launch(task: Callable[[Any], float | None], config_path: str, config_name: str) -> None:
-    """Composes the configuration from the command line and runs `task` on it.
+def launch(task: FunctionType, config_path: str, config_name: str) -> None:
+    """Composes the configuration from the command line and runs `task` on it; ends with exit code 2 on a user's mistake.
 
     ValueError and OSError are taken for mistakes of the user (atomlab raises them with a sentence that says what to do), as are
     Hydra's and OmegaConf's own; with HYDRA_FULL_ERROR=1 they show their stack trace.
+
+    Args:
+        task: from a configuration to an objective or None.
+        config_path: of the configuration's folder, seen from the task's file.
+        config_name: of the primary configuration.
     """
     wants_trace = bool(os.environ.get(_TRACE))
     os.environ[_TRACE] = "1"  # makes Hydra raise instead of printing
-    logging.getLogger("hydra").setLevel(logging.WARNING)
-    job = hydra.main(config_path=config_path, config_name=config_name, version_base="1.3")(_tidy(one_process_per_job(task)))
+    _quieten()
+    folder = str(Path(task.__code__.co_filename).resolve().parent / config_path)
+    mistakes: list[Exception] = []
+    guarded = _guarded(one_process_per_job(task), mistakes, wants_trace)
     try:
-        job()
-    except (ValueError, OSError, RuntimeError, HydraException, OmegaConfBaseException) as error:
-        cause = _root_cause(error)
-        if wants_trace or not _is_mistake(cause):
+        hydra.main(config_path=folder, config_name=config_name, version_base="1.3")(guarded)()
+    except _MISTAKES as error:
+        if wants_trace:
             raise
-        print(f"atomlab: {_one_sentence(cause)}", file=sys.stderr)  # noqa: T201  # the command line's own voice
+        mistakes.append(error)
+    for mistake in mistakes:
+        print(f"atomlab: {_one_sentence(_root_cause(mistake))}", file=sys.stderr)  # noqa: T201  # the command line's own voice
+    if mistakes:
         sys.exit(2)
 
 
-def _tidy(task: Callable[[Any], float | None]) -> Callable[[Any], float | None]:
-    """Removes the run folder that Hydra made if a failed run left nothing of its own in it."""
+def _quieten() -> None:
+    """What Lightning and PyTorch say about themselves at every start, and nobody can act on."""
+    warnings.filterwarnings("ignore", message="`isinstance\\(treespec, LeafSpec\\)` is deprecated")
+    warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; what comes of them is said in one sentence
+
+
+def _guarded(task: Callable[[Any], float | None], mistakes: list[Exception], wants_trace: bool) -> Callable[[Any], float | None]:
+    """Collects a task's mistakes, so that Hydra adds no words of its own and a sweep's other jobs go on; a failed run that left nothing
+    of its own in its folder leaves no folder.
+    """
 
     def run(config: Any) -> float | None:
         try:
             return task(config)
-        except Exception:
+        except Exception as error:
             folder = Path(HydraConfig.get().runtime.output_dir)
-            name = f"{HydraConfig.get().job.name}.log"
-            logging.shutdown()
-            if folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {".hydra", name}:
+            if folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {".hydra", f"{HydraConfig.get().job.name}.log"}:
                 shutil.rmtree(folder)
                 _remove_empty(folder.parent)
-            raise
+            if wants_trace or not isinstance(error, _MISTAKES):
+                raise
+            mistakes.append(error)
+            return None
 
-    run.__module__ = task.__module__
     return run
 
 
@@ -64,17 +87,19 @@ def _remove_empty(folder: Path) -> None:
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    """Hydra wraps what a `_target_` raised; the user's sentence is inside."""
-    while isinstance(error, HydraException) and isinstance(error.__cause__, ValueError | OSError | RuntimeError):
+    """Hydra wraps what a `_target_` raised, and raises some errors without a word of their own: the sentence is inside."""
+    while error.__cause__ is not None and (isinstance(error, InstantiationException) or not str(error)):
         error = error.__cause__
     return error
 
 
-def _is_mistake(error: BaseException) -> bool:
-    return isinstance(error, ValueError | OSError | HydraException | OmegaConfBaseException) or "ended with exit code" in str(error)
-
-
 def _one_sentence(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line]
-    lines = [line for line in lines if not line.startswith(("full_key:", "object_type=", "To append"))]
-    return " ".join(lines) or type(error).__name__
+    """The message on one line, without Hydra's hints for its own developers."""
+    lines: list[str] = []
+    for line in map(str.strip, str(error).splitlines()):
+        if line.startswith(("Config search path", "full_key:")):
+            break
+        if line and "HYDRA_FULL_ERROR" not in line and not line.startswith("object_type="):
+            lines.append(line)
+    text = " ".join(lines) or type(error).__name__
+    return f"{text} See the keys in conf/train.yaml, or run with --help." if text.startswith("Could not override") else text

@@ -12,6 +12,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 RESULT_FILE = "objective.txt"
+
+
+class JobFailed(Exception):
+    """A job of a multirun ended with an error, which it has reported itself."""
+
+
 _DISTRIBUTED = {"LOCAL_RANK", "NODE_RANK", "RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 
@@ -22,7 +28,7 @@ def one_process_per_job(task: Callable[[Any], float | None]) -> Callable[[Any], 
     from a file in its run folder.
 
     Raises:
-        RuntimeError: the job's process failed; its own message stands above.
+        JobFailed: the job's process failed; its own message stands above.
     """
 
     @wraps(task)
@@ -39,7 +45,7 @@ def one_process_per_job(task: Callable[[Any], float | None]) -> Callable[[Any], 
         environment = {name: value for name, value in os.environ.items() if name not in _DISTRIBUTED}
         finished = subprocess.run(command, env=environment, check=False)
         if finished.returncode:
-            raise RuntimeError(f"Job {hydra.job.num} ({hydra.job.override_dirname}) ended with exit code {finished.returncode}.")
+            raise JobFailed(f"Job {hydra.job.num} ({hydra.job.override_dirname}) ended with exit code {finished.returncode}.")
         result = folder / RESULT_FILE
         return float(result.read_text(encoding="utf-8")) if result.exists() else None
 

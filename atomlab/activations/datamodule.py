@@ -58,7 +58,7 @@ class ShuffledBatches(Sampler[Tensor]):
         for step in range(self.start, self.steps):
             if step // per_epoch != epoch:
                 epoch = step // per_epoch
-                order = torch.randperm(self.rows, generator=torch.Generator().manual_seed(hash((self.seed, epoch))))
+                order = torch.randperm(self.rows, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch))
             first = step % per_epoch * self.batch_size
             yield order[first + self.rank : first + self.batch_size : self.world_size]
 
@@ -135,7 +135,7 @@ class ActivationDataModule(LightningDataModule):
 
     @property
     def point(self) -> HookPoint:
-        return resolve_site(self.site, self.layer, self.model.kind, self.model.num_layers, self.model.name)
+        return resolve_site(self.site, self.layer, self.model.kind, self.model.num_layers, self.model.title)
 
     def folder(self, corpus: Corpus) -> Path:
         description = {"model": self.model.fingerprint, "corpus": corpus.fingerprint, **self._tokens, **self._harvest}

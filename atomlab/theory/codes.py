@@ -32,13 +32,15 @@ def supports(codes: Tensor) -> Supports:
     Raises:
         ValueError: NaN or infinite values.
     """
-    csr = codes if codes.layout == torch.sparse_csr else codes.to_sparse_csr()
-    starts, columns, values = csr.crow_indices(), csr.col_indices(), csr.values()
+    if codes.layout == torch.sparse_csr:
+        stored = codes.values() != 0
+        rows = torch.repeat_interleave(torch.arange(codes.shape[0], device=codes.device), codes.crow_indices().diff())[stored]
+        columns, values = codes.col_indices()[stored], codes.values()[stored]
+    else:
+        rows, columns = codes.nonzero(as_tuple=True)
+        values = codes[rows, columns]
     if not torch.isfinite(values).all():
         raise ValueError("The codes have NaN or infinite values: check the encoder and its inputs.")
-    real = values != 0
-    rows = torch.repeat_interleave(torch.arange(codes.shape[0], device=values.device), starts.diff())[real]
-    columns, values = columns[real], values[real]
     sizes = torch.bincount(rows, minlength=codes.shape[0])
     slot = torch.arange(len(rows), device=values.device) - (sizes.cumsum(0) - sizes)[rows]
     shape = (codes.shape[0], max(1, int(sizes.max()) if len(sizes) else 1))
