@@ -116,7 +116,7 @@ class ActivationDataModule(LightningDataModule):
         max_tokens: int | None = None,
         fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
         batch_size: int = 512,
-        steps: int = 1500,
+        steps: int = 1000,
         drop_first: bool = True,
         drop_special: bool = True,
         max_norm_ratio: float | None = 10.0,

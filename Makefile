@@ -1,0 +1,24 @@
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: demo test check clean
+
+demo: .venv/ready  ## train and measure the atoms of SmolLM2-135M on Wikipedia, with no hub and no key
+	$(BIN)/python train.py
+
+test: .venv/ready  ## the tests, with the same set-up
+	$(BIN)/python -m pytest
+
+check: .venv/ready  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+.venv/ready: requirements.txt requirements-embedded.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements-embedded.txt
+	touch $@
+
+clean:
+	rm -rf .venv outputs multirun

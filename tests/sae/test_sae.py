@@ -1,0 +1,184 @@
+"""theory.md 7: gradients by hand and by finite differences; folding and files."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from atomlab.sae import InputTransform, L0, Tanh, TargetL0, ThresholdSAE, calibrate_thresholds_, fold, load_sae, save_sae, step, threshold_activation
+from atomlab.sae.losses import pre_activation_penalty
+
+EPS = 0.4
+
+
+def random_sae(d_in: int = 5, d_sae: int = 9, **arguments) -> ThresholdSAE:
+    torch.manual_seed(0)
+    sae = ThresholdSAE(d_in, d_sae, **arguments).double()
+    with torch.no_grad():
+        for parameter in sae.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+        sae.threshold.abs_()
+    return sae
+
+
+def test_activation_and_its_gradients_by_hand() -> None:
+    z = torch.tensor([[0.9, 1.1, 1.3, 0.7, -2.0]], dtype=torch.float64, requires_grad=True)  # θ = 1, window (0.8, 1.2)
+    theta = torch.ones(5, dtype=torch.float64, requires_grad=True)
+    out = threshold_activation(z, theta, EPS)
+    torch.testing.assert_close(out.detach(), torch.tensor([[0, 1.1, 1.3, 0, 0]], dtype=torch.float64))
+    out.backward(torch.tensor([[2.0, 3.0, 4.0, 5.0, 6.0]], dtype=torch.float64))
+    assert z.grad is not None
+    assert theta.grad is not None
+    torch.testing.assert_close(z.grad, torch.tensor([[0, 3.0, 4.0, 0, 0]], dtype=torch.float64))
+    torch.testing.assert_close(theta.grad, -torch.tensor([2.0, 3.0, 0, 0, 0], dtype=torch.float64) / EPS)  # −(θ/ε)K g, below θ too
+
+
+def test_ste_to_input_adds_the_jump() -> None:
+    z = torch.tensor([[0.9, 1.1]], dtype=torch.float64, requires_grad=True)
+    threshold_activation(z, torch.ones(2, dtype=torch.float64), EPS, True).sum().backward()
+    torch.testing.assert_close(z.grad, torch.tensor([[1 / EPS, 1 + 1 / EPS]], dtype=torch.float64))
+
+
+def test_step_gradient_is_that_of_the_ramp_on_average() -> None:
+    """H smoothed by the window is a ramp of width ε; its derivative in θ, by central differences, is the estimator's."""
+    z = torch.linspace(-1, 3, 4001, dtype=torch.float64)[:, None]
+    theta = torch.tensor([0.93], dtype=torch.float64, requires_grad=True)
+    step(z, theta, EPS).sum().backward()
+
+    def ramp(t: float) -> float:
+        return float(((z - t) / EPS + 0.5).clamp(0, 1).sum())
+
+    h = 1e-4
+    assert theta.grad is not None
+    assert theta.grad.item() == pytest.approx((ramp(0.93 + h) - ramp(0.93 - h)) / (2 * h), rel=2e-3)  # one grid point in 400
+
+
+def test_thresholds_stay_float32_under_bfloat16() -> None:
+    theta = torch.ones(3, requires_grad=True)
+    z = torch.tensor([[0.95, 1.05, 3.0]], dtype=torch.bfloat16, requires_grad=True)
+    out = threshold_activation(z, theta, 0.4)
+    out.sum().backward()
+    assert out.dtype == torch.bfloat16
+    assert theta.grad is not None
+    assert theta.grad.dtype == torch.float32
+    assert z.grad is not None
+    assert z.grad.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("sparsity", [L0(0.3), TargetL0(2.0, 3.0)])
+def test_sparsity_reaches_below_the_threshold_and_only_thresholds(sparsity) -> None:
+    sae = random_sae()
+    z = (sae.threshold.detach() - 0.005).expand(4, -1).clone().requires_grad_()  # inside the window, below θ: f = 0
+    codes = sae.activate(z)
+    assert not codes.any()
+    sparsity(sae, z, codes).backward()
+    assert sae.threshold.grad is not None
+    assert (sae.threshold.grad != 0).all()
+    assert z.grad is None
+
+
+def test_values_of_the_losses() -> None:
+    sae, x = random_sae(), torch.randn(6, 5, dtype=torch.float64)
+    z = sae.pre_activations(x)
+    codes = sae.activate(z)
+    l0 = (codes != 0).sum(1).double().mean()
+    torch.testing.assert_close(L0(0.3)(sae, z, codes), 0.3 * l0)
+    torch.testing.assert_close(TargetL0(2.0, 3.0)(sae, z, codes), 2 * (l0 / 3 - 1) ** 2)
+    norms = sae.W_dec.norm(dim=1)
+    torch.testing.assert_close(Tanh(0.5, 4.0)(sae, z, codes), 0.5 * torch.tanh(4 * codes * norms).sum(1).mean())
+    dead = torch.arange(9) == 2
+    expected = (torch.relu(sae.threshold[2] - z[:, 2]) * norms[2]).mean()
+    torch.testing.assert_close(pre_activation_penalty(z, sae.threshold, norms, dead), expected)
+
+
+def test_tied_is_free_with_the_same_weights() -> None:
+    tied, x = random_sae(tied=True), torch.randn(7, 5, dtype=torch.float64)
+    free = tied.with_weights(tied.W_enc, tied.b_enc, tied.W_dec, tied.b_dec, tied.threshold)
+    assert "W_enc" not in tied.state_dict()
+    torch.testing.assert_close(tied(x), free(x))
+    for sae in (tied, free):
+        sae(x).square().sum().backward()
+    torch.testing.assert_close(tied.W_dec.grad, free.W_dec.grad + free.W_enc.grad.T)
+
+
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("tied", [False, True])
+def test_folding_keeps_the_function_and_the_codes(centred: bool, tied: bool) -> None:
+    sae = random_sae(apply_b_dec_to_input=centred, tied=tied)
+    matrix = torch.randn(5, 5, dtype=torch.float64)
+    transform = InputTransform(torch.randn(5, dtype=torch.float64), matrix, torch.linalg.inv(matrix))
+    folded, x = fold(sae, transform), torch.randn(50, 5, dtype=torch.float64)
+    torch.testing.assert_close(folded(x), transform.restore(sae(transform(x))))
+    torch.testing.assert_close(folded.encode(x), sae.encode(transform(x)))
+
+
+def test_scaled_transform_gives_unit_mean_square() -> None:
+    x = torch.randn(400, 4, dtype=torch.float64) @ torch.randn(4, 4, dtype=torch.float64) + 3
+    transform = InputTransform.scaled(x.mean(0), torch.eye(4).double(), torch.eye(4).double(), x.T @ x / 400)
+    assert transform(x.float()).square().sum(1).mean().item() == pytest.approx(1, rel=1e-5)
+    torch.testing.assert_close(transform.restore(transform(x.float())), x.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_unit_norm_projection_its_gradient_and_the_equal_function() -> None:
+    sae, x = random_sae(), torch.randn(7, 5, dtype=torch.float64)
+    root = torch.randn(5, 5, dtype=torch.float64)
+    gram = root @ root.T
+    equal = sae.with_unit_norm_decoder(gram)
+    torch.testing.assert_close(equal(x), sae(x))
+    torch.testing.assert_close(torch.einsum("nd,de,ne->n", equal.W_dec, gram, equal.W_dec), torch.ones(9, dtype=torch.float64))
+    sae.unit_norm_decoder_(gram)
+    sae(x).square().sum().backward()
+    sae.remove_parallel_gradient_(gram)
+    assert sae.W_dec.grad is not None
+    change = torch.einsum("nd,de,ne->n", sae.W_dec.grad, gram, sae.W_dec)  # of half the squared norm, to first order
+    torch.testing.assert_close(change, torch.zeros(9, dtype=torch.float64), atol=1e-10, rtol=0)
+
+
+def test_calibration_reaches_its_target_on_the_sample() -> None:
+    torch.manual_seed(0)
+    sae, x = ThresholdSAE(8, 64), torch.randn(2000, 8)
+    assert calibrate_thresholds_(sae, x, 5.0) == pytest.approx(5.0, abs=64 / 2000)  # one sample a latent
+    assert (sae.encode(x) != 0).sum(1).float().mean().item() == pytest.approx(5.0, abs=64 / 2000 + 0.01)
+    for target in (0, 64):
+        with pytest.raises(ValueError, match="target L0"):
+            calibrate_thresholds_(sae, x, target)
+
+
+def test_a_folder_holds_the_same_function_in_the_fields_format(tmp_path: Path) -> None:
+    sae = random_sae().float()
+    save_sae(sae, tmp_path / "sae", {"model_name": "m"})
+    x = torch.randn(4, 5)
+    torch.testing.assert_close(load_sae(tmp_path / "sae")(x), sae(x))
+    weights = load_file(tmp_path / "sae" / "sae_weights.safetensors")
+    assert {name: tuple(value.shape) for name, value in weights.items()} == {
+        "W_enc": (5, 9), "b_enc": (9,), "W_dec": (9, 5), "b_dec": (5,), "threshold": (9,),
+    }  # fmt: skip
+    config = json.loads((tmp_path / "sae" / "cfg.json").read_text())
+    assert config["architecture"] == "jumprelu"
+    assert int(config["metadata"]["sae_lens_version"].split(".")[0]) >= 6
+    assert sorted(p.name for p in (tmp_path / "sae").iterdir()) == ["cfg.json", "sae_weights.safetensors"]
+
+
+def test_bad_folders_and_sizes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"cfg\.json"):
+        load_sae(tmp_path)
+    save_sae(random_sae(), tmp_path, {})
+    weights = load_file(tmp_path / "sae_weights.safetensors")
+    save_file(weights | {"b_enc": torch.full((9,), torch.nan)}, tmp_path / "sae_weights.safetensors")
+    with pytest.raises(ValueError, match="b_enc"):
+        load_sae(tmp_path)
+    (tmp_path / "sae_weights.safetensors").write_bytes(b"12345678901")
+    with pytest.raises(ValueError, match="damaged"):
+        load_sae(tmp_path)
+    (tmp_path / "cfg.json").write_text('{"architecture": "topk"}')
+    with pytest.raises(ValueError, match="topk"):
+        load_sae(tmp_path)
+    with pytest.raises(ValueError, match="d_sae=0"):
+        ThresholdSAE(4, 0)
+    zero = random_sae()
+    nn.init.zeros_(zero.W_dec)
+    with pytest.raises(ValueError, match="Atom 0"):
+        zero.with_unit_norm_decoder()

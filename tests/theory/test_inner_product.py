@@ -1,0 +1,66 @@
+"""theory.md 1: identities that hold for any distribution."""
+
+import pytest
+import torch
+
+from atomlab.theory import AtomicInnerProduct, disagreement
+
+
+def skewed(n: int, d: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(n, d, generator=generator, dtype=torch.float64).exp() @ torch.randn(d, d, generator=generator, dtype=torch.float64)
+
+
+def test_identities_over_all_pairs_of_the_sample_itself() -> None:
+    x = skewed(300, 6)
+    metric = AtomicInnerProduct.from_second_moment(x.T @ x / len(x))
+    gram = metric.whiten(x) @ metric.whiten(x).T
+    torch.testing.assert_close(gram.diagonal().mean(), torch.tensor(6.0, dtype=torch.float64))  # E[xᵀSx] = d
+    torch.testing.assert_close(gram.square().mean(), torch.tensor(6.0, dtype=torch.float64))  # E[(xᵀSx')²] = d, diagonal included
+    assert 0 <= gram.mean() <= 1
+
+
+def test_a_dictionary_whitened_by_itself_is_a_parseval_frame() -> None:
+    dictionary = skewed(40, 6)
+    white = AtomicInnerProduct.from_dictionary(dictionary).whiten(dictionary)
+    torch.testing.assert_close(white.T @ white, torch.eye(6, dtype=torch.float64))
+
+
+def test_cosines_are_those_of_whitened_vectors_and_of_the_definition() -> None:
+    x = skewed(50, 5)
+    metric = AtomicInnerProduct.from_second_moment(x.T @ x / 50, shrinkage=0.1)
+    u, v = x[:10], x[10:20]
+    inner = torch.einsum("nd,de,ne->n", u, metric.matrix, v)
+    torch.testing.assert_close(metric.inner(u, v), inner)
+    torch.testing.assert_close(metric.cosine(u, v), torch.cosine_similarity(metric.whiten(u), metric.whiten(v)))
+    torch.testing.assert_close(metric.whitening @ metric.unwhitening, torch.eye(5, dtype=torch.float64))
+
+
+def test_both_constructors_agree_when_latents_never_fire_together() -> None:
+    dictionary = skewed(12, 6)
+    x = dictionary * 3.0  # one latent a sample, all with the same second moment
+    data = AtomicInnerProduct.from_second_moment(x.T @ x / len(x))
+    assert disagreement(data, AtomicInnerProduct.from_dictionary(dictionary)) < 1e-7
+    assert disagreement(data, AtomicInnerProduct(torch.diag(torch.arange(1.0, 7)))) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("moment", "arguments", "words"),
+    [
+        (torch.diag(torch.tensor([1.0, 0.0])), {}, "rank 1 of 2"),
+        (torch.eye(3), {"count": 2}, "rank 2 of 3"),
+        (torch.tensor([[1.0, torch.nan], [torch.nan, 1.0]]), {}, "NaN"),
+        (torch.tensor([[1.0, 2.0], [0.0, 1.0]]), {}, "not symmetric"),
+        (torch.eye(2), {"shrinkage": -1.0}, "negative"),
+    ],
+)
+def test_bad_moments_are_named(moment: torch.Tensor, arguments: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        AtomicInnerProduct.from_second_moment(moment, **arguments)
+
+
+def test_an_ill_conditioned_metric_warns_with_its_condition_number_and_a_remedy_that_works() -> None:
+    moment = torch.diag(torch.tensor([1e8, 1.0, 1.0], dtype=torch.float64))
+    with pytest.warns(UserWarning, match="condition number 1e"):
+        AtomicInnerProduct.from_second_moment(moment)
+    assert AtomicInnerProduct.from_second_moment(moment, shrinkage=3e-6).condition_number < 1.1e6
