@@ -142,7 +142,7 @@ def test_calibration_reaches_its_target_on_the_sample() -> None:
     sae, x = ThresholdSAE(8, 64), torch.randn(2000, 8)
     assert calibrate_thresholds_(sae, x, 5.0) == pytest.approx(5.0, abs=64 / 2000)  # one sample a latent
     assert (sae.encode(x) != 0).sum(1).float().mean().item() == pytest.approx(5.0, abs=64 / 2000 + 0.01)
-    for target in (0, 64):
+    for target in (0.0, 64.0):
         with pytest.raises(ValueError, match="target L0"):
             calibrate_thresholds_(sae, x, target)
 
