@@ -116,15 +116,11 @@ def split_groups(weights: Mapping[str, int], fractions: Sequence[float], seed: i
             f"The corpus has {len(weights)} group(s) (documents, subjects or templates), and train, validation and test need one each: give more text."
         )
     order = sorted(weights, key=lambda group: hashlib.blake2b(f"{seed} {group}".encode(), digest_size=8).digest())
-    total, seen, split_of = sum(weights.values()), 0, {}
-    for group in order:
-        middle = (seen + weights[group] / 2) / total
-        split_of[group] = SPLITS[0] if middle < fractions[0] else SPLITS[1] if middle < fractions[0] + fractions[1] else SPLITS[2]
-        seen += weights[group]
-    for number, split in enumerate(SPLITS):  # a few large groups can leave a split empty
-        if split not in split_of.values():
-            split_of[order[-len(SPLITS) + number]] = split
-    return split_of
+    shares = torch.tensor([weights[group] for group in order], dtype=torch.float64) / sum(weights.values())
+    middle = shares.cumsum(0) - shares / 2
+    first = min(max(int((middle < fractions[0]).sum()), 1), len(order) - 2)  # a few large groups should leave no split empty
+    second = min(max(int((middle < fractions[0] + fractions[1]).sum()), first + 1), len(order) - 1)
+    return {group: SPLITS[(i >= first) + (i >= second)] for i, group in enumerate(order)}
 
 
 def pack(

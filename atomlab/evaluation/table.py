@@ -44,7 +44,8 @@ class Protocol:
 def measure(unit: Unit, train: Tensor, test: Tensor, metric: AtomicInnerProduct, protocol: Protocol) -> dict[str, Any]:
     """A row: R² on train and held out, everything about codes held out, everything about geometry in the metric S.
 
-    Certified rates are over samples with K ≥ 1; level 4 is None for supports beyond 256 atoms (neurons), where it is not computed.
+    Certified rates are over samples with K ≥ 1. Level 4 is not solved for supports beyond 256 atoms: such samples count as not certified, and
+    where all are of that size (neurons) the rate is None.
     """
     row: dict[str, Any] = {"unit": unit.name, "samples": len(test), "d_sae": len(unit.dictionary)}
     dead, l0, histogram = DeadLatents(len(unit.dictionary)), MeanL0(), L0Histogram(len(unit.dictionary))
@@ -80,8 +81,8 @@ def geometry(unit: Unit, codes: Tensor, histogram: L0Histogram, metric: AtomicIn
     if not alive.any():
         return values
     values["certified_level_1"] = float(coherence_certified(chosen.sizes, statistics.coherence)[alive].double().mean())
-    if int(chosen.sizes.max()) <= _LARGEST_CERTIFIED_SUPPORT:
-        margins = dual_certificates(codes, unit.dictionary, metric, one_sided=not unit.signed)
+    if int(chosen.sizes.min()) <= _LARGEST_CERTIFIED_SUPPORT:
+        margins = dual_certificates(codes, unit.dictionary, metric, one_sided=not unit.signed, largest=_LARGEST_CERTIFIED_SUPPORT)
         values["certified_level_4"] = float((margins[alive] < 1 - MARGIN).double().mean())
     k = max(1, histogram.quantile(0.5))
     bounds = restricted_isometry_bounds(

@@ -35,7 +35,7 @@ COLUMNS = (
     Column("stability_pairwise", "q* pairs", "Stability over pairs of units: an index, not a certificate; random units score high.", ".1%"),
     Column("stability_per_atom", "q* atoms", "Stability over each unit's largest |cos_S|: the stricter reading of the same index.", ".1%"),
     Column("certified_level_1", "cert. 1", "Share of vectors with μ(2K − 1) < 1: the code is the unique sparsest one and l1 finds it; sufficient, a lower bound.", ".1%"),
-    Column("certified_level_4", "cert. 4", "Share of vectors with a dual certificate: the code is the unique (non-negative) l1-minimal one; sufficient, a lower bound.", ".1%"),
+    Column("certified_level_4", "cert. 4", "Share of vectors with a dual certificate: the code is the unique (non-negative) l1-minimal one; sufficient, a lower bound; supports beyond 256 count as not certified.", ".1%"),
     Column("restricted_isometry_k", "δ_K", "Interval that contains the restricted isometry constant at the median K of held-out vectors: a witness below, Gershgorin above.", ".2f"),
 )
 

@@ -1,0 +1,108 @@
+"""Harvests are complete or absent, resume where they were, and are read back exactly."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from atomlab.activations import harvest as harvest_module
+from atomlab.activations.corpus import LocalText
+from atomlab.activations.datamodule import ActivationDataModule, OrderedBatches, ShuffledBatches
+from atomlab.activations.language_model import LanguageModel
+from atomlab.activations.store import ActivationStore
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> LocalText:
+    generator = torch.Generator().manual_seed(0)
+    documents = [" ".join(f"w{i}" for i in torch.randint(0, 60, (40,), generator=generator).tolist()) for _ in range(30)]
+    (tmp_path / "text.txt").write_text("\n\n".join(documents))
+    return LocalText(str(tmp_path / "text.txt"))
+
+
+def data_module(folder: Path, text: LocalText, cache: Path, **options) -> ActivationDataModule:
+    model = LanguageModel(str(folder), dtype="float32", device="cpu")
+    return ActivationDataModule(
+        model, text, text, site="resid_post", layer=1, cache_dir=str(cache), context=16, batch_size=32, steps=50, shard_rows=100,
+        harvest_batch_tokens=64, **options,
+    )  # fmt: skip
+
+
+def files(cache: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(cache)): f.read_bytes() for f in sorted(cache.rglob("*.safetensors")) if "moments" not in f.name}
+
+
+def test_rows_are_the_models_activations(families: dict[str, Path], text: LocalText, tmp_path: Path) -> None:
+    data = data_module(families["llama"], text, tmp_path / "cache", max_norm_ratio=None)
+    data.prepare_data()
+    data.setup()
+    tokens = load_file(next((tmp_path / "cache").rglob("test.tokens.safetensors")))
+    ids = tokens["input_ids"].long().view(-1, 16)
+    hidden = data.model.load()(input_ids=ids, output_hidden_states=True).hidden_states[2]
+    expected = hidden.flatten(0, 1)[tokens["keep"]]
+    rows = torch.randperm(len(expected))
+    torch.testing.assert_close(data.rows["test"][rows], expected[rows], rtol=1e-5, atol=1e-5)  # other batch shapes
+    x = data.rows["train"][torch.arange(len(data.rows["train"]))].double()
+    torch.testing.assert_close(data.moments.second_moment, x.T @ x / len(x))
+    torch.testing.assert_close(data.moments.mean, x.mean(0))
+
+
+def test_an_interrupted_harvest_goes_on_and_ends_the_same(
+    families: dict[str, Path], text: LocalText, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = data_module(families["llama"], text, tmp_path / "whole")
+    whole.prepare_data()
+    real, calls = harvest_module.capture, []
+
+    def failing(*arguments):
+        calls.append(1)
+        if len(calls) == 12:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(harvest_module, "capture", failing)
+    broken = data_module(families["llama"], text, tmp_path / "broken")
+    with pytest.raises(KeyboardInterrupt):
+        broken.prepare_data()
+    assert files(tmp_path / "broken")
+    assert not list((tmp_path / "broken").rglob("index.json"))
+    broken.prepare_data()
+    assert files(tmp_path / "broken") == files(tmp_path / "whole")
+    again = len(calls)
+    data_module(families["llama"], text, tmp_path / "broken").prepare_data()
+    assert len(calls) == again  # a second run needs no forward pass
+
+
+def test_damage_is_named(families: dict[str, Path], text: LocalText, tmp_path: Path) -> None:
+    data_module(families["llama"], text, tmp_path).prepare_data()
+    shard = next(tmp_path.rglob("train-00001.safetensors"))
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-4])
+    with pytest.raises(ValueError, match=r"train-00001.* truncated"):
+        ActivationStore(shard.parent, "train")
+    shard.write_bytes(b"x" * len(content))
+    with pytest.raises(ValueError, match=r"train-00001.* damaged"):
+        ActivationStore(shard.parent, "train")
+    with pytest.raises(FileNotFoundError, match="No complete harvest"):
+        ActivationStore(tmp_path, "train")
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_steps_see_the_same_rows_on_any_number_of_processes_and_after_a_resume(world_size: int) -> None:
+    one = [set(batch.tolist()) for batch in ShuffledBatches(103, 20, 12, seed=3)]
+    ranks = [list(ShuffledBatches(103, 20, 12, seed=3, rank=r, world_size=world_size)) for r in range(world_size)]
+    assert [set(torch.cat(parts).tolist()) for parts in zip(*ranks, strict=True)] == one
+    assert all(len(batch) == 20 for batch in one)
+    assert not set.intersection(one[0], one[4])  # one epoch has five steps, without replacement
+    resumed = list(ShuffledBatches(103, 20, 12, start=7, seed=3))
+    assert [set(batch.tolist()) for batch in resumed] == one[7:]
+    ordered = [torch.cat(list(OrderedBatches(103, 20, rank=r, world_size=world_size))) for r in range(world_size)]
+    assert torch.cat(ordered).sort().values.tolist() == list(range(103))
+
+
+def test_batches_that_cannot_be_dealt_out_are_named() -> None:
+    with pytest.raises(ValueError, match="multiple of the 3"):
+        ShuffledBatches(100, 20, 5, world_size=3)
+    with pytest.raises(ValueError, match="more than the 10"):
+        ShuffledBatches(10, 20, 5)
