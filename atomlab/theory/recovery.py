@@ -6,6 +6,8 @@ What is certified is the code of the reconstruction x̂, not of x. All margins a
 are rounded up by a bound of their own rounding error.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -81,7 +83,11 @@ def exact_recovery_coefficient(
 
 @torch.no_grad()
 def exact_recovery_coefficients(
-    codes: Tensor, dictionary: Float[Tensor, "d_sae d_in"], metric: AtomicInnerProduct | None = None
+    codes: Tensor,
+    dictionary: Float[Tensor, "d_sae d_in"],
+    metric: AtomicInnerProduct | None = None,
+    *,
+    largest: int | None = None,
 ) -> Float[Tensor, " samples"]:
     """Level 3 of every sample's support: `exact_recovery_coefficient`, batched; NaN for K = 0.
 
@@ -93,12 +99,10 @@ def exact_recovery_coefficients(
         codes: (samples, d_sae), dense or CSR, any sign; only the supports matter.
         dictionary: atoms as rows, any norm.
         metric: Euclidean if None.
+        largest: supports beyond this size are not solved and count as infinite.
     """
-    chosen, units = supports(codes), _units(dictionary, metric)
-    result = units[1].new_empty(len(chosen.indices))
-    for part in chosen.by_size(lambda k: k * k + k * 32, _NUMBERS):
-        result[part] = _exact_recovery(units, chosen.take(part))
-    return result
+    units = _units(dictionary, metric)
+    return _by_size(supports(codes), largest, units[1], lambda part: _exact_recovery(units, part))
 
 
 @torch.no_grad()
@@ -108,6 +112,7 @@ def dual_certificates(
     metric: AtomicInnerProduct | None = None,
     *,
     one_sided: bool = True,
+    largest: int | None = None,
 ) -> Float[Tensor, " samples"]:
     """Level 4: max_{j∉Λ} of G_jΛ G_Λ⁻¹ 1 (one-sided), or of |G_jΛ G_Λ⁻¹ sign δ_Λ|; below 1 − MARGIN the code
     is the unique non-negative (or unique) ℓ1 minimiser (Fuchs 2004). Says nothing of sparsest.
@@ -129,19 +134,31 @@ def dual_certificates(
     chosen = supports(codes)
     if one_sided and (chosen.values < 0).any():
         raise ValueError(
-            "The one-sided certificate is for non-negative codes; these have negative values: use one_sided=False."
+            "The one-sided certificate needs non-negative codes; these have negative values: use one_sided=False."
         )
     units = _units(dictionary, metric)
-    result = units[1].new_empty(len(chosen.indices))
-    for part in chosen.by_size(lambda k: k * (k + units[1].shape[1]), _NUMBERS):
-        result[part] = _dual(units, chosen.take(part), one_sided)
-    return result
+    return _by_size(chosen, largest, units[1], lambda part: _dual(units, part, one_sided))
 
 
 def _units(dictionary: Tensor, metric: AtomicInnerProduct | None) -> tuple[Tensor, Tensor]:
     """Unit atoms in float32, which screen, and in float64, which decide."""
     unit = unit_rows(dictionary.double(), metric)
     return unit.float(), unit
+
+
+def _by_size(
+    chosen: Supports, largest: int | None, unit: Tensor, solve: Callable[[Supports], Tensor]
+) -> Tensor:
+    """Solve parts of like support size within the memory of a (samples, K, K) batch."""
+    result = unit.new_full((len(chosen.indices),), torch.inf)
+    rows = (
+        torch.arange(len(result), device=unit.device)
+        if largest is None
+        else (chosen.sizes <= largest).nonzero().squeeze(1)
+    )
+    for part in chosen.take(rows).by_size(lambda k: k * (k + 64), _NUMBERS):
+        result[rows[part]] = solve(chosen.take(rows[part]))
+    return result
 
 
 def _inverse_grams(unit: Tensor, chosen: Supports) -> tuple[Tensor, Tensor]:
