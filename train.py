@@ -24,7 +24,9 @@ def train(config: DictConfig) -> float | None:
     data.setup()
     module = instantiate(config.sae, data=data)
     trainer = instantiate(
-        config.trainer, callbacks=list(instantiate(config.callbacks).values()), logger=instantiate(config.logger).get("logger")
+        config.trainer,
+        callbacks=list(instantiate(config.callbacks).values()),
+        logger=instantiate(config.logger).get("logger"),
     )
     trainer.fit(module, data, ckpt_path=config.resume)
     trainer.test(module, data, verbose=False)
@@ -45,7 +47,12 @@ def train(config: DictConfig) -> float | None:
         print(text)
         if trainer.logger is not None:
             trainer.logger.log_metrics(
-                {f"table/{row['unit']}/{key}": float(value) for row in rows for key, value in row.items() if isinstance(value, float)}
+                {
+                    f"table/{row['unit']}/{key}": float(value)
+                    for row in rows
+                    for key, value in row.items()
+                    if isinstance(value, float)
+                }
             )
         objective = rows[0]["r2_test_s"]
     for logger in trainer.loggers:

@@ -56,10 +56,14 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; what comes of them is said in one sentence
+    logging.getLogger("huggingface_hub").setLevel(
+        logging.ERROR
+    )  # its retries; what comes of them is said in one sentence
 
 
-def _guarded(task: Callable[[Any], float | None], mistakes: list[Exception], wants_trace: bool) -> Callable[[Any], float | None]:
+def _guarded(
+    task: Callable[[Any], float | None], mistakes: list[Exception], wants_trace: bool
+) -> Callable[[Any], float | None]:
     """Collects a task's mistakes, so that Hydra adds no words of its own and a sweep's other jobs go on; a failed run that left nothing
     of its own in its folder leaves no folder.
     """
@@ -69,7 +73,10 @@ def _guarded(task: Callable[[Any], float | None], mistakes: list[Exception], wan
             return task(config)
         except Exception as error:
             folder = Path(HydraConfig.get().runtime.output_dir)
-            if folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {".hydra", f"{HydraConfig.get().job.name}.log"}:
+            if folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {
+                ".hydra",
+                f"{HydraConfig.get().job.name}.log",
+            }:
                 shutil.rmtree(folder)
                 _remove_empty(folder.parent)
             if wants_trace or not isinstance(error, _MISTAKES):
@@ -102,4 +109,8 @@ def _one_sentence(error: BaseException) -> str:
         if line and "HYDRA_FULL_ERROR" not in line and not line.startswith("object_type="):
             lines.append(line)
     text = " ".join(lines) or type(error).__name__
-    return f"{text} See the keys in conf/train.yaml, or run with --help." if text.startswith("Could not override") else text
+    return (
+        f"{text} See the keys in conf/train.yaml, or run with --help."
+        if text.startswith("Could not override")
+        else text
+    )

@@ -45,7 +45,9 @@ def one_process_per_job(task: Callable[[Any], float | None]) -> Callable[[Any], 
         environment = {name: value for name, value in os.environ.items() if name not in _DISTRIBUTED}
         finished = subprocess.run(command, env=environment, check=False)
         if finished.returncode:
-            raise JobFailed(f"Job {hydra.job.num} ({hydra.job.override_dirname}) ended with exit code {finished.returncode}.")
+            raise JobFailed(
+                f"Job {hydra.job.num} ({hydra.job.override_dirname}) ended with exit code {finished.returncode}."
+            )
         result = folder / RESULT_FILE
         return float(result.read_text(encoding="utf-8")) if result.exists() else None
 

@@ -10,9 +10,13 @@ from omegaconf import DictConfig, OmegaConf
 
 CONF = Path(__file__).parent.parent / "conf"
 OPTIONS = sorted(
-    f"{file.parent.name}={file.stem}" for file in CONF.glob("*/*.yaml") if file.parent.name not in ("experiment", "sweep")
+    f"{file.parent.name}={file.stem}"
+    for file in CONF.glob("*/*.yaml")
+    if file.parent.name not in ("experiment", "sweep")
 )
-EXTRAS = sorted(f"{file.parent.name}={file.stem}" for group in ("experiment", "sweep") for file in (CONF / group).glob("*.yaml"))
+EXTRAS = sorted(
+    f"{file.parent.name}={file.stem}" for group in ("experiment", "sweep") for file in (CONF / group).glob("*.yaml")
+)
 
 
 def leaves(node: object):
@@ -42,7 +46,9 @@ def test_every_option_binds_to_its_targets(option: str) -> None:
 
 
 def test_a_hub_model_reads_hub_text_unless_told_otherwise() -> None:
-    assert composed(["model=gemma2_2b", "site=mlp_hidden", "layer=12", "trainer=gpu"]).corpus._target_.endswith("HubText")
+    assert composed(["model=gemma2_2b", "site=mlp_hidden", "layer=12", "trainer=gpu"]).corpus._target_.endswith(
+        "HubText"
+    )
     assert composed(["model=gemma2_2b", "corpus=local"]).corpus._target_.endswith("LocalText")
 
 

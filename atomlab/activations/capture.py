@@ -71,7 +71,6 @@ def _hooks(model: nn.Module, points: Sequence[HookPoint], seen: dict[HookPoint, 
             handle.remove()
 
 
-
 def _without_cache(model: nn.Module) -> dict[str, bool]:
     """Past keys and values are of no use here and cost memory; encoders know no such argument."""
     return {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}

@@ -73,16 +73,30 @@ class LocalText:
     """
 
     def __init__(
-        self, path: str, *, field: str = "text", packed: bool = True, position: Position = "all", limit: int | None = None
+        self,
+        path: str,
+        *,
+        field: str = "text",
+        packed: bool = True,
+        position: Position = "all",
+        limit: int | None = None,
     ) -> None:
         self.path, self.field, self.packed, self.position, self.limit = Path(path), field, packed, position, limit
         if position == "last_subject" or (packed and position != "all"):
-            raise ValueError(f"corpus.position={position} needs prompts (corpus.packed=false), and last_subject the CounterFact corpus.")
+            raise ValueError(
+                f"corpus.position={position} needs prompts (corpus.packed=false), and last_subject the CounterFact corpus."
+            )
 
     @property
     def fingerprint(self) -> dict[str, Any]:
         digests = [_file_digest(file) for file in _files(self.path)]
-        return {"local": digests, "field": self.field, "packed": self.packed, "position": self.position, "limit": self.limit}
+        return {
+            "local": digests,
+            "field": self.field,
+            "packed": self.packed,
+            "position": self.position,
+            "limit": self.limit,
+        }
 
     def examples(self) -> Iterator[Example]:
         texts = (text for file in _files(self.path) for text in _texts(file, self.field, single=self.path.is_file()))
@@ -109,14 +123,23 @@ class HubText:
     position: Position = "all"
 
     def __init__(
-        self, name: str, *, subset: str | None = None, split: str = "train", revision: str | None = None, field: str = "text", limit: int = 20_000
+        self,
+        name: str,
+        *,
+        subset: str | None = None,
+        split: str = "train",
+        revision: str | None = None,
+        field: str = "text",
+        limit: int = 20_000,
     ) -> None:
         self.name, self.subset, self.split, self.revision = name, subset, split, revision
         self.field, self.limit = field, limit
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        return {"hub": self.name} | {key: getattr(self, key) for key in ("subset", "split", "revision", "field", "limit")}
+        return {"hub": self.name} | {
+            key: getattr(self, key) for key in ("subset", "split", "revision", "field", "limit")
+        }
 
     def examples(self) -> Iterator[Example]:
         records = _hub_records(self.name, self.subset, self.split, self.revision)
@@ -144,10 +167,17 @@ class CounterFact:
     packed = False
 
     def __init__(
-        self, path: str, *, position: Position = "last_subject", split_by: Literal["subject", "template"] = "subject", limit: int | None = None
+        self,
+        path: str,
+        *,
+        position: Position = "last_subject",
+        split_by: Literal["subject", "template"] = "subject",
+        limit: int | None = None,
     ) -> None:
         if position == "all" or position not in ("last", "last_subject"):
-            raise ValueError(f"corpus.position={position} is not a position of one token a prompt: choose last_subject or last.")
+            raise ValueError(
+                f"corpus.position={position} is not a position of one token a prompt: choose last_subject or last."
+            )
         if split_by not in ("subject", "template"):
             raise ValueError(f"corpus.split_by={split_by} is unknown: choose subject or template.")
         self.path, self.position, self.split_by, self.limit = path, position, split_by, limit
@@ -178,14 +208,18 @@ def _template(record: dict[str, Any]) -> tuple[str, str]:
         return rewrite["prompt"], rewrite["subject"].strip()
     prompt, subject = _field(record, "prompt", "CounterFact"), _field(record, "subject", "CounterFact").strip()
     if not subject or subject not in prompt:
-        raise ValueError(f"The CounterFact record {record.get('case_id')} has the subject {subject!r}, which its prompt {prompt!r} does not contain.")
+        raise ValueError(
+            f"The CounterFact record {record.get('case_id')} has the subject {subject!r}, which its prompt {prompt!r} does not contain."
+        )
     return prompt.replace(subject, "{}", 1), subject
 
 
 def _files(path: Path) -> list[Path]:
     files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
-        raise FileNotFoundError(f"corpus.path={path} holds no text: give a .txt, .jsonl or .parquet file, or a folder of .txt files.")
+        raise FileNotFoundError(
+            f"corpus.path={path} holds no text: give a .txt, .jsonl or .parquet file, or a folder of .txt files."
+        )
     return files
 
 
@@ -197,7 +231,9 @@ def _texts(file: Path, field: str, single: bool) -> Iterator[str]:
         records = _json_records(file) if file.suffix == ".jsonl" else _parquet_records(file)
         yield from (_field(record, field, str(file)) for record in records)
     else:
-        raise ValueError(f"corpus.path={file} ends in {file.suffix!r}: expected .txt, .jsonl, .parquet or a folder of .txt files.")
+        raise ValueError(
+            f"corpus.path={file} ends in {file.suffix!r}: expected .txt, .jsonl, .parquet or a folder of .txt files."
+        )
 
 
 def _json_records(file: Path) -> Iterator[dict[str, Any]]:
@@ -218,12 +254,16 @@ def _hub_records(name: str, subset: str | None, split: str, revision: str | None
         return load_dataset(name, subset, split=split, revision=revision, streaming=True)  # type: ignore[return-value]
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise FileNotFoundError(f"The dataset {name!r} could not be read from the hub; check its name, or use corpus=local. ({reason})") from error
+        raise FileNotFoundError(
+            f"The dataset {name!r} could not be read from the hub; check its name, or use corpus=local. ({reason})"
+        ) from error
 
 
 def _field(record: dict[str, Any], field: str, source: str) -> str:
     if not isinstance(record.get(field), str):
-        raise ValueError(f"A record of {source} has no text field {field!r} but {', '.join(map(str, record))}: name its field.")
+        raise ValueError(
+            f"A record of {source} has no text field {field!r} but {', '.join(map(str, record))}: name its field."
+        )
     return record[field]
 
 

@@ -41,11 +41,25 @@ class ShuffledBatches(Sampler[Tensor]):
     Batch s consists of the same rows on any number of ranks, and depends on `seed` and s only, so a run resumed at step s goes on exactly.
     """
 
-    def __init__(self, rows: int, batch_size: int, steps: int, *, start: int = 0, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        rows: int,
+        batch_size: int,
+        steps: int,
+        *,
+        start: int = 0,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         if batch_size % world_size:
-            raise ValueError(f"activations.batch_size={batch_size} is the global batch and should be a multiple of the {world_size} processes.")
+            raise ValueError(
+                f"activations.batch_size={batch_size} is the global batch and should be a multiple of the {world_size} processes."
+            )
         if rows < batch_size:
-            raise ValueError(f"activations.batch_size={batch_size} is more than the {rows} training vectors: lower it or harvest more tokens.")
+            raise ValueError(
+                f"activations.batch_size={batch_size} is more than the {rows} training vectors: lower it or harvest more tokens."
+            )
         self.rows, self.batch_size, self.steps, self.start, self.seed = rows, batch_size, steps, start, seed
         self.rank, self.world_size = rank, world_size
 
@@ -58,7 +72,9 @@ class ShuffledBatches(Sampler[Tensor]):
         for step in range(self.start, self.steps):
             if step // per_epoch != epoch:
                 epoch = step // per_epoch
-                order = torch.randperm(self.rows, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch))
+                order = torch.randperm(
+                    self.rows, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+                )
             first = step % per_epoch * self.batch_size
             yield order[first + self.rank : first + self.batch_size : self.world_size]
 
@@ -153,7 +169,9 @@ class ActivationDataModule(LightningDataModule):
                 with FileLock(folder / "lock"):
                     harvest(self.model, [point], sequences, folder, **self._harvest)
             except OSError as error:
-                raise OSError(f"cache_dir={self.cache_dir} could not be written ({error}): give a folder with space and write access.") from error
+                raise OSError(
+                    f"cache_dir={self.cache_dir} could not be written ({error}): give a folder with space and write access."
+                ) from error
 
     def setup(self, stage: str | None = None) -> None:
         if self.rows:
@@ -186,7 +204,13 @@ class ActivationDataModule(LightningDataModule):
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
             start = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
         batches = ShuffledBatches(
-            len(self.rows["train"]), self.batch_size, self.steps, start=start, seed=self.seed, rank=rank, world_size=world_size
+            len(self.rows["train"]),
+            self.batch_size,
+            self.steps,
+            start=start,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
         )
         return self._loader("train", batches)
 
@@ -198,7 +222,11 @@ class ActivationDataModule(LightningDataModule):
 
     def _ordered(self, split: str) -> DataLoader[Tensor]:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
-        return self._loader(split, OrderedBatches(len(self.rows[split]), self.batch_size, rank=rank, world_size=world_size))
+        return self._loader(
+            split, OrderedBatches(len(self.rows[split]), self.batch_size, rank=rank, world_size=world_size)
+        )
 
     def _loader(self, split: str, batches: Sampler[Tensor]) -> DataLoader[Tensor]:
-        return DataLoader(self.rows[split], batch_size=None, sampler=batches, pin_memory=self.model.device.type == "cuda")  # type: ignore[arg-type]
+        return DataLoader(
+            self.rows[split], batch_size=None, sampler=batches, pin_memory=self.model.device.type == "cuda"
+        )  # type: ignore[arg-type]

@@ -57,7 +57,9 @@ def smollm2(cache_dir: str, dtype: str = "float32", device: str = "auto") -> Lan
                 if not (folder / "config.json").exists():
                     _convert(source, folder)
         except OSError as error:
-            raise OSError(f"cache_dir={cache_dir} could not be written ({error}): give a folder with space and write access.") from error
+            raise OSError(
+                f"cache_dir={cache_dir} could not be written ({error}): give a folder with space and write access."
+            ) from error
     return LanguageModel(str(folder), dtype=dtype, device=device)
 
 
@@ -170,7 +172,8 @@ def _tokenizer(field: dict) -> PreTrainedTokenizerFast:
     bpe.decoder = decoders.ByteLevel()
     special = [token for token, kind in zip(tokens, kinds, strict=True) if kind == _CONTROL_TOKEN]
     bpe.add_special_tokens([AddedToken(token, special=True) for token in special])
-    named = {f"{name}_token": tokens[field[f"tokenizer.ggml.{key}_token_id"]] for name, key in
-             (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"))}
+    named = {
+        f"{name}_token": tokens[field[f"tokenizer.ggml.{key}_token_id"]]
+        for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"))
+    }
     return PreTrainedTokenizerFast(tokenizer_object=bpe, extra_special_tokens=special, **named)
-

@@ -49,7 +49,13 @@ def plan(split: str, sequences: Sequences, shard_rows: int, batch_tokens: int) -
 
 
 def harvest(
-    model: LanguageModel, points: Sequence[HookPoint], sequences: dict[str, Sequences], folder: Path, *, shard_rows: int, batch_tokens: int
+    model: LanguageModel,
+    points: Sequence[HookPoint],
+    sequences: dict[str, Sequences],
+    folder: Path,
+    *,
+    shard_rows: int,
+    batch_tokens: int,
 ) -> None:
     """Writes what is missing of the hook points' activations; an interrupted harvest goes on where it was.
 
@@ -74,7 +80,9 @@ def harvest(
                 assert loaded is not None
                 _write_shard(loaded, model.device, wanted, shard, sequences[shard.split], folder, bar)
             else:
-                bar.update(int(sequences[shard.split].rows_per_sequence()[shard.batches[0][0] : shard.batches[-1][1]].sum()))
+                bar.update(
+                    int(sequences[shard.split].rows_per_sequence()[shard.batches[0][0] : shard.batches[-1][1]].sum())
+                )
     for point in missing:
         files = [folder / str(point) / shard.name for shard in shards]
         index = {file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files}
@@ -82,7 +90,13 @@ def harvest(
 
 
 def _write_shard(
-    model: nn.Module, device: torch.device, points: list[HookPoint], shard: Shard, sequences: Sequences, folder: Path, bar: tqdm
+    model: nn.Module,
+    device: torch.device,
+    points: list[HookPoint],
+    shard: Shard,
+    sequences: Sequences,
+    folder: Path,
+    bar: tqdm,
 ) -> None:
     rows: dict[HookPoint, list[Tensor]] = {point: [] for point in points}
     for input_ids, mask, keep in _batches(shard, sequences):
@@ -93,7 +107,9 @@ def _write_shard(
     for point in points:
         activations = torch.cat(rows[point])
         if not activations.isfinite().all():
-            raise ValueError(f"The model gives NaN or infinite activations at {point}: try model.dtype=bfloat16 or float32.")
+            raise ValueError(
+                f"The model gives NaN or infinite activations at {point}: try model.dtype=bfloat16 or float32."
+            )
         write_tensors(folder / str(point) / shard.name, {"activations": activations})
 
 

@@ -40,6 +40,8 @@ def moments(store: ActivationStore, rows: Tensor, file: Path, block: int = 8192)
             x = store[part].double()
             total += x.sum(0)
             second.addmm_(x.T, x)
-        write_tensors(file, {"count": torch.tensor(len(rows)), "mean": total / len(rows), "second_moment": second / len(rows)})
+        write_tensors(
+            file, {"count": torch.tensor(len(rows)), "mean": total / len(rows), "second_moment": second / len(rows)}
+        )
     saved = read_tensors(file)
     return Moments(int(saved["count"]), saved["mean"].clone(), saved["second_moment"].clone())

@@ -115,9 +115,13 @@ def resolve_site(site: str, layer: int, family: str, num_layers: int, model: str
     if "." in site:
         return HookPoint.parse(site.format(layer=layer))
     if site not in SITES:
-        raise ValueError(f"site={site} is unknown: choose one of {', '.join(SITES)}, or a path '<module path>.input|output'.")
+        raise ValueError(
+            f"site={site} is unknown: choose one of {', '.join(SITES)}, or a path '<module path>.input|output'."
+        )
     if not 0 <= layer < num_layers:
-        raise ValueError(f"layer={layer} does not exist: {model} has {num_layers} layers, counted from 0 to {num_layers - 1}.")
+        raise ValueError(
+            f"layer={layer} does not exist: {model} has {num_layers} layers, counted from 0 to {num_layers - 1}."
+        )
     if family not in _FAMILIES:
         raise ValueError(
             f"Models of type {family!r} have no short site names yet (known: {', '.join(_FAMILIES)}): "
@@ -137,7 +141,9 @@ def find_module(model: nn.Module, point: HookPoint) -> nn.Module:
         children = dict(module.named_children())
         if part not in children:
             at = ".".join(seen) or "the model"
-            raise ValueError(f"No module {point.module!r}: {at} has no {part!r} but {', '.join(children) or 'nothing below it'}.")
+            raise ValueError(
+                f"No module {point.module!r}: {at} has no {part!r} but {', '.join(children) or 'nothing below it'}."
+            )
         module, seen = children[part], [*seen, part]
     return module
 

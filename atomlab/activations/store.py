@@ -68,7 +68,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
     except SafetensorError as error:
-        raise ValueError(f"The file {path} is damaged ({error}): delete it and run again, and only it is harvested again.") from error
+        raise ValueError(
+            f"The file {path} is damaged ({error}): delete it and run again, and only it is harvested again."
+        ) from error
 
 
 @final

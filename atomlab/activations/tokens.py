@@ -50,7 +50,15 @@ class Sequences:
 
 
 def tokenise(
-    corpus: Corpus, tokenizer: Any, *, context: int, fractions: Sequence[float], max_rows: int | None, seed: int, drop_first: bool, drop_special: bool
+    corpus: Corpus,
+    tokenizer: Any,
+    *,
+    context: int,
+    fractions: Sequence[float],
+    max_rows: int | None,
+    seed: int,
+    drop_first: bool,
+    drop_special: bool,
 ) -> dict[str, Sequences]:
     """A corpus as token sequences of train, validation and test, which share no group.
 
@@ -69,7 +77,9 @@ def tokenise(
     examples = [example for example in corpus.examples() if example.text.strip()]
     if not examples:
         raise ValueError("The corpus is empty: it has no text; check corpus.path and corpus.limit.")
-    encoded = tokenizer([e.text for e in examples], add_special_tokens=False, return_offsets_mapping=not corpus.packed, verbose=False)
+    encoded = tokenizer(
+        [e.text for e in examples], add_special_tokens=False, return_offsets_mapping=not corpus.packed, verbose=False
+    )
     ids = encoded["input_ids"]
     weights: dict[str, int] = {}
     for example, tokens in zip(examples, ids, strict=True):
@@ -97,7 +107,9 @@ def tokenise(
         sequences = Sequences(sequences.input_ids, sequences.offsets, keep, sequences.group)
         result[split] = sample(sequences, None if max_rows is None else round(fraction * max_rows), seed)
         if not result[split].rows:
-            raise ValueError(f"The {split} split of the corpus has no tokens left: give more text, or change activations.fractions={list(fractions)}.")
+            raise ValueError(
+                f"The {split} split of the corpus has no tokens left: give more text, or change activations.fractions={list(fractions)}."
+            )
     return result
 
 
@@ -110,7 +122,9 @@ def split_groups(weights: Mapping[str, int], fractions: Sequence[float], seed: i
         ValueError: fewer groups than splits, or fractions that do not sum to 1.
     """
     if len(fractions) != len(SPLITS) or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(f"activations.fractions={list(fractions)} should be three positive numbers (train, validation, test) that sum to 1.")
+        raise ValueError(
+            f"activations.fractions={list(fractions)} should be three positive numbers (train, validation, test) that sum to 1."
+        )
     if len(weights) < len(SPLITS):
         raise ValueError(
             f"The corpus has {len(weights)} group(s) (documents, subjects or templates), and train, validation and test need one each: give more text."
@@ -118,13 +132,20 @@ def split_groups(weights: Mapping[str, int], fractions: Sequence[float], seed: i
     order = sorted(weights, key=lambda group: hashlib.blake2b(f"{seed} {group}".encode(), digest_size=8).digest())
     shares = torch.tensor([weights[group] for group in order], dtype=torch.float64) / sum(weights.values())
     middle = shares.cumsum(0) - shares / 2
-    first = min(max(int((middle < fractions[0]).sum()), 1), len(order) - 2)  # a few large groups should leave no split empty
+    first = min(
+        max(int((middle < fractions[0]).sum()), 1), len(order) - 2
+    )  # a few large groups should leave no split empty
     second = min(max(int((middle < fractions[0] + fractions[1]).sum()), first + 1), len(order) - 1)
     return {group: SPLITS[(i >= first) + (i >= second)] for i, group in enumerate(order)}
 
 
 def pack(
-    documents: Iterable[Sequence[int]], groups: Iterable[int], context: int, prefix: list[int], separator: list[int], suffix: list[int]
+    documents: Iterable[Sequence[int]],
+    groups: Iterable[int],
+    context: int,
+    prefix: list[int],
+    separator: list[int],
+    suffix: list[int],
 ) -> Sequences:
     """Documents end to end with a separator between them, cut into full contexts; the rest that fills none is left out.
 
@@ -132,7 +153,9 @@ def pack(
     """
     body = context - len(prefix) - len(suffix)
     if body < 1:
-        raise ValueError(f"activations.context={context} leaves no room for text beside {len(prefix) + len(suffix)} special tokens.")
+        raise ValueError(
+            f"activations.context={context} leaves no room for text beside {len(prefix) + len(suffix)} special tokens."
+        )
     stream: list[int] = []
     owner: list[int] = []
     for document, group in zip(documents, groups, strict=True):
@@ -145,11 +168,18 @@ def pack(
     around = [torch.tensor(tokens, dtype=torch.int32).expand(rows, -1) for tokens in (prefix, suffix)]
     group = torch.cat([group[:, :1].expand(-1, len(prefix)), group, group[:, -1:].expand(-1, len(suffix))], dim=1)
     input_ids = torch.cat([around[0], text, around[1]], dim=1).flatten()
-    return Sequences(input_ids, torch.arange(rows + 1) * context, torch.ones_like(input_ids, dtype=torch.bool), group.flatten())
+    return Sequences(
+        input_ids, torch.arange(rows + 1) * context, torch.ones_like(input_ids, dtype=torch.bool), group.flatten()
+    )
 
 
 def prompts(
-    documents: Sequence[Sequence[int]], wanted: Sequence[int | None], groups: Sequence[int], context: int, prefix: list[int], suffix: list[int]
+    documents: Sequence[Sequence[int]],
+    wanted: Sequence[int | None],
+    groups: Sequence[int],
+    context: int,
+    prefix: list[int],
+    suffix: list[int],
 ) -> Sequences:
     """One prompt a sequence; `wanted` is the position whose activation is kept (None: all), counted without the prefix."""
     extra = len(prefix) + len(suffix)

@@ -87,7 +87,9 @@ def conclude(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def describe(data: ActivationDataModule, reference_count: int, shrinkage: float, seed: int, train: int, test: int) -> dict[str, str]:
+def describe(
+    data: ActivationDataModule, reference_count: int, shrinkage: float, seed: int, train: int, test: int
+) -> dict[str, str]:
     """What a reader needs to repeat the numbers; no path of the machine."""
     return {
         "model": data.model.title,
@@ -99,7 +101,10 @@ def describe(data: ActivationDataModule, reference_count: int, shrinkage: float,
         "measured on": f"Measured on {train:,} training and {test:,} held-out vectors; held-out groups (documents, subjects or templates) share none with training.",
         "seed": str(seed),
         "commit": commit(),
-        "versions": ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "lightning", "transformers", "torchmetrics", "numpy")),
+        "versions": ", ".join(
+            f"{name} {metadata.version(name)}"
+            for name in ("torch", "lightning", "transformers", "torchmetrics", "numpy")
+        ),
         "python": platform.python_version(),
     }
 
@@ -108,19 +113,37 @@ def commit() -> str:
     """The source tree's commit, marked if it was changed; `unknown` outside a checkout."""
     source = Path(__file__).parent
     try:
-        found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=source, capture_output=True, text=True, check=True, timeout=10)
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=source,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
         return found.stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return "unknown"
 
 
 def _figures(
-    trained: Unit, control: Unit, sae: ThresholdSAE, data: ActivationDataModule, metric: AtomicInnerProduct, test: torch.Tensor
+    trained: Unit,
+    control: Unit,
+    sae: ThresholdSAE,
+    data: ActivationDataModule,
+    metric: AtomicInnerProduct,
+    test: torch.Tensor,
 ) -> Mapping[str, Any]:
     coherence = {unit.name: per_atom_coherence(unit.dictionary, metric).numpy() for unit in (trained, control)}
     firing = (trained.encode(test) > 0).double().mean(0)
     return {
-        "Per-atom coherence in the metric S, against the Welch bound": coherence_figure(coherence, welch_bound(sae.d_sae, sae.d_in)),
-        "Thresholds, and how often each latent fires on held-out vectors": thresholds_figure(sae.threshold.detach().numpy(), firing.numpy()),
-        "Spectrum of the activations' second moment": spectrum_figure(torch.linalg.eigvalsh(data.moments.second_moment).flip(0).numpy()),
+        "Per-atom coherence in the metric S, against the Welch bound": coherence_figure(
+            coherence, welch_bound(sae.d_sae, sae.d_in)
+        ),
+        "Thresholds, and how often each latent fires on held-out vectors": thresholds_figure(
+            sae.threshold.detach().numpy(), firing.numpy()
+        ),
+        "Spectrum of the activations' second moment": spectrum_figure(
+            torch.linalg.eigvalsh(data.moments.second_moment).flip(0).numpy()
+        ),
     }

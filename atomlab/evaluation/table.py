@@ -52,7 +52,10 @@ def measure(unit: Unit, train: Tensor, test: Tensor, metric: AtomicInnerProduct,
     for split, x in (("train", train), ("test", test)):
         codes = unit.encode(x)
         x_hat = unit.decode(codes)
-        for key, explained in ((f"r2_{split}", ExplainedVariance(x.shape[1])), (f"r2_{split}_s", ExplainedVariance(x.shape[1], metric))):
+        for key, explained in (
+            (f"r2_{split}", ExplainedVariance(x.shape[1])),
+            (f"r2_{split}_s", ExplainedVariance(x.shape[1], metric)),
+        ):
             explained.update(x, x_hat)
             row[key] = float(explained.compute())
         if split == "train":
@@ -64,7 +67,9 @@ def measure(unit: Unit, train: Tensor, test: Tensor, metric: AtomicInnerProduct,
     return row
 
 
-def geometry(unit: Unit, codes: Tensor, histogram: L0Histogram, metric: AtomicInnerProduct, protocol: Protocol) -> dict[str, Any]:
+def geometry(
+    unit: Unit, codes: Tensor, histogram: L0Histogram, metric: AtomicInnerProduct, protocol: Protocol
+) -> dict[str, Any]:
     """Coherence, both readings of q*, certified rates at levels 1 and 4 and the interval of δ_K at the median K."""
     statistics = coherence_statistics(unit.dictionary, metric, k=1)
     sizes = histogram.compute()
@@ -82,7 +87,9 @@ def geometry(unit: Unit, codes: Tensor, histogram: L0Histogram, metric: AtomicIn
         return values
     values["certified_level_1"] = float(coherence_certified(chosen.sizes, statistics.coherence)[alive].double().mean())
     if int(chosen.sizes.min()) <= _LARGEST_CERTIFIED_SUPPORT:
-        margins = dual_certificates(codes, unit.dictionary, metric, one_sided=not unit.signed, largest=_LARGEST_CERTIFIED_SUPPORT)
+        margins = dual_certificates(
+            codes, unit.dictionary, metric, one_sided=not unit.signed, largest=_LARGEST_CERTIFIED_SUPPORT
+        )
         values["certified_level_4"] = float((margins[alive] < 1 - MARGIN).double().mean())
     k = max(1, histogram.quantile(0.5))
     bounds = restricted_isometry_bounds(

@@ -24,7 +24,9 @@ class MutualCoherence(Metric):
         self.add_state("value", torch.tensor(torch.nan, dtype=torch.float64), dist_reduce_fx="max")
 
     def update(self, dictionary: Float[Tensor, "d_sae d_in"]) -> None:
-        self.value = torch.tensor(mutual_coherence(dictionary, self.metric), dtype=torch.float64, device=self.value.device)
+        self.value = torch.tensor(
+            mutual_coherence(dictionary, self.metric), dtype=torch.float64, device=self.value.device
+        )
 
     def compute(self) -> Tensor:
         return self.value
@@ -45,8 +47,14 @@ class RestrictedIsometry(Metric):
             self.add_state(name, torch.tensor(torch.nan, dtype=torch.float64), dist_reduce_fx=reduce)
 
     def update(self, dictionary: Float[Tensor, "d_sae d_in"], k: int) -> None:
-        rank = torch.distributed.get_rank() if torch.distributed.is_available() and torch.distributed.is_initialized() else 0
-        bounds = restricted_isometry_bounds(dictionary, k, self.metric, generator=torch.Generator().manual_seed(self.seed + rank))
+        rank = (
+            torch.distributed.get_rank()
+            if torch.distributed.is_available() and torch.distributed.is_initialized()
+            else 0
+        )
+        bounds = restricted_isometry_bounds(
+            dictionary, k, self.metric, generator=torch.Generator().manual_seed(self.seed + rank)
+        )
         self.lower = torch.tensor(bounds.lower, dtype=torch.float64, device=self.lower.device)
         self.upper = torch.tensor(bounds.upper, dtype=torch.float64, device=self.upper.device)
 

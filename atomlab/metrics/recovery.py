@@ -39,7 +39,9 @@ class CertifiedRate(Metric):
     count: Tensor
     empty: Tensor
 
-    def __init__(self, dictionary: Float[Tensor, "d_sae d_in"], level: Literal[1, 4], metric: AtomicInnerProduct | None = None) -> None:
+    def __init__(
+        self, dictionary: Float[Tensor, "d_sae d_in"], level: Literal[1, 4], metric: AtomicInnerProduct | None = None
+    ) -> None:
         super().__init__()
         self.level, self.metric, self.dictionary = level, metric, dictionary
         self.coherence = mutual_coherence(dictionary, metric) if level == 1 else None
@@ -74,7 +76,10 @@ class Stability(Metric):
     counts: Tensor
 
     def __init__(
-        self, dictionary: Float[Tensor, "d_sae d_in"], reading: Literal["pairwise", "per_atom"], metric: AtomicInnerProduct | None = None
+        self,
+        dictionary: Float[Tensor, "d_sae d_in"],
+        reading: Literal["pairwise", "per_atom"],
+        metric: AtomicInnerProduct | None = None,
     ) -> None:
         super().__init__()
         self.dictionary, self.reading, self.metric = dictionary, reading, metric

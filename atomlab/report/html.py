@@ -35,7 +35,9 @@ def write_report(
     Raises:
         OSError: the file cannot be written.
     """
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     page = environment.get_template("report.html").render(
         title=title,
         columns=columns,

@@ -24,19 +24,52 @@ class Column:
 
 
 COLUMNS = (
-    Column("unit", "units", "The set of units: trained atoms, the site's own neurons, or random atoms with codes by orthogonal matching pursuit."),
+    Column(
+        "unit",
+        "units",
+        "The set of units: trained atoms, the site's own neurons, or random atoms with codes by orthogonal matching pursuit.",
+    ),
     Column("r2_train", "R² train", "1 − Σ‖x − x̂‖² / Σ‖x − x̄‖² on training vectors, Euclidean."),
     Column("r2_test", "R² held out", "The same on held-out vectors."),
-    Column("r2_train_s", "R²_S train", "R² with S-norms, S the inverse second moment of the reference corpus: every direction counts alike."),
+    Column(
+        "r2_train_s",
+        "R²_S train",
+        "R² with S-norms, S the inverse second moment of the reference corpus: every direction counts alike.",
+    ),
     Column("r2_test_s", "R²_S held out", "The same on held-out vectors."),
     Column("l0", "L0", "Mean number of non-zero codes a held-out vector.", ".1f"),
     Column("dead", "dead", "Share of units that fire on none of the measured training vectors.", ".1%"),
     Column("coherence", "μ", "Mutual coherence: the largest |cos_S| of two units; exact."),
-    Column("stability_pairwise", "q* pairs", "Stability over pairs of units: an index, not a certificate; random units score high.", ".1%"),
-    Column("stability_per_atom", "q* atoms", "Stability over each unit's largest |cos_S|: the stricter reading of the same index.", ".1%"),
-    Column("certified_level_1", "cert. 1", "Share of vectors with μ(2K − 1) < 1: the code is the unique sparsest one and l1 finds it; sufficient, a lower bound.", ".1%"),
-    Column("certified_level_4", "cert. 4", "Share of vectors with a dual certificate: the code is the unique (non-negative) l1-minimal one; sufficient, a lower bound; supports beyond 256 count as not certified.", ".1%"),
-    Column("restricted_isometry_k", "δ_K", "Interval that contains the restricted isometry constant at the median K of held-out vectors: a witness below, Gershgorin above.", ".2f"),
+    Column(
+        "stability_pairwise",
+        "q* pairs",
+        "Stability over pairs of units: an index, not a certificate; random units score high.",
+        ".1%",
+    ),
+    Column(
+        "stability_per_atom",
+        "q* atoms",
+        "Stability over each unit's largest |cos_S|: the stricter reading of the same index.",
+        ".1%",
+    ),
+    Column(
+        "certified_level_1",
+        "cert. 1",
+        "Share of vectors with μ(2K − 1) < 1: the code is the unique sparsest one and l1 finds it; sufficient, a lower bound.",
+        ".1%",
+    ),
+    Column(
+        "certified_level_4",
+        "cert. 4",
+        "Share of vectors with a dual certificate: the code is the unique (non-negative) l1-minimal one; sufficient, a lower bound; supports beyond 256 count as not certified.",
+        ".1%",
+    ),
+    Column(
+        "restricted_isometry_k",
+        "δ_K",
+        "Interval that contains the restricted isometry constant at the median K of held-out vectors: a witness below, Gershgorin above.",
+        ".2f",
+    ),
 )
 
 
@@ -54,19 +87,30 @@ def render_text(rows: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> str
     """Aligned plain text for the terminal."""
     table = [[column.header for column in columns], *([cell(row, column) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
-    lines = ["  ".join(text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True))) for line in table]
+    lines = [
+        "  ".join(
+            text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in table
+    ]
     return "\n".join([lines[0], "─" * len(lines[0]), *lines[1:]])
 
 
 def render_markdown(rows: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> str:
-    lines = [[column.header for column in columns], ["---"] * len(columns), *([cell(row, column) for column in columns] for row in rows)]
+    lines = [
+        [column.header for column in columns],
+        ["---"] * len(columns),
+        *([cell(row, column) for column in columns] for row in rows),
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def write_csv(path: Path, rows: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> None:
     """Full precision, one column a number: an interval becomes three columns."""
     flat = [
-        {key: part for c in columns for key, part in _flatten(c.key, row.get(c.key)).items()} | {"samples": row.get("samples")} for row in rows
+        {key: part for c in columns for key, part in _flatten(c.key, row.get(c.key)).items()}
+        | {"samples": row.get("samples")}
+        for row in rows
     ]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(key for row in flat for key in row)))

@@ -41,7 +41,9 @@ class ThresholdSAE(nn.Module):
     ) -> None:
         super().__init__()
         if d_in < 1 or d_sae < 1 or bandwidth <= 0:
-            raise ValueError(f"A TSAE needs d_in, d_sae and bandwidth above 0, got d_in={d_in}, d_sae={d_sae}, bandwidth={bandwidth}.")
+            raise ValueError(
+                f"A TSAE needs d_in, d_sae and bandwidth above 0, got d_in={d_in}, d_sae={d_sae}, bandwidth={bandwidth}."
+            )
         self.d_in, self.d_sae, self.bandwidth, self.tied = d_in, d_sae, bandwidth, tied
         self.apply_b_dec_to_input, self.ste_to_input = apply_b_dec_to_input, ste_to_input
         atoms = nn.functional.normalize(torch.randn(d_sae, d_in), dim=1)
@@ -104,15 +106,23 @@ class ThresholdSAE(nn.Module):
         )
 
     @torch.no_grad()
-    def with_weights(self, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, b_dec: Tensor, threshold: Tensor) -> "ThresholdSAE":
+    def with_weights(
+        self, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, b_dec: Tensor, threshold: Tensor
+    ) -> "ThresholdSAE":
         """A TSAE of the same settings, free encoder and the given weights, in their dtype and on their device."""
         other = ThresholdSAE(
-            self.d_in, self.d_sae, bandwidth=self.bandwidth, apply_b_dec_to_input=self.apply_b_dec_to_input, ste_to_input=self.ste_to_input
+            self.d_in,
+            self.d_sae,
+            bandwidth=self.bandwidth,
+            apply_b_dec_to_input=self.apply_b_dec_to_input,
+            ste_to_input=self.ste_to_input,
         ).to(W_dec)
         other.load_state_dict({"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec, "threshold": threshold})
         return other
 
 
-def decoder_norms(W_dec: Float[Tensor, "d_sae d_in"], gram: Float[Tensor, "d_in d_in"] | None = None) -> Float[Tensor, " d_sae"]:
+def decoder_norms(
+    W_dec: Float[Tensor, "d_sae d_in"], gram: Float[Tensor, "d_in d_in"] | None = None
+) -> Float[Tensor, " d_sae"]:
     """√(d G dᵀ) of each atom; Euclidean without `gram`."""
     return W_dec.norm(dim=1) if gram is None else ((W_dec @ gram) * W_dec).sum(1).clamp(min=0).sqrt()

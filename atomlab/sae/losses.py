@@ -22,7 +22,9 @@ def mean_l0(z: Float[Tensor, "batch d_sae"], threshold: Float[Tensor, " d_sae"],
     return step(z, threshold, bandwidth).sum(1).mean()
 
 
-def target_l0_penalty(z: Float[Tensor, "batch d_sae"], threshold: Float[Tensor, " d_sae"], bandwidth: float, target: float) -> Float[Tensor, ""]:
+def target_l0_penalty(
+    z: Float[Tensor, "batch d_sae"], threshold: Float[Tensor, " d_sae"], bandwidth: float, target: float
+) -> Float[Tensor, ""]:
     """((L0/L0*) − 1)², L0 the mean over the global batch of all processes.
 
     Its value is all-reduced; its gradient flows through this process's own part with full weight, which is exact when gradients are
@@ -36,13 +38,18 @@ def target_l0_penalty(z: Float[Tensor, "batch d_sae"], threshold: Float[Tensor, 
     return (l0 / target - 1).square()
 
 
-def tanh_penalty(codes: Float[Tensor, "batch d_sae"], norms: Float[Tensor, " d_sae"], scale: float) -> Float[Tensor, ""]:
+def tanh_penalty(
+    codes: Float[Tensor, "batch d_sae"], norms: Float[Tensor, " d_sae"], scale: float
+) -> Float[Tensor, ""]:
     """mean over the batch of Σ_j tanh(c·f_j·‖d_j‖) (Anthropic, January 2025)."""
     return torch.tanh(scale * codes * norms).sum(1).mean()
 
 
 def pre_activation_penalty(
-    z: Float[Tensor, "batch d_sae"], threshold: Float[Tensor, " d_sae"], norms: Float[Tensor, " d_sae"], dead: Bool[Tensor, " d_sae"]
+    z: Float[Tensor, "batch d_sae"],
+    threshold: Float[Tensor, " d_sae"],
+    norms: Float[Tensor, " d_sae"],
+    dead: Bool[Tensor, " d_sae"],
 ) -> Float[Tensor, ""]:
     """mean over the batch of Σ_{j dead} ReLU(θ_j − z_j)·‖d_j‖: pulls latents that never fire back to their threshold."""
     return (torch.relu(threshold - z) * (norms * dead)).sum(1).mean()

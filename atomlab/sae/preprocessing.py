@@ -23,7 +23,9 @@ class InputTransform(nn.Module):
     matrix: Tensor
     inverse: Tensor
 
-    def __init__(self, mean: Float[Tensor, " d_in"], matrix: Float[Tensor, "d_in d_in"], inverse: Float[Tensor, "d_in d_in"]) -> None:
+    def __init__(
+        self, mean: Float[Tensor, " d_in"], matrix: Float[Tensor, "d_in d_in"], inverse: Float[Tensor, "d_in d_in"]
+    ) -> None:
         super().__init__()
         for name, value in (("mean", mean), ("matrix", matrix), ("inverse", inverse)):
             self.register_buffer(name, value.clone())
@@ -59,5 +61,9 @@ def fold(sae: ThresholdSAE, transform: InputTransform) -> ThresholdSAE:
     if sae.apply_b_dec_to_input:  # the folded b_dec = b̃ M⁻¹ + mean is subtracted from x: it takes both shifts with it
         shift = torch.zeros_like(shift)
     return sae.with_weights(
-        W_enc, sae.b_enc - shift, sae.W_dec @ transform.inverse, sae.b_dec @ transform.inverse + transform.mean, sae.threshold
+        W_enc,
+        sae.b_enc - shift,
+        sae.W_dec @ transform.inverse,
+        sae.b_dec @ transform.inverse + transform.mean,
+        sae.threshold,
     )

@@ -63,6 +63,8 @@ def load_sae(folder: Path) -> ThresholdSAE:
         found = weights.get(name)
         if found is None or found.shape != expected.shape or not torch.isfinite(found).all():
             shape = None if found is None else tuple(found.shape)
-            raise ValueError(f"{folder / WEIGHTS}: {name} should be finite of shape {tuple(expected.shape)}, found {shape}.")
+            raise ValueError(
+                f"{folder / WEIGHTS}: {name} should be finite of shape {tuple(expected.shape)}, found {shape}."
+            )
     sae.load_state_dict({name: weights[name].float() for name in sae.state_dict()})
     return sae

@@ -59,6 +59,8 @@ def threshold_activation(
     return _ThresholdActivation.apply(z, threshold, bandwidth, ste_to_input)  # type: ignore[no-any-return]
 
 
-def step(z: Float[Tensor, "*batch d_sae"], threshold: Float[Tensor, " d_sae"], bandwidth: float) -> Float[Tensor, "*batch d_sae"]:
+def step(
+    z: Float[Tensor, "*batch d_sae"], threshold: Float[Tensor, " d_sae"], bandwidth: float
+) -> Float[Tensor, "*batch d_sae"]:
     """H(z − θ) in θ's dtype; its sum over latents is L0. Gradient to θ only, from the window around it."""
     return _Step.apply(z, threshold, bandwidth)  # type: ignore[no-any-return]

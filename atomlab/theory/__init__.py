@@ -11,7 +11,12 @@ from atomlab.theory.coherence import (
     welch_bound,
 )
 from atomlab.theory.inner_product import AtomicInnerProduct, disagreement
-from atomlab.theory.isometry import RestrictedIsometryBounds, first_supports, isometry_constants, restricted_isometry_bounds
+from atomlab.theory.isometry import (
+    RestrictedIsometryBounds,
+    first_supports,
+    isometry_constants,
+    restricted_isometry_bounds,
+)
 from atomlab.theory.matching import match_atoms, mean_matched_cosine
 from atomlab.theory.pursuit import orthogonal_matching_pursuit
 from atomlab.theory.recovery import (

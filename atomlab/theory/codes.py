@@ -55,14 +55,12 @@ def supports(codes: Tensor) -> Supports:
         ValueError: NaN or infinite values, or codes that are no matrix.
     """
     if codes.ndim != 2:
-        raise ValueError(
-            f"Codes should be a (samples, d_sae) matrix, got shape {tuple(codes.shape)}: reshape them."
-        )
+        raise ValueError(f"Codes should be a (samples, d_sae) matrix, got shape {tuple(codes.shape)}: reshape them.")
     if codes.layout == torch.sparse_csr:
         stored = codes.values() != 0
-        rows = torch.repeat_interleave(
-            torch.arange(codes.shape[0], device=codes.device), codes.crow_indices().diff()
-        )[stored]
+        rows = torch.repeat_interleave(torch.arange(codes.shape[0], device=codes.device), codes.crow_indices().diff())[
+            stored
+        ]
         columns, values = codes.col_indices()[stored], codes.values()[stored]
     else:
         rows, columns = codes.nonzero(as_tuple=True)

@@ -41,18 +41,24 @@ class CoherenceStatistics:
         return (bins + 1).double() / len(cumulative)
 
 
-def unit_rows(dictionary: Float[Tensor, "d_sae d_in"], metric: AtomicInnerProduct | None = None) -> Float[Tensor, "d_sae d_in"]:
+def unit_rows(
+    dictionary: Float[Tensor, "d_sae d_in"], metric: AtomicInnerProduct | None = None
+) -> Float[Tensor, "d_sae d_in"]:
     """Atoms in whitened coordinates at unit length: G = U Uᵀ. Float64 in, float64 out.
 
     Raises:
         ValueError: NaN or infinite entries, or a zero atom.
     """
     if dictionary.ndim != 2 or not torch.isfinite(dictionary).all():
-        raise ValueError(f"A dictionary should be a finite (d_sae, d_in) matrix; got shape {tuple(dictionary.shape)}, NaN or infinite entries.")
+        raise ValueError(
+            f"A dictionary should be a finite (d_sae, d_in) matrix; got shape {tuple(dictionary.shape)}, NaN or infinite entries."
+        )
     rows = dictionary if metric is None else metric.whiten(dictionary)
     norms = rows.norm(dim=1)
     if (norms == 0).any():
-        raise ValueError(f"Atom {int((norms == 0).nonzero()[0])} of the dictionary is zero and has no direction: leave it out.")
+        raise ValueError(
+            f"Atom {int((norms == 0).nonzero()[0])} of the dictionary is zero and has no direction: leave it out."
+        )
     return rows / norms[:, None]
 
 
@@ -94,7 +100,9 @@ def mutual_coherence(dictionary: Float[Tensor, "d_sae d_in"], metric: AtomicInne
     return coherence_statistics(dictionary, metric, k=1).coherence
 
 
-def per_atom_coherence(dictionary: Float[Tensor, "d_sae d_in"], metric: AtomicInnerProduct | None = None) -> Float[Tensor, " d_sae"]:
+def per_atom_coherence(
+    dictionary: Float[Tensor, "d_sae d_in"], metric: AtomicInnerProduct | None = None
+) -> Float[Tensor, " d_sae"]:
     """μ_i = max_{j≠i} |cos(d_i, d_j)|, exact."""
     return coherence_statistics(dictionary, metric, k=1).per_atom
 

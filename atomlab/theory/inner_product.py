@@ -31,7 +31,9 @@ class AtomicInnerProduct:
         self.matrix, self.shrinkage = matrix.double(), shrinkage
         self._values, self._vectors = torch.linalg.eigh(self.matrix)
         if self._values[0] <= 0:
-            raise ValueError(f"The metric S is not positive definite: its smallest eigenvalue is {self._values[0]:.3g}.")
+            raise ValueError(
+                f"The metric S is not positive definite: its smallest eigenvalue is {self._values[0]:.3g}."
+            )
         if self.condition_number > _CONDITION_LIMIT:
             warnings.warn(
                 f"The metric S has condition number {self.condition_number:.2g}: float32 results may be wrong in all digits; "
@@ -62,12 +64,16 @@ class AtomicInnerProduct:
         if count is not None:
             rank = min(rank, count)
         if rank < d and shrinkage == 0:
-            raise ValueError(f"The second moment has rank {rank} of {d} and no inverse: use more vectors or a shrinkage such as 1e-3.")
+            raise ValueError(
+                f"The second moment has rank {rank} of {d} and no inverse: use more vectors or a shrinkage such as 1e-3."
+            )
         shrunk = values.clamp(min=0) + shrinkage * values.mean()
         return cls((vectors / shrunk) @ vectors.T, shrinkage=shrinkage)
 
     @classmethod
-    def from_dictionary(cls, dictionary: Float[Tensor, "d_sae d_in"], *, shrinkage: float = 0.0) -> "AtomicInnerProduct":
+    def from_dictionary(
+        cls, dictionary: Float[Tensor, "d_sae d_in"], *, shrinkage: float = 0.0
+    ) -> "AtomicInnerProduct":
         """S = (W_decᵀ W_dec)⁻¹, the paper's other definition (its S = c²(D Dᵀ)⁻¹ with atoms as columns). It changes when single atoms are rescaled.
 
         Raises:

@@ -91,7 +91,9 @@ def _grow(unit: Tensor, starts: Tensor, k: int, top: bool) -> Tensor:
     return chosen
 
 
-def first_supports(indices: Int[Tensor, "samples k_max"], sizes: Int[Tensor, " samples"], k: int, limit: int = 512) -> Int[Tensor, "tried k"]:
+def first_supports(
+    indices: Int[Tensor, "samples k_max"], sizes: Int[Tensor, " samples"], k: int, limit: int = 512
+) -> Int[Tensor, "tried k"]:
     """Distinct supports of exactly K atoms among padded ones: what the data itself offers as witnesses."""
     rows = (sizes == k).nonzero().squeeze(1).tolist()
     found = [indices[row, :k] for row in islice(rows, limit)]

@@ -21,12 +21,16 @@ def match_atoms(
         ValueError: more than 20,000 atoms.
     """
     if max(len(a), len(b)) > _LIMIT:
-        raise ValueError(f"Matching {len(a)} with {len(b)} atoms is beyond {_LIMIT}, where the exact assignment takes hours: match subsets.")
+        raise ValueError(
+            f"Matching {len(a)} with {len(b)} atoms is beyond {_LIMIT}, where the exact assignment takes hours: match subsets."
+        )
     cosines = unit_rows(a, metric) @ unit_rows(b, metric).T
     rows, columns = map(torch.from_numpy, linear_sum_assignment(cosines.numpy(force=True), maximize=True))
     return rows, columns, cosines[rows, columns]
 
 
-def mean_matched_cosine(a: Float[Tensor, "n_a d_in"], b: Float[Tensor, "n_b d_in"], metric: AtomicInnerProduct | None = None) -> float:
+def mean_matched_cosine(
+    a: Float[Tensor, "n_a d_in"], b: Float[Tensor, "n_b d_in"], metric: AtomicInnerProduct | None = None
+) -> float:
     """Mean of `match_atoms`' cosines: 1 if the smaller dictionary is part of the larger one."""
     return float(match_atoms(a, b, metric)[2].mean())

@@ -10,7 +10,12 @@ from atomlab.theory.inner_product import AtomicInnerProduct
 
 @torch.no_grad()
 def orthogonal_matching_pursuit(
-    x: Float[Tensor, "samples d_in"], dictionary: Float[Tensor, "d_sae d_in"], k: int, metric: AtomicInnerProduct | None = None, *, block: int = 2048
+    x: Float[Tensor, "samples d_in"],
+    dictionary: Float[Tensor, "d_sae d_in"],
+    k: int,
+    metric: AtomicInnerProduct | None = None,
+    *,
+    block: int = 2048,
 ) -> Float[Tensor, "samples d_sae"]:
     """Codes of K atoms (signed values): each step takes the atom with the largest |⟨residual, d⟩_S|, then refits all values by least squares.
 

@@ -36,18 +36,14 @@ def coherence_certified(sizes: Int[Tensor, " samples"], coherence: float) -> Boo
     return (sizes > 0) & (coherence * (2 * sizes - 1).double() < 1 - MARGIN)
 
 
-def babel_unique_certified(
-    sizes: Int[Tensor, " samples"], babel: Float[Tensor, " k"]
-) -> Bool[Tensor, " samples"]:
+def babel_unique_certified(sizes: Int[Tensor, " samples"], babel: Float[Tensor, " k"]) -> Bool[Tensor, " samples"]:
     """Level 2a: μ₁(2K − 1) < 1 ⇒ unique sparsest (Tropp 2004). `babel` holds μ₁(1), μ₁(2), ...; beyond its
     end nothing is certified.
     """
     return (sizes > 0) & (_babel(babel, 2 * sizes - 1) < 1 - MARGIN)
 
 
-def babel_recovery_certified(
-    sizes: Int[Tensor, " samples"], babel: Float[Tensor, " k"]
-) -> Bool[Tensor, " samples"]:
+def babel_recovery_certified(sizes: Int[Tensor, " samples"], babel: Float[Tensor, " k"]) -> Bool[Tensor, " samples"]:
     """Level 2b: μ₁(K − 1) + μ₁(K) < 1 ⇒ unique sparsest, and ℓ1 and OMP find it (Tropp 2004)."""
     return (sizes > 0) & (_babel(babel, sizes - 1) + _babel(babel, sizes) < 1 - MARGIN)
 
@@ -146,9 +142,7 @@ def _units(dictionary: Tensor, metric: AtomicInnerProduct | None) -> tuple[Tenso
     return unit.float(), unit
 
 
-def _by_size(
-    chosen: Supports, largest: int | None, unit: Tensor, solve: Callable[[Supports], Tensor]
-) -> Tensor:
+def _by_size(chosen: Supports, largest: int | None, unit: Tensor, solve: Callable[[Supports], Tensor]) -> Tensor:
     """Solve parts of like support size within the memory of a (samples, K, K) batch."""
     result = unit.new_full((len(chosen.indices),), torch.inf)
     rows = (

@@ -43,9 +43,7 @@ def screened_maximum(
         tile: atoms at a time.
     """
     best = torch.zeros_like(error)
-    screen = (
-        torch.float32 if torch.get_float32_matmul_precision() == "highest" else torch.float64
-    )  # TF32 voids `error`
+    screen = torch.float32 if torch.get_float32_matmul_precision() == "highest" else torch.float64  # TF32 voids `error`
     own = _OwnAtoms(excluded)
     for start in range(0, n, tile):
         columns = slice(start, min(start + tile, n))
@@ -74,9 +72,7 @@ class _OwnAtoms:
 
     def leave_out(self, scores: Tensor, columns: slice) -> Tensor:
         """Scores of a tile with −inf where the atom is the sample's own."""
-        first, last = torch.searchsorted(
-            self.atoms, self.atoms.new_tensor([columns.start, columns.stop])
-        ).tolist()
+        first, last = torch.searchsorted(self.atoms, self.atoms.new_tensor([columns.start, columns.stop])).tolist()
         flat = self.rows[first:last] * scores.shape[1] + self.atoms[first:last] - columns.start
         scores.view(-1).index_fill_(0, flat, -torch.inf)
         return scores

@@ -39,7 +39,9 @@ class Throughput(Callback):
         if self.seen == 0:
             self.since = time.perf_counter()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int
+    ) -> None:
         self.seen += len(batch)
         if (batch_idx + 1) % self.every == 0:
             rate = self.seen * trainer.world_size / (time.perf_counter() - self.since)
@@ -56,14 +58,18 @@ class LatentActivity(Callback):
         self.since_fired: Tensor | None = None
 
     @torch.no_grad()
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int
+    ) -> None:
         if (batch_idx + 1) % trainer.log_every_n_steps:
             return
         assert isinstance(pl_module, SAEModule)
         fired = (pl_module.sae.encode(pl_module.transform(batch)) > 0).any(0)
         if self.since_fired is None:
             self.since_fired = torch.zeros(pl_module.sae.d_sae, dtype=torch.int64, device=fired.device)
-        self.since_fired = (self.since_fired.to(fired.device) + len(batch) * trainer.log_every_n_steps).masked_fill(fired, 0)
+        self.since_fired = (self.since_fired.to(fired.device) + len(batch) * trainer.log_every_n_steps).masked_fill(
+            fired, 0
+        )
         pl_module.log("train/dead", (self.since_fired >= self.window).float().mean())
 
     def state_dict(self) -> dict[str, Any]:
@@ -79,4 +85,8 @@ class ProgressBar(TQDMProgressBar):
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         shown = super().get_metrics(trainer, pl_module)
-        return {name.removeprefix("train/").replace("tokens_per_second", "tokens/s"): value for name, value in shown.items() if name != "v_num"}
+        return {
+            name.removeprefix("train/").replace("tokens_per_second", "tokens/s"): value
+            for name, value in shown.items()
+            if name != "v_num"
+        }

@@ -7,7 +7,9 @@ from pathlib import Path
 from lightning.pytorch.loggers import WandbLogger
 
 
-def wandb_logger(save_dir: str, project: str = "atomlab", name: str | None = None, group: str | None = None) -> WandbLogger:
+def wandb_logger(
+    save_dir: str, project: str = "atomlab", name: str | None = None, group: str | None = None
+) -> WandbLogger:
     """A wandb logger that goes offline, with one line of notice, where there is no key; `wandb sync` uploads such a run later.
 
     Raises:

@@ -10,7 +10,16 @@ from torch.nn import ModuleDict
 from torchmetrics import Metric
 
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.metrics import CertifiedRate, DeadLatents, ExplainedVariance, L0Histogram, MeanL0, MutualCoherence, RestrictedIsometry, Stability
+from atomlab.metrics import (
+    CertifiedRate,
+    DeadLatents,
+    ExplainedVariance,
+    L0Histogram,
+    MeanL0,
+    MutualCoherence,
+    RestrictedIsometry,
+    Stability,
+)
 from atomlab.sae import (
     InputTransform,
     Sparsity,
@@ -81,7 +90,13 @@ class SAEModule(LightningModule):
             variance = (x - x.mean(0)).square().sum(1).mean()
             self.log("train/r2", 1 - reconstruction / variance, prog_bar=True)
             self.log("train/l0", (codes != 0).sum(1).float().mean(), prog_bar=True)
-        self.log_dict({"train/loss": reconstruction + sparsity, "train/reconstruction": reconstruction, "train/sparsity": sparsity})
+        self.log_dict(
+            {
+                "train/loss": reconstruction + sparsity,
+                "train/reconstruction": reconstruction,
+                "train/sparsity": sparsity,
+            }
+        )
         return reconstruction + sparsity
 
     @property
@@ -98,7 +113,10 @@ class SAEModule(LightningModule):
 
         weights = [p for name, p in self.sae.named_parameters() if name != "threshold"]
         optimizer = torch.optim.Adam(
-            [{"params": weights, "lr": self.learning_rate}, {"params": [self.sae.threshold], "lr": self.threshold_learning_rate}]
+            [
+                {"params": weights, "lr": self.learning_rate},
+                {"params": [self.sae.threshold], "lr": self.threshold_learning_rate},
+            ]
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, [schedule, lambda step: schedule(step) * (step / steps < 1 - self.freeze_share)]
@@ -149,7 +167,11 @@ class SAEModule(LightningModule):
         coherence.update(self.evaluated.W_dec.detach())
         isometry.update(self.evaluated.W_dec.detach(), max(1, sizes.quantile(0.5)))
         lower, upper = isometry.compute()
-        values |= {"coherence": coherence.compute(), "restricted_isometry_lower": lower, "restricted_isometry_upper": upper}
+        values |= {
+            "coherence": coherence.compute(),
+            "restricted_isometry_lower": lower,
+            "restricted_isometry_upper": upper,
+        }
         self.log_dict({f"{stage}/{name}": float(value) for name, value in values.items()}, rank_zero_only=False)
 
     def on_validation_epoch_start(self) -> None:
@@ -209,7 +231,9 @@ def build(
     d_in = data.d_in
     d_sae = round(expansion * d_in)
     if d_sae < 2:
-        raise ValueError(f"sae.expansion={expansion} gives {d_sae} latents for d_in={d_in}: expected a positive number such as 4.")
+        raise ValueError(
+            f"sae.expansion={expansion} gives {d_sae} latents for d_in={d_in}: expected a positive number such as 4."
+        )
     reference = data.reference_moments
     metric = AtomicInnerProduct.from_second_moment(reference.second_moment, shrinkage=shrinkage, count=reference.count)
     transform = _transform(inputs, data, metric)

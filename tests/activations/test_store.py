@@ -16,7 +16,9 @@ from atomlab.activations.store import ActivationStore
 @pytest.fixture
 def text(tmp_path: Path) -> LocalText:
     generator = torch.Generator().manual_seed(0)
-    documents = [" ".join(f"w{i}" for i in torch.randint(0, 60, (40,), generator=generator).tolist()) for _ in range(30)]
+    documents = [
+        " ".join(f"w{i}" for i in torch.randint(0, 60, (40,), generator=generator).tolist()) for _ in range(30)
+    ]
     (tmp_path / "text.txt").write_text("\n\n".join(documents))
     return LocalText(str(tmp_path / "text.txt"))
 
@@ -30,7 +32,11 @@ def data_module(folder: Path, text: LocalText, cache: Path, **options) -> Activa
 
 
 def files(cache: Path) -> dict[str, bytes]:
-    return {str(f.relative_to(cache)): f.read_bytes() for f in sorted(cache.rglob("*.safetensors")) if "moments" not in f.name}
+    return {
+        str(f.relative_to(cache)): f.read_bytes()
+        for f in sorted(cache.rglob("*.safetensors"))
+        if "moments" not in f.name
+    }
 
 
 def test_rows_are_the_models_activations(families: dict[str, Path], text: LocalText, tmp_path: Path) -> None:

@@ -12,7 +12,14 @@ from transformers import AutoTokenizer
 from atomlab.activations.corpus import CounterFact, LocalText
 from atomlab.activations.tokens import SPLITS, pack, prompts, sample, split_groups, tokenise
 
-OPTIONS = {"context": 8, "fractions": (0.6, 0.2, 0.2), "max_rows": None, "seed": 0, "drop_first": True, "drop_special": True}
+OPTIONS = {
+    "context": 8,
+    "fractions": (0.6, 0.2, 0.2),
+    "max_rows": None,
+    "seed": 0,
+    "drop_first": True,
+    "drop_special": True,
+}
 
 
 @settings(deadline=None, max_examples=50)
@@ -34,7 +41,10 @@ def test_packing_loses_only_the_tail_and_frames_each_context() -> None:
 
 def test_prompts_keep_one_position_and_selecting_keeps_them_together() -> None:
     sequences = prompts([[5, 6, 7], [8], [9, 10]], [1, 0, None], [0, 1, 2], 9, [1], [])
-    assert [sequences.input_ids[sequences.keep].tolist(), sequences.rows_per_sequence().tolist()] == [[6, 8, 1, 9, 10], [1, 1, 3]]
+    assert [sequences.input_ids[sequences.keep].tolist(), sequences.rows_per_sequence().tolist()] == [
+        [6, 8, 1, 9, 10],
+        [1, 1, 3],
+    ]
     chosen = sequences.select(torch.tensor([2, 0]))
     assert chosen.input_ids.tolist() == [1, 9, 10, 1, 5, 6, 7]
     assert chosen.input_ids[chosen.keep].tolist() == [1, 9, 10, 6]
@@ -44,7 +54,9 @@ def test_prompts_keep_one_position_and_selecting_keeps_them_together() -> None:
         prompts([[1, 2, 3]], [0], [0], 3, [1], [])
 
 
-def test_text_files_become_full_contexts_without_first_and_special_tokens(families: dict[str, Path], tmp_path: Path) -> None:
+def test_text_files_become_full_contexts_without_first_and_special_tokens(
+    families: dict[str, Path], tmp_path: Path
+) -> None:
     tokenizer = AutoTokenizer.from_pretrained(families["llama"])
     (tmp_path / "t.txt").write_text("\n\n".join(" ".join(f"w{(7 * i + j) % 60}" for j in range(20)) for i in range(20)))
     splits = tokenise(LocalText(str(tmp_path / "t.txt")), tokenizer, **OPTIONS)
@@ -62,7 +74,8 @@ def test_counterfact_keeps_the_last_subject_token(families: dict[str, Path], tmp
     tokenizer = AutoTokenizer.from_pretrained(families["llama"])
     facts = [(f"w1 w2 {{}} w{i}", f"w{i + 10} w{i + 20}") for i in range(9)]
     records = [
-        {"requested_rewrite": {"prompt": t, "subject": s}} if rome else {"prompt": t.replace("{}", s), "subject": s} for t, s in facts
+        {"requested_rewrite": {"prompt": t, "subject": s}} if rome else {"prompt": t.replace("{}", s), "subject": s}
+        for t, s in facts
     ]
     file = tmp_path / "facts.jsonl"
     file.write_text("\n".join(json.dumps(record) for record in [*records, records[0]]))

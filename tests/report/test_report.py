@@ -8,10 +8,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from atomlab.report import COLUMNS, coherence_figure, render_markdown, render_text, spectrum_figure, thresholds_figure, write_csv, write_json, write_report
+from atomlab.report import (
+    COLUMNS,
+    coherence_figure,
+    render_markdown,
+    render_text,
+    spectrum_figure,
+    thresholds_figure,
+    write_csv,
+    write_json,
+    write_report,
+)
 
 EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
-ROW = {c.key: 0.25 for c in COLUMNS} | {"unit": EVIL, "restricted_isometry_k": {"k": 3, "low": 0.5, "high": 1.5}, "samples": 9}
+ROW = {c.key: 0.25 for c in COLUMNS} | {
+    "unit": EVIL,
+    "restricted_isometry_k": {"k": 3, "low": 0.5, "high": 1.5},
+    "samples": 9,
+}
 ROWS = [ROW, ROW | {"unit": "neurons", "coherence": float("nan"), "certified_level_4": None}]
 
 
@@ -39,7 +53,14 @@ def test_page_is_escaped_self_contained_and_complete(tmp_path: Path) -> None:
     }
     path = tmp_path / "report.html"
     write_report(
-        path, title=EVIL, rows=ROWS, columns=COLUMNS, figures=figures, configuration=EVIL, provenance={EVIL: EVIL}, conclusion=EVIL
+        path,
+        title=EVIL,
+        rows=ROWS,
+        columns=COLUMNS,
+        figures=figures,
+        configuration=EVIL,
+        provenance={EVIL: EVIL},
+        conclusion=EVIL,
     )
     text, page = path.read_text(), Page()
     page.feed(text)
@@ -48,7 +69,15 @@ def test_page_is_escaped_self_contained_and_complete(tmp_path: Path) -> None:
     assert "http:" not in text
     assert "https:" not in text
     assert all(a["src"].startswith("data:image/png") for tag, a in page.tags if tag == "img")
-    assert page.cells[: len(COLUMNS)] == [EVIL, *["0.250"] * 4, "0.2", "25.0%", "0.250", *["25.0%"] * 4, "[0.50, 1.50] K=3"]
+    assert page.cells[: len(COLUMNS)] == [
+        EVIL,
+        *["0.250"] * 4,
+        "0.2",
+        "25.0%",
+        "0.250",
+        *["25.0%"] * 4,
+        "[0.50, 1.50] K=3",
+    ]
     assert page.cells[len(COLUMNS) :].count("–") == 2
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 

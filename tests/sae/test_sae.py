@@ -8,7 +8,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from atomlab.sae import InputTransform, L0, Tanh, TargetL0, ThresholdSAE, calibrate_thresholds_, fold, load_sae, save_sae, step, threshold_activation
+from atomlab.sae import (
+    InputTransform,
+    L0,
+    Tanh,
+    TargetL0,
+    ThresholdSAE,
+    calibrate_thresholds_,
+    fold,
+    load_sae,
+    save_sae,
+    step,
+    threshold_activation,
+)
 from atomlab.sae.losses import pre_activation_penalty
 
 EPS = 0.4
@@ -33,7 +45,9 @@ def test_activation_and_its_gradients_by_hand() -> None:
     assert z.grad is not None
     assert theta.grad is not None
     torch.testing.assert_close(z.grad, torch.tensor([[0, 3.0, 4.0, 0, 0]], dtype=torch.float64))
-    torch.testing.assert_close(theta.grad, -torch.tensor([2.0, 3.0, 0, 0, 0], dtype=torch.float64) / EPS)  # −(θ/ε)K g, below θ too
+    torch.testing.assert_close(
+        theta.grad, -torch.tensor([2.0, 3.0, 0, 0, 0], dtype=torch.float64) / EPS
+    )  # −(θ/ε)K g, below θ too
 
 
 def test_ste_to_input_adds_the_jump() -> None:
@@ -53,7 +67,9 @@ def test_step_gradient_is_that_of_the_ramp_on_average() -> None:
 
     h = 1e-4
     assert theta.grad is not None
-    assert theta.grad.item() == pytest.approx((ramp(0.93 + h) - ramp(0.93 - h)) / (2 * h), rel=2e-3)  # one grid point in 400
+    assert theta.grad.item() == pytest.approx(
+        (ramp(0.93 + h) - ramp(0.93 - h)) / (2 * h), rel=2e-3
+    )  # one grid point in 400
 
 
 def test_thresholds_stay_float32_under_bfloat16() -> None:
@@ -128,7 +144,9 @@ def test_unit_norm_projection_its_gradient_and_the_equal_function() -> None:
     gram = root @ root.T
     equal = sae.with_unit_norm_decoder(gram)
     torch.testing.assert_close(equal(x), sae(x))
-    torch.testing.assert_close(torch.einsum("nd,de,ne->n", equal.W_dec, gram, equal.W_dec), torch.ones(9, dtype=torch.float64))
+    torch.testing.assert_close(
+        torch.einsum("nd,de,ne->n", equal.W_dec, gram, equal.W_dec), torch.ones(9, dtype=torch.float64)
+    )
     sae.unit_norm_decoder_(gram)
     sae(x).square().sum().backward()
     sae.remove_parallel_gradient_(gram)

@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import hadamard
 
-from atomlab.theory import babel_function, coherence_statistics, mutual_coherence, per_atom_coherence, random_dictionary, welch_bound
+from atomlab.theory import (
+    babel_function,
+    coherence_statistics,
+    mutual_coherence,
+    per_atom_coherence,
+    random_dictionary,
+    welch_bound,
+)
 
 
 def gaussian(n: int, d: int, seed: int) -> torch.Tensor:
@@ -41,7 +48,10 @@ def test_bounds_and_invariances(n: int, d: int, seed: int) -> None:
     curve = [babel_function(dictionary, k) for k in range(n)]
     assert curve[0] == 0
     assert curve[1] == pytest.approx(mu, abs=1e-12)
-    assert all(low <= high + 1e-12 and high <= k * mu + 1e-9 for k, (low, high) in enumerate(zip(curve[:-1], curve[1:], strict=True), 1))
+    assert all(
+        low <= high + 1e-12 and high <= k * mu + 1e-9
+        for k, (low, high) in enumerate(zip(curve[:-1], curve[1:], strict=True), 1)
+    )
 
 
 def test_blocks_equal_the_whole_gram() -> None:

@@ -8,7 +8,9 @@ from atomlab.theory import AtomicInnerProduct, disagreement
 
 def skewed(n: int, d: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(n, d, generator=generator, dtype=torch.float64).exp() @ torch.randn(d, d, generator=generator, dtype=torch.float64)
+    return torch.randn(n, d, generator=generator, dtype=torch.float64).exp() @ torch.randn(
+        d, d, generator=generator, dtype=torch.float64
+    )
 
 
 def test_identities_over_all_pairs_of_the_sample_itself() -> None:
@@ -16,7 +18,9 @@ def test_identities_over_all_pairs_of_the_sample_itself() -> None:
     metric = AtomicInnerProduct.from_second_moment(x.T @ x / len(x))
     gram = metric.whiten(x) @ metric.whiten(x).T
     torch.testing.assert_close(gram.diagonal().mean(), torch.tensor(6.0, dtype=torch.float64))  # E[xᵀSx] = d
-    torch.testing.assert_close(gram.square().mean(), torch.tensor(6.0, dtype=torch.float64))  # E[(xᵀSx')²] = d, diagonal included
+    torch.testing.assert_close(
+        gram.square().mean(), torch.tensor(6.0, dtype=torch.float64)
+    )  # E[(xᵀSx')²] = d, diagonal included
     assert 0 <= gram.mean() <= 1
 
 

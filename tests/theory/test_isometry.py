@@ -22,7 +22,9 @@ def test_lower_exact_upper_and_monotone_in_k(seed: int, n: int, d: int) -> None:
             max(values[-1].item() - 1, 1 - values[0].item())
             for values in (torch.linalg.eigvalsh(unit[list(s)] @ unit[list(s)].T) for s in combinations(range(n), k))
         )
-        searched = restricted_isometry_bounds(dictionary, k, enumeration_limit=0, samples=8, starts=2, generator=generator)
+        searched = restricted_isometry_bounds(
+            dictionary, k, enumeration_limit=0, samples=8, starts=2, generator=generator
+        )
         enumerated = restricted_isometry_bounds(dictionary, k)
         assert searched.lower <= exact + 1e-9 <= searched.upper + 2e-9
         assert enumerated.exact
@@ -30,7 +32,9 @@ def test_lower_exact_upper_and_monotone_in_k(seed: int, n: int, d: int) -> None:
         assert exact >= previous - 1e-9
         previous = exact
         values = torch.linalg.eigvalsh(unit[searched.witness] @ unit[searched.witness].T)
-        assert max(values[-1] - 1, 1 - values[0]).item() == pytest.approx(searched.lower, abs=1e-9)  # the witness attains it
+        assert max(values[-1] - 1, 1 - values[0]).item() == pytest.approx(
+            searched.lower, abs=1e-9
+        )  # the witness attains it
         if k > d:
             assert exact >= 1 - 1e-9
 

@@ -29,7 +29,9 @@ def example(seed: int, n: int, d: int, k: int, kind: str) -> tuple[torch.Tensor,
         dictionary[1] = dictionary[0] + 1e-7 * dictionary[1]
     codes = torch.zeros(8, len(dictionary), dtype=torch.float64)
     for row in codes:
-        row[torch.randperm(len(dictionary), generator=generator)[:k]] = torch.rand(k, generator=generator, dtype=torch.float64) + 0.1
+        row[torch.randperm(len(dictionary), generator=generator)[:k]] = (
+            torch.rand(k, generator=generator, dtype=torch.float64) + 0.1
+        )
     return dictionary, codes
 
 
@@ -41,21 +43,36 @@ def example(seed: int, n: int, d: int, k: int, kind: str) -> tuple[torch.Tensor,
     k=st.integers(1, 6),
     kind=st.sampled_from(["plain", "low", "degenerate"]),
 )
-def test_levels_imply_one_another_and_certified_codes_are_what_the_solver_finds(seed: int, n: int, d: int, k: int, kind: str) -> None:
+def test_levels_imply_one_another_and_certified_codes_are_what_the_solver_finds(
+    seed: int, n: int, d: int, k: int, kind: str
+) -> None:
     dictionary, codes = example(seed, n, d, min(k, n - 1), kind)
     sizes = supports(codes).sizes
     statistics = coherence_statistics(dictionary, k=12)
     level1 = coherence_certified(sizes, statistics.coherence)
-    unique, recovered = babel_unique_certified(sizes, statistics.babel), babel_recovery_certified(sizes, statistics.babel)
-    level3 = torch.tensor([exact_recovery_coefficient(dictionary, row.nonzero().squeeze(1)) < 1 - MARGIN for row in codes])
+    unique, recovered = (
+        babel_unique_certified(sizes, statistics.babel),
+        babel_recovery_certified(sizes, statistics.babel),
+    )
+    level3 = torch.tensor(
+        [exact_recovery_coefficient(dictionary, row.nonzero().squeeze(1)) < 1 - MARGIN for row in codes]
+    )
     level4 = dual_certificates(codes, dictionary) < 1 - MARGIN
     two_sided = dual_certificates(codes, dictionary, one_sided=False) < 1 - MARGIN
-    for stronger, weaker in ((level1, recovered), (recovered, unique), (recovered, level3), (level3, two_sided), (two_sided, level4)):
+    for stronger, weaker in (
+        (level1, recovered),
+        (recovered, unique),
+        (recovered, level3),
+        (level3, two_sided),
+        (two_sided, level4),
+    ):
         assert not (stronger & ~weaker).any()
     norms = dictionary.norm(dim=1)
     beyond_tolerance = dual_certificates(codes, dictionary) < 1 - 1e-4  # HiGHS cannot tell twins 1e-7 apart
     for row in codes[beyond_tolerance][:2]:
-        solved = linprog(norms.numpy(), A_eq=dictionary.T.numpy(), b_eq=(row @ dictionary).numpy(), bounds=(0, None), method="highs")
+        solved = linprog(
+            norms.numpy(), A_eq=dictionary.T.numpy(), b_eq=(row @ dictionary).numpy(), bounds=(0, None), method="highs"
+        )
         assert solved.status == 0
         torch.testing.assert_close(torch.from_numpy(solved.x), row, atol=1e-5, rtol=0)  # HiGHS is feasible to 1e-7
 
@@ -67,7 +84,9 @@ def test_batches_padding_and_csr_change_nothing() -> None:
     each = torch.cat([dual_certificates(row[None], dictionary) for row in codes])
     torch.testing.assert_close(whole, each, equal_nan=True)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")  # PyTorch's own, once a process
+        warnings.filterwarnings(
+            "ignore", message="Sparse CSR tensor support is in beta"
+        )  # PyTorch's own, once a process
         csr = codes.to_sparse_csr()
     torch.testing.assert_close(dual_certificates(csr, dictionary), whole, equal_nan=True)
 
@@ -91,7 +110,9 @@ def test_a_duplicated_pair_as_support_is_never_certified() -> None:
 
 def test_erc_below_one_does_not_mean_sparsest() -> None:
     rest = 0.73**0.5
-    dictionary = torch.tensor([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0.3, 0.3, 0.3, rest], [0.3, 0.3, 0.3, -rest]], dtype=torch.float64)
+    dictionary = torch.tensor(
+        [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0.3, 0.3, 0.3, rest], [0.3, 0.3, 0.3, -rest]], dtype=torch.float64
+    )
     assert exact_recovery_coefficient(dictionary, torch.tensor([0, 1, 2])) == pytest.approx(0.9)
     torch.testing.assert_close(dictionary[3] + dictionary[4], 0.6 * dictionary[:3].sum(0))
 

@@ -28,7 +28,9 @@ def test_both_readings_are_the_supremum_of_their_definition(seed: int, n: int, d
     unit = dictionary / dictionary.norm(dim=1, keepdim=True)
     gram = (unit @ unit.T).abs().fill_diagonal_(-1)
     pairs = gram[~torch.eye(n, dtype=torch.bool)]
-    assert stability_per_atom(dictionary, histogram) == pytest.approx(by_definition(gram.amax(1).numpy(), sizes.numpy()), abs=6e-4)
+    assert stability_per_atom(dictionary, histogram) == pytest.approx(
+        by_definition(gram.amax(1).numpy(), sizes.numpy()), abs=6e-4
+    )
     pairwise, exact = stability_pairwise(dictionary, histogram), by_definition(pairs.numpy(), sizes.numpy())
     assert pairwise <= exact + 6e-4  # rounding up to the bins may only lower it, by the pairs within a bin
     near = ((pairs[:, None] - 1 / (2 * torch.arange(1, top + 1) - 1)).abs() < 2e-5).double().mean().item() * top
