@@ -1,4 +1,4 @@
-"""Run by test_harvest.py: harvests that are killed at random moments, then one that is not; a fork each, one import for all."""
+"""Run by test_harvest.py: harvests killed at random moments, then one that is not; a fork each, one import for all."""
 
 import os
 import random
@@ -41,17 +41,21 @@ def files(cache: str) -> dict[str, bytes]:
     return {str(file.relative_to(cache)): file.read_bytes() for file in found}
 
 
+def count(cache: str) -> int:
+    return len(list(Path(cache).rglob("[!.]*-0*.safetensors")))
+
+
 def main(model: str, text: str, killed: str, whole: str) -> None:
-    since = time.perf_counter()
     os.waitpid(child(model, text, whole), 0)
-    duration = time.perf_counter() - since
     moments, shards = random.Random(0), []
     for _ in range(10):
-        pid = child(model, text, killed)
-        time.sleep(moments.uniform(0.3, 0.95) * duration)
+        pid, goal = child(model, text, killed), count(killed) + moments.randint(1, 6)
+        while count(killed) < goal:
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.01))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        shards.append(len(list(Path(killed).rglob("*-0*.safetensors"))))
+        shards.append(count(killed))
     assert os.waitpid(child(model, text, killed), 0)[1] == 0
     assert files(killed) == files(whole)
     sys.stdout.write(

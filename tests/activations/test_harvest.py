@@ -55,7 +55,8 @@ def test_ten_kills_end_in_the_cache_of_an_uninterrupted_harvest(
     )
     assert done.returncode == 0, done.stderr[-2000:]
     counts = [int(count) for count in re.findall(r"\d+", done.stdout)]
-    assert any(0 < count < counts[-1] for count in counts[1:-1]), done.stdout  # some kills fell into the middle
+    assert len(counts) == 11
+    assert sum(0 < count < counts[-1] for count in counts[:-1]) >= 5, done.stdout  # kills fell into the middle
 
 
 def test_any_altered_byte_is_found(families: dict[str, Path], text: LocalText, tmp_path: Path) -> None:
