@@ -42,7 +42,8 @@ if __name__ == "__main__":
                     checked += 1
             size = sum(file.stat().st_size for file in Path(folder).rglob("*-0*.safetensors"))
         sys.stdout.write(json.dumps({
-            "position": position, "records": len(examples), "rows a site": checked, "tokens": tokens, "seconds": seconds,
+            "position": position, "records": len(examples), "rows a site": checked, "tokens": tokens, "seconds":
+            seconds,
             "tokens/s with loading and tokenising": tokens / seconds, "bytes": size,
         }) + "\n")  # fmt: skip
         sys.stdout.flush()

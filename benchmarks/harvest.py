@@ -1,6 +1,7 @@
 """Harvest against the bare truncated model on the same batches: `python benchmarks/harvest.py [layers ...]`.
 
-Both run in the same process, in turn, `ROUNDS` times; the figure is the ratio of the best times. A harvest includes shards, checksums and fsync.
+Both run in the same process, in turn, `ROUNDS` times; the figure is the ratio of the best times. A harvest includes
+shards, checksums and fsync.
 """
 
 import json
@@ -50,7 +51,8 @@ def measure(layers: int, sites: int, tokens: int, cache: str) -> dict[str, float
             count = sum(made.inputs["input_ids"].numel() for made in batches)
     bare, whole = min(bare_seconds), min(harvest_seconds)
     return {
-        "layers": layers, "sites": sites, "tokens": count, "bare tokens/s": count / bare, "harvest tokens/s": count / whole,
+        "layers": layers, "sites": sites, "tokens": count, "bare tokens/s": count / bare, "harvest tokens/s": count /
+        whole,
         "ratio": bare / whole,
     }  # fmt: skip
 

@@ -24,7 +24,8 @@ def capture(model: nn.Module, points: Sequence[HookPoint], inputs: Mapping[str, 
         inputs: keyword arguments of the forward pass, e.g. `input_ids` (batch, context) and `attention_mask`.
 
     Returns:
-        (batch, context, width) tensors in the model's dtype and on its device, exactly as a full pass computes them. Cost:
+        (batch, context, width) tensors in the model's dtype and on its device, exactly as a full pass computes them.
+        Cost:
         the layers up to the deepest hook point.
 
     Raises:

@@ -20,7 +20,8 @@ Position = Literal["all", "last", "last_subject"]
 
 @dataclass(frozen=True)
 class Example:
-    """A text or its token ids (without special tokens), its group (document, subject or template) and, in prompts, its subject.
+    """A text or its token ids (without special tokens), its group (document, subject or template) and, in prompts,
+    its subject.
 
     Attributes:
         text: may be empty if there are ids.
@@ -38,7 +39,8 @@ class Example:
 class Corpus(Protocol):
     """What a corpus offers.
 
-    `fingerprint` is everything that determines its examples, JSON-serialisable. `examples` gives those that are harvested;
+    `fingerprint` is everything that determines its examples, JSON-serialisable. `examples` gives those that are
+    harvested;
     `stream` gives one process's share of all there are, which may be more than a disk holds.
     """
 
@@ -78,7 +80,8 @@ class WikipediaEmbedded:
 def document(record: dict[str, Any], field: str, group_field: str | None, source: str) -> Example:
     """A record's text, or its token ids if the field holds integers.
 
-    Without a group of its own it is in the group of its content, so that copies of a document are never held out from one another.
+    Without a group of its own it is in the group of its content, so that copies of a document are never held out from
+    one another.
 
     Raises:
         ValueError: no such field, or neither text nor ids in it.

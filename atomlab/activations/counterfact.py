@@ -14,7 +14,8 @@ from atomlab.activations.local_text import files, records
 class CounterFact:
     """CounterFact from a file or the hub, in either schema.
 
-    Schemas: `prompt` and `subject` (the subject occurs in the prompt), or ROME's `requested_rewrite` with `{}` for the subject.
+    Schemas: `prompt` and `subject` (the subject occurs in the prompt), or ROME's `requested_rewrite` with `{}`
+        for the subject.
 
     Args:
         path: a .jsonl, .json or .parquet file, or a dataset on the hub (`NeelNanda/counterfact-tracing` has the paper's

@@ -36,7 +36,8 @@ class ActivationDataModule(LightningDataModule):
         site: a short name or a hook point's path (sites.py).
         layer: counted from 0.
         cache_dir: where harvests are kept.
-        sites, layers: harvested in the same pass: each of these sites, and `site`, at each of these layers, and `layer`.
+        sites, layers: harvested in the same pass: each of these sites, and `site`, at each of these layers, and
+            `layer`.
         context: tokens a sequence.
         max_tokens: vectors harvested over all splits (None: all).
         fractions: of them for train, validation and test.
@@ -51,7 +52,8 @@ class ActivationDataModule(LightningDataModule):
         source: an fsspec URL of another cache folder, looked into before anything is harvested (None: none).
         verify: compare every byte of the cache with its checksum before training, about 1.5 GB/s and core.
         block_rows, window_rows: of the block shuffle (shuffle.py).
-        online: train on vectors straight from the model, epoch after epoch of the whole corpus; calibration, validation, test and
+        online: train on vectors straight from the model, epoch after epoch of the whole corpus; calibration,
+            validation, test and
             moments stay with the cache, whose held-out groups the training never sees (None: train from the cache).
         seed: of split, sample and order.
 
@@ -117,7 +119,9 @@ class ActivationDataModule(LightningDataModule):
         return resolve_site(site, layer, self.model.kind, self.model.num_layers, self.model.title)
 
     def at(self, site: str, layer: int) -> "ActivationDataModule":
-        """The same data at another hook point, cheap to get; harvest it first (`sites`, `layers`) to pay for one pass only."""
+        """The same data at another hook point, cheap to get; harvest it first (`sites`, `layers`) to pay for one pass
+        only.
+        """
         other = copy(self)
         other.site, other.layer, other.rows, other.trainer, other._batches = site, layer, {}, None, None
         return other
@@ -132,7 +136,8 @@ class ActivationDataModule(LightningDataModule):
         return self.harvests.folder(corpus)
 
     def harvest(self, trainer: Trainer | None = None) -> None:
-        """Harvests what the cache lacks, on all processes of `trainer` if it has several (every one of them calls this).
+        """Harvests what the cache lacks, on all processes of `trainer` if it has several (every one of them calls
+        this).
 
         Of several runs that want the same, one works and the others wait.
         """
@@ -197,7 +202,9 @@ class ActivationDataModule(LightningDataModule):
         return self._ordered("test")
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the training stands, for an exact resume: the cached order is a function of it; online, the buffers of all processes."""
+        """Where the training stands, for an exact resume: the cached order is a function of it; online, the buffers
+        of all processes.
+        """
         assert self.trainer is not None
         step = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
         state: dict[str, Any] = {"step": step, **self._order}

@@ -90,7 +90,8 @@ class Harvests:
         Args:
             corpus: whose harvest.
             point: where in the model.
-            max_norm_ratio: rows whose norm is above this many times the training rows' median are left out (None: none).
+            max_norm_ratio: rows whose norm is above this many times the training rows' median are left out (None:
+                none).
             verify: compare every byte with its checksum, about 1.5 GB/s and core.
 
         Raises:

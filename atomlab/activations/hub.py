@@ -62,7 +62,9 @@ class HubText:
 
 
 def load(name: str, subset: str | None, split: str, revision: str | None, streaming: bool) -> Any:
-    """A split of a dataset, `Dataset` or `IterableDataset`; raises FileNotFoundError in one sentence if it cannot be had."""
+    """A split of a dataset, `Dataset` or `IterableDataset`; raises FileNotFoundError in one sentence if it cannot be
+    had.
+    """
     from datasets import DatasetDict, load_dataset, load_from_disk
 
     try:

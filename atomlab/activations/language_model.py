@@ -81,12 +81,16 @@ class LanguageModel:
 
     @property
     def separates_documents(self) -> bool:
-        """Whether packed documents whose positions start anew do not see one another: the families for which a test shows it."""
+        """Whether packed documents whose positions start anew do not see one another: the families for which a test
+        shows it.
+        """
         return self.kind in _SEPARATING
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """Everything that determines the activations for given token ids, JSON-serialisable; the path is not part of it."""
+        """Everything that determines the activations for given token ids, JSON-serialisable; the path is not part of
+        it.
+        """
         if Path(self.name).is_dir():
             origin = {"folder": _folder_digest(Path(self.name))}
         else:

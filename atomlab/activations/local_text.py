@@ -11,7 +11,8 @@ from atomlab.activations.corpus import Example, Position, document, file_digest
 
 @final
 class LocalText:
-    """A folder of .txt files (one document each), one .txt (documents parted by blank lines), .jsonl, .json or .parquet.
+    """A folder of .txt files (one document each), one .txt (documents parted by blank lines), .jsonl, .json or
+    .parquet.
 
     Args:
         path: file or folder.

@@ -38,7 +38,9 @@ class Online:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a stream of forward passes stands: examples read of this epoch, and passes done of the examples after these."""
+    """Where a stream of forward passes stands: examples read of this epoch, and passes done of the examples after
+    these.
+    """
 
     epoch: int = 0
     examples: int = 0
@@ -80,8 +82,10 @@ def forward_passes(
 class OnlineBatches:
     """Training batches out of a shuffle buffer.
 
-    Whenever less than half of the buffer is left, whole forward passes are added until it is full, and all of it is shuffled
-    anew. The order depends on the seed, the process and their number. The state is the buffer itself with the stream's place,
+    Whenever less than half of the buffer is left, whole forward passes are added until it is full, and all of it is
+    shuffled
+    anew. The order depends on the seed, the process and their number. The state is the buffer itself with the
+    stream's place,
     so a resumed run goes on bit for bit.
 
     Args:

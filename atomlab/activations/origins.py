@@ -68,7 +68,8 @@ class Origins:
         return {self.groups[number] for number in self.sequences.document.unique().tolist()}
 
     def contexts(self, rows: Tensor, before: int = 32, after: int = 8) -> list[tuple[Tensor, int]]:
-        """The token ids that the model saw around each row, at most `before` and `after` of them, and the place of the row's own among these.
+        """The token ids that the model saw around each row, at most `before` and `after` of them, and the place of
+        the row's own among these.
 
         Tokens of another context, or of a document that the row's did not see, are not part of it.
         """

@@ -33,7 +33,8 @@ class Batch:
 
 
 def plan(split: str, sequences: Sequences, shard_rows: int, batch_tokens: int) -> list[Shard]:
-    """Shards of at least `shard_rows` rows (but the last), in batches of at most `batch_tokens` tokens (but one sequence).
+    """Shards of at least `shard_rows` rows (but the last), in batches of at most `batch_tokens` tokens (but one
+    sequence).
 
     Batches are those of `equal_lengths`, so that no compute goes into padding (`sample` sorts the sequences).
     """

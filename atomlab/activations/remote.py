@@ -12,7 +12,8 @@ from atomlab.activations.store import INDEX, LOCK, check, place, read_json
 
 
 def fetch(url: str, folder: Path, points: Sequence[HookPoint]) -> None:
-    """Copies the hook points that are complete at `url` into `folder`, index last; what is not there is left to the harvest.
+    """Copies the hook points that are complete at `url` into `folder`, index last; what is not there is left to the
+    harvest.
 
     Args:
         url: of a harvest's folder, e.g. s3://bucket/activations/<key>, hf://datasets/..., memory://...

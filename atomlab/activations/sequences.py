@@ -15,7 +15,8 @@ class Sequences:
         input_ids: (tokens,) int32.
         offsets: (sequences + 1,) int64, where each sequence starts.
         keep: (tokens,) bool, whose activations are wanted; the kept tokens, in order, are the rows of the store.
-        position: (tokens,) int32, as the model counts it: 0 where a sequence starts and, if documents are kept apart, where one of them does.
+        position: (tokens,) int32, as the model counts it: 0 where a sequence starts and, if documents are kept
+            apart, where one of them does.
         document: (tokens,) int32, the number in the corpus of the example each token belongs to.
     """
 
@@ -62,9 +63,11 @@ class Frame:
 
 
 def pack(documents: Sequence[Tensor], numbers: Sequence[int], context: int, frame: Frame) -> Sequences:
-    """Documents end to end, each followed by the separator, cut into full contexts; the rest that fills none is left out.
+    """Documents end to end, each followed by the separator, cut into full contexts; the rest that fills none is left
+    out.
 
-    Each context starts with the prefix (e.g. BOS) and ends with the suffix (e.g. BERT's SEP); within it, attention crosses documents.
+    Each context starts with the prefix (e.g. BOS) and ends with the suffix (e.g. BERT's SEP); within it, attention
+    crosses documents.
 
     Args:
         documents: (tokens,) int32 each.
@@ -96,8 +99,10 @@ def pack(documents: Sequence[Tensor], numbers: Sequence[int], context: int, fram
 def pack_apart(documents: Sequence[Tensor], numbers: Sequence[int], context: int, frame: Frame) -> Sequences:
     """As `pack`, but positions start anew with each document, so that a model that reads them lets none see another.
 
-    Each part of a document stands between prefix and suffix, so a model sees just what it would see of that part alone; no separator is
-    needed. Where a context has room for a prefix and suffix but no token of text, it is filled up with tokens that are not kept.
+    Each part of a document stands between prefix and suffix, so a model sees just what it would see of that part
+    alone; no separator is
+    needed. Where a context has room for a prefix and suffix but no token of text, it is filled up with tokens that
+    are not kept.
 
     Raises:
         ValueError: a context without room for text.
@@ -136,7 +141,8 @@ def pack_apart(documents: Sequence[Tensor], numbers: Sequence[int], context: int
 def prompts(
     documents: Sequence[Tensor], wanted: Sequence[int | None], numbers: Sequence[int], context: int, frame: Frame
 ) -> Sequences:
-    """One prompt a sequence, between prefix and suffix; `wanted` is the position whose activation is kept (None: all), counted without the prefix.
+    """One prompt a sequence, between prefix and suffix; `wanted` is the position whose activation is kept (None:
+    all), counted without the prefix.
 
     Raises:
         ValueError: a prompt longer than the context.

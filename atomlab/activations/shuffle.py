@@ -21,10 +21,12 @@ class ShuffledBatches(Sampler[Tensor]):
 
     Each epoch puts blocks of `block_rows` neighbouring rows in random order, and then the rows within each window of
     `window_rows`: a full shuffle if all rows fit into one window. In larger sets a row meets about
-    batch_size · block_rows / window_rows rows of its own block in its batch (a full shuffle: batch_size · block_rows / rows);
+    batch_size · block_rows / window_rows rows of its own block in its batch (a full shuffle: batch_size · block_rows
+    / rows);
     `benchmarks/reading.py` measures the correlation that remains. Disks are read a block at a time.
 
-    Step s consists of the same rows on any number of ranks, and depends on `seed` and s only, so a run resumed at step s goes
+    Step s consists of the same rows on any number of ranks, and depends on `seed` and s only, so a run resumed at
+    step s goes
     on exactly.
 
     Memory: 24 bytes a row of a window and 8 a block.

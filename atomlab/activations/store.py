@@ -4,10 +4,12 @@
     <cache>/activations/<key>/<split>.tokens.safetensors       token sequences; the kept tokens are the shards' rows
     <cache>/activations/<key>/groups.json                      group of each example
     <cache>/activations/<key>/<hook point>/<split>-00000.safetensors
-                                                               activations (rows, width) in the model's dtype, norms (rows,)
+                                                               activations (rows, width) in the model's dtype, norms
+                                                               (rows,)
     <cache>/activations/<key>/<hook point>/index.json          written last: with it the hook point is complete
 
-The key is a digest of everything that determines the rows, so what is found under it never has to be checked for fitness.
+The key is a digest of everything that determines the rows, so what is found under it never has to be checked for
+fitness.
 """
 
 import hashlib

@@ -55,7 +55,8 @@ def tokenise(
         seed: of the split and the sample.
         drop_first: leave out position 0, an attention sink whose norm dwarfs all others.
         drop_special: leave out special tokens.
-        apart: packed documents do not see one another; for models that read positions (`LanguageModel.separates_documents`).
+        apart: packed documents do not see one another; for models that read positions
+            (`LanguageModel.separates_documents`).
 
     Memory: 4 bytes a token of the corpus while it is split, 17 a token of the sample.
 
@@ -137,7 +138,8 @@ def lay_out(
 def split_groups(weights: Mapping[str, int], fractions: Sequence[float], seed: int) -> dict[str, str]:
     """Assigns each group to a split, so that the splits' weights are near `fractions`.
 
-    Groups are taken in the order of a keyed hash, so the split depends on the groups' names and the seed only, not on the order of reading.
+    Groups are taken in the order of a keyed hash, so the split depends on the groups' names and the seed only, not on
+    the order of reading.
 
     Raises:
         ValueError: fewer groups than splits, or fractions that do not sum to 1.
@@ -164,7 +166,9 @@ def split_groups(weights: Mapping[str, int], fractions: Sequence[float], seed: i
 def kept_position(
     example: Example, length: int, offsets: Sequence[tuple[int, int]] | None, position: Position
 ) -> int | None:
-    """The token of a prompt whose activation is kept: None for all, the last, or the one that holds the subject's last character."""
+    """The token of a prompt whose activation is kept: None for all, the last, or the one that holds the subject's
+    last character.
+    """
     if position == "all":
         return None
     if position == "last":
@@ -176,7 +180,9 @@ def kept_position(
 
 
 def frame(tokenizer: Any) -> Frame:
-    """The special tokens that this tokenizer puts around a text (BOS; CLS and SEP; none), and what parts packed documents."""
+    """The special tokens that this tokenizer puts around a text (BOS; CLS and SEP; none), and what parts packed
+    documents.
+    """
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     full = tokenizer("a")["input_ids"]
     start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)

@@ -26,7 +26,8 @@ def text(tmp_path: Path) -> LocalText:
 def data_module(folder: Path, text: LocalText, cache: Path, **options) -> ActivationDataModule:
     model = LanguageModel(str(folder), dtype="float32", device="cpu")
     return ActivationDataModule(
-        model, text, text, site="resid_post", layer=1, cache_dir=str(cache), context=16, batch_size=32, steps=50, shard_rows=100,
+        model, text, text, site="resid_post", layer=1, cache_dir=str(cache), context=16, batch_size=32, steps=50,
+        shard_rows=100,
         harvest_batch_tokens=64, **options,
     )  # fmt: skip
 
@@ -57,7 +58,9 @@ def test_rows_are_the_models_activations(families: dict[str, Path], text: LocalT
 def test_one_pass_serves_many_sites_and_knows_where_rows_come_from(
     families: dict[str, Path], text: LocalText, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Documents in one context see nothing of one another: each row is what the model gives for the row's own document part alone."""
+    """Documents in one context see nothing of one another: each row is what the model gives for the row's own
+    document part alone.
+    """
     real, calls = harvest_module.capture, []
     monkeypatch.setattr(harvest_module, "capture", lambda *arguments: calls.append(1) or real(*arguments))
     data = data_module(

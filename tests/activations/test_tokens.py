@@ -51,7 +51,9 @@ def test_packing_loses_only_the_tail_and_frames_each_context() -> None:
 @settings(deadline=None, max_examples=100)
 @given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=30), context=st.integers(3, 12), framed=st.booleans())
 def test_documents_apart_are_whole_and_framed(lengths: list[int], context: int, framed: bool) -> None:
-    """Each part is prefix + consecutive tokens of one document + suffix at positions 0, 1, ...; parts in order are the documents."""
+    """Each part is prefix + consecutive tokens of one document + suffix at positions 0, 1, ...; parts in order are
+    the documents.
+    """
     frame = Frame(prefix=(1,), suffix=(3,)) if framed else Frame()
     documents = ids(*([100 * i + 10 + j for j in range(length)] for i, length in enumerate(lengths)))
     packed = pack_apart(documents, list(range(len(lengths))), context, frame)
