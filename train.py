@@ -18,15 +18,17 @@ def train(config: DictConfig) -> float | None:
     """Harvests what is missing, trains, tests, saves the TSAE, and writes the table and the report.
 
     Returns the atoms' held-out R² in the S-norm, the objective of a sweep; None on all processes but the first, which
-    are done once the test is.
+    are done once the test is, and with harvest_only, which stops after the harvest with statistics of the sites.
     """
     data = instantiate(config.activations)
-    data.prepare_data()
+    callbacks = list(instantiate(config.callbacks).values())
+    trainer = instantiate(config.trainer, callbacks=callbacks, logger=instantiate(config.logger).get("logger"))
+    data.harvest(trainer)  # on all of its processes
+    if config.harvest_only:
+        return data.print_statistics()
     data.setup()
     seed_everything(config.seed, workers=True, verbose=False)  # here, since a harvest draws random numbers too
     module = instantiate(config.sae, data=data)
-    callbacks = list(instantiate(config.callbacks).values())
-    trainer = instantiate(config.trainer, callbacks=callbacks, logger=instantiate(config.logger).get("logger"))
     trainer.fit(module, data, ckpt_path=config.resume, weights_only=True)
     trainer.test(module, data, verbose=False, weights_only=True)
     if torch.distributed.is_initialized():  # the table is one process's work, and its metrics must not wait for others

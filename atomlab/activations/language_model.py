@@ -19,6 +19,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_SEPARATING = {"llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "gpt2", "gpt_neox"}
 
 
 @final
@@ -79,8 +80,17 @@ class LanguageModel:
         return known in MODEL_FOR_CAUSAL_LM_MAPPING and known not in MODEL_FOR_MASKED_LM_MAPPING
 
     @property
+    def separates_documents(self) -> bool:
+        """Whether packed documents whose positions start anew do not see one another: the families for which a test
+        shows it.
+        """
+        return self.kind in _SEPARATING
+
+    @property
     def fingerprint(self) -> dict[str, Any]:
-        """Everything that determines the activations for given token ids, JSON-serialisable; the path is not part of it."""
+        """Everything that determines the activations for given token ids, JSON-serialisable; the path is not part of
+        it.
+        """
         if Path(self.name).is_dir():
             origin = {"folder": _folder_digest(Path(self.name))}
         else:

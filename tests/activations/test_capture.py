@@ -41,7 +41,9 @@ def test_residual_stream_is_what_the_model_reports(families: dict[str, Path], fa
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_hidden_times_projection_is_output(families: dict[str, Path], family: str) -> None:
-    """mlp_hidden through the down-projection is mlp_out, attn_z through the output projection is attn_out, but for Gemma's extra norms."""
+    """mlp_hidden through the down-projection is mlp_out, attn_z through the output projection is attn_out, but for
+    Gemma's extra norms.
+    """
     lm = language_model(families[family])
     model = lm.load()
     for inside, outside, layer in (("mlp_hidden", "mlp_out", 2), ("attn_z", "attn_out", 1)):

@@ -1,0 +1,114 @@
+"""The rows of a harvest, read through memory maps."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+from atomlab.activations.origins import TOKENS, Origin, Origins
+from atomlab.activations.store import INDEX, check, read_json, read_tensors
+
+
+@final
+class ActivationStore:
+    """The rows of one split at one hook point: (rows, width), memory-mapped, gathered by number.
+
+    Args:
+        folder: of the hook point.
+        split: train, validation or test.
+
+    Raises:
+        FileNotFoundError: the harvest is not complete.
+        ValueError: a shard is missing, or does not have the size that the index states.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self._folder, self._split = folder, split
+        if not (folder / INDEX).exists():
+            raise FileNotFoundError(f"No complete harvest in {folder}: run train.py, which harvests what is missing.")
+        self._records = {n: r for n, r in read_json(folder / INDEX)["shards"].items() if n.startswith(f"{split}-")}
+        check(folder, self._records, every_byte=False)
+        self._shards = [read_tensors(folder / name, "activations")["activations"] for name in self._records]
+        self._starts = torch.tensor([0, *(len(shard) for shard in self._shards)]).cumsum(0)
+
+    def verify(self) -> None:
+        """Compares every byte with the checksums of the index: the shards' and the token sequences'.
+
+        Raises:
+            ValueError: names what is altered, and says how to rebuild it.
+        """
+        check(self._folder, self._records, every_byte=True)
+        check(self._folder.parent, read_json(self._folder.parent / TOKENS)["files"], every_byte=True)
+
+    @cached_property
+    def origins(self) -> Origins:
+        """Where each row comes from; read when first asked for."""
+        return Origins.read(self._folder.parent, self._split)
+
+    @cached_property
+    def norms(self) -> Tensor:
+        """(rows,) float32 Euclidean norms, kept beside the rows."""
+        return torch.cat([read_tensors(self._folder / name, "norms")["norms"] for name in self._records])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def width(self) -> int:
+        return self._shards[0].shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._shards[0].dtype
+
+    def shard_of(self, rows: Tensor) -> Tensor:
+        """The number of the shard that holds each row, int64."""
+        return torch.bucketize(rows, self._starts[1:], right=True)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """(len(rows), width) in float32, for an int64 tensor of row numbers.
+
+        Cost: one copy of the rows if they come shard by shard (`shard_of` does not fall), two otherwise.
+        """
+        shard_of = self.shard_of(rows)
+        if (shard_of.diff() < 0).any():
+            order = shard_of.argsort(stable=True)
+            back = torch.empty_like(order)
+            back[order] = torch.arange(len(order))
+            return self[rows[order]][back]
+        result = torch.empty(len(rows), self.width, dtype=self.dtype)
+        touched, counts = shard_of.unique_consecutive(return_counts=True)
+        parts = zip(touched.tolist(), rows.split(counts.tolist()), result.split(counts.tolist()), strict=True)
+        for number, mine, target in parts:
+            torch.index_select(self._shards[number], 0, mine - self._starts[number], out=target)
+        return result.float()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a store: what is left of a split when outliers are dropped."""
+
+    store: ActivationStore
+    numbers: Tensor
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        return self.store[self.numbers[index]]
+
+    def in_any_order(self, index: Tensor) -> Tensor:
+        """The same rows shard by shard, which saves a copy: for training batches, which are sets."""
+        numbers = self.numbers[index]
+        return self.store[numbers[self.store.shard_of(numbers).argsort(stable=True)]]
+
+    def origin(self, index: Tensor) -> Origin:
+        """Token, position, document and group of each row."""
+        return self.store.origins[self.numbers[index]]
+
+    def contexts(self, index: Tensor, before: int = 32, after: int = 8) -> list[tuple[Tensor, int]]:
+        """The token ids around each row and its own place among them (`Origins.contexts`)."""
+        return self.store.origins.contexts(self.numbers[index], before, after)

@@ -1,0 +1,194 @@
+"""Harvests under SIGKILL, damage, a full disk, several processes and other sources."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import fsspec
+import pytest
+import torch
+
+from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.activations.language_model import LanguageModel
+from atomlab.activations.local_text import LocalText
+from atomlab.activations.plan import batch, plan
+from atomlab.activations.reading import ActivationStore
+from atomlab.activations.sequences import Frame, prompts, sample
+from atomlab.activations.store import check, read_json
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> LocalText:
+    generator = torch.Generator().manual_seed(0)
+    words = torch.randint(0, 60, (60, 40), generator=generator).tolist()
+    (tmp_path / "text.txt").write_text("\n\n".join(" ".join(f"w{i}" for i in line) for line in words))
+    return LocalText(str(tmp_path / "text.txt"))
+
+
+def data_module(folder: Path, text: LocalText, cache: Path, **options) -> ActivationDataModule:
+    model = LanguageModel(str(folder), dtype="float32", device="cpu")
+    options = {"shard_rows": 50, "harvest_batch_tokens": 32, "context": 16, "batch_size": 32} | options
+    return ActivationDataModule(model, text, text, site="resid_post", layer=1, cache_dir=str(cache), **options)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != "lock")
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+def test_ten_kills_end_in_the_cache_of_an_uninterrupted_harvest(
+    families: dict[str, Path], text: LocalText, tmp_path: Path
+) -> None:
+    script = Path(__file__).parent / "kill_harvest.py"
+    arguments = [families["llama"], text.path, tmp_path / "killed", tmp_path / "whole"]
+    done = subprocess.run(
+        [sys.executable, script, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    counts = [int(count) for count in re.findall(r"\d+", done.stdout)]
+    assert len(counts) == 11
+    assert sum(0 < count < counts[-1] for count in counts[:-1]) >= 5, done.stdout  # kills fell into the middle
+
+
+def test_any_altered_byte_is_found(families: dict[str, Path], text: LocalText, tmp_path: Path) -> None:
+    data = data_module(families["llama"], text, tmp_path)
+    data.prepare_data()
+    folder = data.folder(text) / str(data.point)
+    records = read_json(folder / "index.json")["shards"]
+    name = min(records, key=lambda name: records[name]["bytes"])
+    content = (folder / name).read_bytes()
+    one = {name: records[name]}
+    check(folder, one, every_byte=True)
+    for i in range(0, len(content), 3):
+        (folder / name).write_bytes(content[:i] + bytes([content[i] ^ 1]) + content[i + 1 :])
+        with pytest.raises(ValueError, match=rf"altered.*{name}"):
+            check(folder, one, every_byte=True)
+    for file in (folder / name, *data.folder(text).glob("test.tokens.safetensors")):
+        content = file.read_bytes()
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 128]))
+        with pytest.raises(ValueError, match=rf"{file.name}.*rm .*{file.name}"):
+            data_module(families["llama"], text, tmp_path).setup()
+        file.write_bytes(content)
+
+
+def test_the_named_command_rebuilds_the_same_bytes(families: dict[str, Path], text: LocalText, tmp_path: Path) -> None:
+    data = data_module(families["llama"], text, tmp_path)
+    data.prepare_data()
+    before = contents(data.folder(text))
+    shard = data.folder(text) / str(data.point) / "train-00001.safetensors"
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(ValueError, match="truncated") as error:
+        data_module(families["llama"], text, tmp_path).setup()
+    command = re.search(r"`(rm [^`]*)`", str(error.value))
+    assert command is not None
+    subprocess.run(command[1], shell=True, check=True)
+    data_module(families["llama"], text, tmp_path).prepare_data()
+    assert contents(data.folder(text)) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk_is_announced_and_loses_nothing(families: dict[str, Path], text: LocalText, tmp_path: Path) -> None:
+    data_module(families["llama"], text, tmp_path / "whole").prepare_data()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk], check=False).returncode:
+        pytest.skip("this container may not mount")
+    try:
+        with pytest.raises(OSError, match=r"needs .* GB and the disk has .* GB left"):
+            data_module(families["llama"], text, disk).prepare_data()
+        original, shutil.disk_usage = (
+            shutil.disk_usage,
+            lambda path: original("/"),
+        )  # the check is passed, and then it fills
+        try:
+            with pytest.raises(OSError, match=r"cache_dir=.*could not be written"):
+                data_module(families["llama"], text, disk).prepare_data()
+        finally:
+            shutil.disk_usage = original
+        kept, whole = contents(disk), contents(tmp_path / "whole")
+        assert sum("train-0" in name for name in kept) >= 1
+        assert all(whole[name] == content for name, content in kept.items())
+        shutil.copytree(disk, tmp_path / "larger")
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)  # what failed may still map its files
+    data_module(families["llama"], text, tmp_path / "larger").prepare_data()
+    assert contents(tmp_path / "larger") == contents(tmp_path / "whole")
+
+
+def test_another_cache_is_read_by_url_and_checked(families: dict[str, Path], text: LocalText, tmp_path: Path) -> None:
+    first = data_module(families["llama"], text, tmp_path / "first")
+    first.prepare_data()
+    memory = fsspec.filesystem("memory")
+    memory.put(str(tmp_path / "first"), "/elsewhere", recursive=True)
+    second = data_module(families["llama"], text, tmp_path / "second", source="memory://elsewhere")
+    second.model.load = None  # type: ignore[method-assign]  # no forward pass is possible
+    second.prepare_data()
+    second.setup()
+    rows = torch.arange(len(second.rows["test"]))
+    first.setup()
+    assert torch.equal(first.rows["test"][rows], second.rows["test"][rows])
+    name = f"/elsewhere/activations/{first.folder(text).name}/{first.point}/test-00000.safetensors"
+    memory.pipe(name, memory.cat(name)[:-1] + b"!")
+    third = data_module(families["llama"], text, tmp_path / "third", source="memory://elsewhere")
+    with pytest.raises(ValueError, match="altered"):
+        third.prepare_data()
+    assert not list((tmp_path / "third").rglob("index.json"))
+    memory.rm("/elsewhere", recursive=True)
+
+
+def test_two_processes_take_disjoint_shards_and_end_the_same(
+    families: dict[str, Path], text: LocalText, tmp_path: Path
+) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from lightning.pytorch import Trainer
+from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.activations.language_model import LanguageModel
+from atomlab.activations.local_text import LocalText
+text = LocalText({str(text.path)!r})
+model = LanguageModel({str(families["llama"])!r}, dtype="float32", device="cpu")
+data = ActivationDataModule(model, text, text, site="resid_post", layer=1, cache_dir={str(tmp_path / "two")!r},
+    shard_rows=50, harvest_batch_tokens=32, context=16, batch_size=32)
+data.harvest(Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False))
+"""
+    (tmp_path / "two.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "two.py"],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    one = data_module(families["llama"], text, tmp_path / "one")
+    one.prepare_data()
+    two = data_module(families["llama"], text, tmp_path / "two")
+    assert {n.split("/")[-1] for n in contents(tmp_path / "one")} == {
+        n.split("/")[-1] for n in contents(tmp_path / "two")
+    }
+    for split in ("train", "test"):
+        a, b = (ActivationStore(d.folder(text) / str(d.point), split) for d in (one, two))
+        b.verify()
+        torch.testing.assert_close(a[torch.arange(len(a))], b[torch.arange(len(b))], rtol=1e-5, atol=1e-5)
+
+
+def test_no_batch_holds_padding() -> None:
+    lengths = torch.randint(1, 12, (50,), generator=torch.Generator().manual_seed(0)).tolist()
+    documents = [torch.arange(n, dtype=torch.int32) for n in lengths]
+    sequences = sample(prompts(documents, [n - 1 for n in lengths], list(range(50)), 16, Frame()), None, 0)
+    made = [batch(sequences, *span) for shard in plan("train", sequences, 9, 24) for span in shard.batches]
+    assert sum(b.inputs["input_ids"].numel() for b in made) == sum(lengths)
+    assert (
+        torch.cat([b.inputs["input_ids"].flatten()[b.kept] for b in made]).tolist()
+        == sequences.input_ids[sequences.keep].tolist()
+    )
