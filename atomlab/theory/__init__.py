@@ -1,7 +1,7 @@
 """The mathematics of atoms: pure functions of tensors (see theory sections in each docstring)."""
 
 from atomlab.theory.basis_pursuit import basis_pursuit, solved_recovery
-from atomlab.theory.codes import Supports, support_grams, supports
+from atomlab.theory.codes import Supports, firing_counts, support_grams, support_sizes, supports
 from atomlab.theory.coherence import (
     CoherenceStatistics,
     babel_function,
@@ -12,6 +12,13 @@ from atomlab.theory.coherence import (
     welch_bound,
 )
 from atomlab.theory.empirical import EmpiricalIsometry, empirical_isometry, isometry_ratios
+from atomlab.theory.faithfulness import (
+    VarianceSums,
+    explained_variance,
+    kl_divergence,
+    loss_recovered,
+    variance_sums,
+)
 from atomlab.theory.identifiability import (
     SupportRecovery,
     ThresholdWindows,
@@ -35,8 +42,9 @@ from atomlab.theory.isometry_curve import (
     RestrictedIsometryCurve,
     restricted_isometry_curve,
 )
-from atomlab.theory.levels import RecoveryLevels, rate, rate_by_size, recovery_levels
+from atomlab.theory.levels import LARGEST_SUPPORT, RecoveryLevels, rate, rate_by_size, recovery_levels
 from atomlab.theory.matching import match_atoms, mean_matched_cosine
+from atomlab.theory.null import random_codes, random_dictionary
 from atomlab.theory.pursuit import orthogonal_matching_pursuit
 from atomlab.theory.recovery import (
     MARGIN,
@@ -56,9 +64,10 @@ from atomlab.theory.shift import (
     geometries,
     representation_shift,
 )
-from atomlab.theory.stability import random_dictionary, stability_pairwise, stability_per_atom
+from atomlab.theory.stability import stability_pairwise, stability_per_atom
 
 __all__ = [
+    "LARGEST_SUPPORT",
     "MARGIN",
     "STABLE_THRESHOLD",
     "UNIQUE_THRESHOLD",
@@ -75,6 +84,7 @@ __all__ = [
     "SupportRecovery",
     "Supports",
     "ThresholdWindows",
+    "VarianceSums",
     "angle_distribution",
     "babel_function",
     "babel_recovery_certified",
@@ -87,16 +97,21 @@ __all__ = [
     "empirical_isometry",
     "exact_recovery_coefficient",
     "exact_recovery_coefficients",
+    "explained_variance",
+    "firing_counts",
     "first_supports",
     "gaussian_surrogate",
     "geometries",
     "isometry_constants",
     "isometry_ratios",
+    "kl_divergence",
+    "loss_recovered",
     "match_atoms",
     "mean_matched_cosine",
     "mutual_coherence",
     "orthogonal_matching_pursuit",
     "per_atom_coherence",
+    "random_codes",
     "random_dictionary",
     "rate",
     "rate_by_size",
@@ -112,8 +127,10 @@ __all__ = [
     "stability_per_atom",
     "support_grams",
     "support_recovery",
+    "support_sizes",
     "supports",
     "threshold_windows",
     "unit_rows",
+    "variance_sums",
     "welch_bound",
 ]

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from atomlab.theory.codes import combine, support_grams, supports
+from atomlab.theory.codes import entries, support_grams, supports
 from atomlab.theory.coherence import unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
 
@@ -31,15 +31,19 @@ class EmpiricalIsometry:
 def isometry_ratios(
     codes: Tensor, dictionary: Float[Tensor, "d_sae d_in"], metric: AtomicInnerProduct | None = None
 ) -> Float[Tensor, " samples"]:
-    """‖Σ δ_j d_j‖²_S / Σ δ_j² of each code, δ scaled to unit-S-norm atoms; NaN for K = 0. Float64.
+    """‖Σ δ_j d_j‖²_S / Σ δ_j² of each code, δ scaled to unit-S-norm atoms; NaN for K = 0. Exact up to rounding of the
+    dictionary's dtype; sums of squares in float64.
 
-    Time 2·nonzeros·d_in; memory: the supports and a float64 dictionary.
+    Time 2·nonzeros·d_in, beside whitening the dictionary; memory (samples, d_in).
     """
-    chosen = supports(codes)
-    white = dictionary.double() if metric is None else metric.whiten(dictionary.double())
-    values = chosen.values.double()
-    scaled = (values * white.norm(dim=1)[chosen.indices]).square().sum(1)
-    return combine(white, chosen, values).square().sum(1) / scaled
+    white = dictionary if metric is None else metric.whiten(dictionary)
+    rows, latents, values = entries(codes)
+    values = values.to(white)
+    first = torch.searchsorted(rows, torch.arange(codes.shape[0], device=rows.device))
+    sums = torch.nn.functional.embedding_bag(latents, white, first, mode="sum", per_sample_weights=values)
+    squares = (values * white.norm(dim=1)[latents]).double().square()
+    scale = torch.zeros(codes.shape[0], dtype=torch.float64, device=rows.device).index_add_(0, rows, squares)
+    return sums.double().square().sum(1) / scale
 
 
 @torch.no_grad()
@@ -70,4 +74,4 @@ def empirical_isometry(
             support_grams(unit, chosen.take(rows))
         )  # 1 in the padding, which decides nothing
         constant[rows] = torch.maximum(values[:, -1] - 1, 1 - values[:, 0]).clamp(min=0)
-    return EmpiricalIsometry(isometry_ratios(codes, dictionary, metric), constant.where(sizes > 0, torch.nan))
+    return EmpiricalIsometry(isometry_ratios(codes, dictionary.double(), metric), constant.where(sizes > 0, torch.nan))

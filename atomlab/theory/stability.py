@@ -62,8 +62,3 @@ def _stability(coherence: Tensor, counts: Tensor, l0_histogram: Tensor) -> float
 def _shares(counts: Tensor) -> Tensor:
     cumulative = counts.cumsum(0)
     return cumulative.double() / cumulative[-1]
-
-
-def random_dictionary(d_sae: int, d_in: int, generator: torch.Generator | None = None) -> Float[Tensor, "d_sae d_in"]:
-    """Independent atoms, uniform on the unit sphere: the null of every geometric number."""
-    return torch.nn.functional.normalize(torch.randn(d_sae, d_in, generator=generator), dim=1)
