@@ -47,13 +47,15 @@ class LossRecovered(Metric):
         self.count += len(original)
 
     def compute(self) -> dict[str, Tensor]:
-        names = ("original", "spliced", "zero_ablated", "mean_ablated")
-        means = dict(zip(names, self.totals / self.count, strict=True))
-        recovered = {
-            f"recovered_{name}": loss_recovered(means["original"], means["spliced"], means[f"{name}_ablated"])
-            for name in ("zero", "mean")
+        original, spliced, zero, mean = self.totals / self.count
+        return {
+            "original": original,
+            "spliced": spliced,
+            "zero_ablated": zero,
+            "mean_ablated": mean,
+            "recovered_zero": loss_recovered(original, spliced, zero),
+            "recovered_mean": loss_recovered(original, spliced, mean),
         }
-        return means | recovered
 
 
 @final

@@ -14,6 +14,7 @@ from atomlab.theory import (
     MARGIN,
     STABLE_THRESHOLD,
     AtomicInnerProduct,
+    CoherenceStatistics,
     babel_recovery_certified,
     babel_unique_certified,
     coherence_certified,
@@ -39,6 +40,7 @@ class UniformlyCertifiedRate(Metric):
         dictionary: (d_sae, d_in) atoms.
         level: `coherence` (1), `babel_unique` (2a) or `babel_recovery` (2b).
         metric: of the inner products; Euclidean if None.
+        statistics: of this dictionary and metric, if already computed.
     """
 
     full_state_update = False
@@ -51,10 +53,12 @@ class UniformlyCertifiedRate(Metric):
         dictionary: Float[Tensor, "d_sae d_in"],
         level: Literal["coherence", "babel_unique", "babel_recovery"],
         metric: AtomicInnerProduct | None = None,
+        *,
+        statistics: CoherenceStatistics | None = None,
     ) -> None:
         super().__init__()
         sizes = torch.arange(len(dictionary) + 1)
-        statistics = coherence_statistics(dictionary, metric)
+        statistics = statistics or coherence_statistics(dictionary, metric)
         certified = {
             "coherence": lambda: coherence_certified(sizes, statistics.coherence),
             "babel_unique": lambda: babel_unique_certified(sizes, statistics.babel),
@@ -184,6 +188,7 @@ class Stability(Metric):
         dictionary: (d_sae, d_in) atoms.
         reading: quantile of the coherence over pairs (`pairwise`) or over atoms (`per_atom`).
         metric: of the cosines; Euclidean if None.
+        statistics: of this dictionary and metric, if already computed.
     """
 
     full_state_update = False
@@ -194,10 +199,12 @@ class Stability(Metric):
         dictionary: Float[Tensor, "d_sae d_in"],
         reading: Literal["pairwise", "per_atom"],
         metric: AtomicInnerProduct | None = None,
+        *,
+        statistics: CoherenceStatistics | None = None,
     ) -> None:
         super().__init__()
         self.dictionary, self.reading = dictionary, reading
-        self.statistics = coherence_statistics(dictionary, metric, k=1)
+        self.statistics = statistics or coherence_statistics(dictionary, metric, k=1)
         self.add_state("counts", torch.zeros(len(dictionary) + 1, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, codes: Tensor) -> None:

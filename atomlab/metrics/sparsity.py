@@ -31,6 +31,11 @@ class L0Histogram(Metric):
     def compute(self) -> Int[Tensor, " sizes"]:
         return self.counts
 
+    def mean(self) -> float:
+        """Mean support size; NaN before the first sample."""
+        counts = self.compute()
+        return float((counts * torch.arange(len(counts), device=counts.device)).sum().double() / counts.sum())
+
     def quantile(self, q: float) -> int:
         """The smallest support size that at least a share q of the samples do not exceed."""
         counts = self.compute()
