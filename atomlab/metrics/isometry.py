@@ -14,8 +14,9 @@ _BINS, _TOP = 400, 4.0  # of the ratio: 0.01 wide
 
 @final
 class IsometryRatio(Metric):
-    """Distribution of ‖Σ δ_j d_j‖²_S / Σ δ_j² over samples with K ≥ 1, unit-S-norm atoms; 1 for orthogonal atoms. Mean, sd,
-    least and largest, exact up to the dictionary's dtype; `histogram` has bins of 0.01 up to 4, the last one open.
+    """Distribution of ‖Σ δ_j d_j‖²_S / Σ δ_j² over samples with K ≥ 1, unit-S-norm atoms; 1 for orthogonal
+    atoms. Mean, sd, least and largest, exact up to the dictionary's dtype; `histogram` has bins of 0.01 up to 4,
+    the last one open.
 
     Cost: 2·K·d_in FLOPs a sample. State: four float64 and 401 int64.
 
@@ -64,8 +65,8 @@ class IsometryRatio(Metric):
 
 @final
 class SupportIsometry(Metric):
-    """δ(Λ) over the data's own supports: mean and largest; the largest is a lower bound of δ_K at the largest K. Samples
-    with K = 0, and supports beyond 256 atoms, are left out and counted in neither.
+    """δ(Λ) over the data's own supports: mean and largest; the largest is a lower bound of δ_K at the largest K.
+    Samples with K = 0, and supports beyond 256 atoms, are left out and counted in neither.
 
     Cost: an eigenvalue problem (K, K) a sample. State: two float64 and an int64.
 

@@ -58,8 +58,9 @@ class ExplainedVariance(Metric):
 
 @final
 class RefittedExplainedVariance(Metric):
-    """R² after the values of each code are refitted on its support by least squares (theory.md 6): what the supports are
-    worth, whatever values the encoder gave. Exact; at least the R² of the codes themselves, in the refit's metric.
+    """R² after the values of each code are refitted on its support by least squares (theory.md 6): what the
+    supports are worth, whatever values the encoder gave. Exact; at least the R² of the codes themselves, in the
+    refit's metric.
 
     Cost: `refit_codes`, beside that of `ExplainedVariance`. State: d_in + 2 float64, one int64.
 

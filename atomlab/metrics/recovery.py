@@ -83,7 +83,8 @@ class UniformlyCertifiedRate(Metric):
 class CertifiedRate(Metric):
     """Share of samples with K ≥ 1 whose own code is certified or solved: level 3 (every code on its support is
     ℓ1/OMP-recovered), 4 (this code is the unique non-negative ℓ1 minimiser) or 5 (a solver returns it). Levels 3 and 4
-    are sufficient conditions, so lower bounds; supports beyond 256 atoms are not solved there and count as not certified.
+    are sufficient conditions, so lower bounds; supports beyond 256 atoms are not solved there and count as not
+    certified.
 
     Cost: `exact_recovery_coefficients`, `dual_certificates`, `solved_recovery`. State: 2·(d_sae + 1) int64 counts.
 

@@ -74,7 +74,7 @@ def support_sizes(codes: Tensor) -> Int[Tensor, " samples"]:
     """K of each sample, dense or CSR. Reads dense codes once; memory of one copy.
 
     Raises:
-        ValueError: NaN values.
+        ValueError: NaN or infinite values.
     """
     return _counts(codes, 1)
 
@@ -83,7 +83,7 @@ def firing_counts(codes: Tensor) -> Int[Tensor, " d_sae"]:
     """On how many samples each latent is active, dense or CSR.
 
     Raises:
-        ValueError: NaN values.
+        ValueError: NaN or infinite values.
     """
     return _counts(codes, 0)
 
@@ -92,10 +92,10 @@ def _counts(codes: Tensor, dim: int) -> Tensor:
     if codes.layout == torch.sparse_csr:
         rows, columns, _ = entries(codes)
         return torch.bincount((columns, rows)[dim], minlength=codes.shape[1 - dim])
+    if not codes.sum().isfinite():  # a NaN has sign 0
+        raise ValueError(_NOT_FINITE)
     # |sign| is vectorised where counting booleans is not; exact in float32 below 2^24.
     counts = codes.sign().abs_().sum(dim, dtype=torch.float32 if codes.shape[dim] < 2**24 else torch.float64)
-    if counts.isnan().any():
-        raise ValueError(_NOT_FINITE)
     return counts.long()
 
 

@@ -1,4 +1,6 @@
-"""Coherence of a dictionary (theory.md 3): all from tiles of the Gram matrix of unit atoms, which is never held whole."""
+"""Coherence of a dictionary (theory.md 3): all from tiles of the Gram matrix of unit atoms, which is never held
+whole.
+"""
 
 import math
 from dataclasses import dataclass
@@ -51,8 +53,8 @@ def unit_rows(
     """
     if dictionary.ndim != 2 or not torch.isfinite(dictionary).all():
         raise ValueError(
-            f"A dictionary should be a finite (d_sae, d_in) matrix; got shape {tuple(dictionary.shape)}, NaN or infinite "
-            "entries."
+            f"A dictionary should be a finite (d_sae, d_in) matrix; got shape {tuple(dictionary.shape)}, "
+            "NaN or infinite entries."
         )
     rows = dictionary if metric is None else metric.whiten(dictionary)
     norms = rows.norm(dim=1)
@@ -90,8 +92,8 @@ def coherence_statistics(
             tile.fill_diagonal_(-1)
         else:
             histogram += 2 * _histogram(tile)
-            top[columns] = _with_larger(top[columns], tile.T)
-        top[rows] = _with_larger(top[rows], tile)
+            top[columns] = _with_larger(top[columns], tile, 1)
+        top[rows] = _with_larger(top[rows], tile, 0)
     top = top.sort(dim=1, descending=True).values
     babel = top.double().cumsum(1).amax(0).cpu()
     babel = torch.cat([babel, babel[-1:].expand(asked - k)])  # no atom has more than n − 1 others
@@ -109,20 +111,25 @@ def _histogram(tile: Tensor) -> Tensor:
     return torch.bincount(bins.flatten(), minlength=_BINS).cpu()
 
 
-def _with_larger(top: Float[Tensor, "rows k"], tile: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows k"]:
-    """The k largest of each row's k so far and of a tile, in no order. Few entries of a tile beat the least of the k once
-    some tiles were seen: they are found by one comparison, and a whole tile is sorted only where many do.
+def _with_larger(top: Float[Tensor, "atoms k"], tile: Tensor, dim: int) -> Float[Tensor, "atoms k"]:
+    """The k largest of each atom's k so far and of its entries in a tile (its rows, or columns with dim 1), in
+    no order. Few entries beat the least of the k once some tiles were seen: one comparison finds them, and a
+    whole tile is sorted only where many do.
     """
-    rows, columns = (tile > top.amin(1)[:, None]).nonzero(as_tuple=True)
-    if len(rows) == 0:
+    least = top.amin(1)
+    found = (tile > (least[:, None] if dim == 0 else least)).nonzero(as_tuple=True)
+    atoms, entries = found[dim], tile[found]
+    if len(atoms) == 0:
         return top
-    if len(rows) > tile.numel() // 16:
-        return torch.cat([top, tile], dim=1).topk(top.shape[1], dim=1, sorted=False).values
-    rows, order = rows.sort(stable=True)  # a transposed tile gives them by columns
-    counts = torch.bincount(rows, minlength=len(top))
-    slots = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+    if len(atoms) > tile.numel() // 16:
+        return torch.cat([top, tile if dim == 0 else tile.T], dim=1).topk(top.shape[1], dim=1, sorted=False).values
+    if dim:
+        atoms, order = atoms.sort(stable=True)
+        entries = entries[order]
+    counts = torch.bincount(atoms, minlength=len(top))
+    slots = torch.arange(len(atoms), device=atoms.device) - (counts.cumsum(0) - counts)[atoms]
     better = top.new_full((len(top), int(counts.max())), -1)
-    better[rows, slots] = tile[rows, columns[order]]
+    better[atoms, slots] = entries
     return torch.cat([top, better], dim=1).topk(top.shape[1], dim=1, sorted=False).values
 
 

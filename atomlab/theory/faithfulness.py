@@ -1,4 +1,6 @@
-"""How far reconstructions stand in for activations (theory.md 8): variance explained, and what a language model loses."""
+"""How far reconstructions stand in for activations (theory.md 8): variance explained, and what a language model
+loses.
+"""
 
 from typing import NamedTuple
 
@@ -50,8 +52,8 @@ def explained_variance(sums: VarianceSums, count: Tensor | int, *, centred: bool
 def loss_recovered(
     original: Float[Tensor, "*batch"], spliced: Float[Tensor, "*batch"], ablated: Float[Tensor, "*batch"]
 ) -> Float[Tensor, "*batch"]:
-    """(L_ablated − L_spliced) / (L_ablated − L_original), of mean losses: 1 if reconstructions cost nothing, 0 if they are
-    no better than the ablation, negative if worse. Exact; NaN where the ablation costs nothing.
+    """(L_ablated − L_spliced) / (L_ablated − L_original), of mean losses: 1 if reconstructions cost nothing, 0
+    if they are no better than the ablation, negative if worse. Exact; NaN where the ablation costs nothing.
 
     It depends on the ablation: zero is far from all activations, so it flatters; the mean is the sterner one.
 

@@ -1,4 +1,6 @@
-"""Restricted isometry (theory.md 4): an interval for δ_K with a witness, since the number itself is NP-hard to compute."""
+"""Restricted isometry (theory.md 4): an interval for δ_K with a witness, since the number itself is NP-hard to
+compute.
+"""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +16,9 @@ from atomlab.theory.inner_product import AtomicInnerProduct
 
 @dataclass(frozen=True)
 class RestrictedIsometryBounds:
-    """lower ≤ δ_K ≤ upper. `witness` is the support (K,) that attains `lower`; `exact` says that all supports were tried."""
+    """lower ≤ δ_K ≤ upper. `witness` is the support (K,) that attains `lower`; `exact` says that all supports
+    were tried.
+    """
 
     lower: float
     upper: float
@@ -34,11 +38,14 @@ def restricted_isometry_bounds(
     enumeration_limit: int = 20_000,
     generator: torch.Generator | None = None,
 ) -> RestrictedIsometryBounds:
-    """Bounds of the smallest δ with (1−δ)‖a‖² ≤ ‖Σ a_i d_i‖²_S ≤ (1+δ)‖a‖² on all supports of size K, atoms at unit S-norm.
+    """Bounds of the smallest δ with (1−δ)‖a‖² ≤ ‖Σ a_i d_i‖²_S ≤ (1+δ)‖a‖² on all supports of size K, atoms at
+    unit S-norm.
 
-    Lower bound: the worst of max(λ_max(G_Λ) − 1, 1 − λ_min(G_Λ)) over `supports`, random ones and ones grown greedily from the most coherent
-    pairs, for either end. Upper bound: μ₁(K−1) (Gershgorin). Exact where C(n, K) ≤ enumeration_limit. Float64. For K > d_in, δ_K ≥ 1.
-    Time: 2·d_in·d_sae² for the Babel function, O(tried·K³) for eigenvalues, O(starts·K·d_in·d_sae) for the greedy search.
+    Lower bound: the worst of max(λ_max(G_Λ) − 1, 1 − λ_min(G_Λ)) over `supports`, random ones and ones grown
+    greedily from the most coherent pairs, for either end. Upper bound: μ₁(K−1) (Gershgorin). Exact where C(n, K)
+    ≤ enumeration_limit. Float64. For K > d_in, δ_K ≥ 1.
+    Time: 2·d_in·d_sae² for the Babel function, O(tried·K³) for eigenvalues, O(starts·K·d_in·d_sae) for the
+        greedy search.
 
     Raises:
         ValueError: K below 1 or above d_sae.

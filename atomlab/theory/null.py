@@ -8,8 +8,8 @@ from atomlab.theory.codes import supports
 
 
 def random_dictionary(d_sae: int, d_in: int, generator: torch.Generator | None = None) -> Float[Tensor, "d_sae d_in"]:
-    """Independent atoms, uniform on the unit sphere: the null of every geometric number. Uniform on the unit sphere of a
-    metric S, they have in S the geometry that these have in the Euclidean one.
+    """Independent atoms, uniform on the unit sphere: the null of every geometric number. Uniform on the unit
+    sphere of a metric S, they have in S the geometry that these have in the Euclidean one.
     """
     return torch.nn.functional.normalize(torch.randn(d_sae, d_in, generator=generator), dim=1)
 

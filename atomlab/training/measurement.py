@@ -1,4 +1,6 @@
-"""What a validation or a test epoch measures of a TSAE: streaming numbers on every vector, certificates on the first."""
+"""What a validation or a test epoch measures of a TSAE: streaming numbers on every vector, certificates on the
+first.
+"""
 
 from typing import final
 

@@ -1,4 +1,6 @@
-"""theory.md 5: all five levels together on thousands of codes: each implies the next; certified codes are solved for."""
+"""theory.md 5: all five levels together on thousands of codes: each implies the next; certified codes are solved
+for.
+"""
 
 import pytest
 import torch
