@@ -1,17 +1,33 @@
 """Streaming torchmetrics over atomlab.theory: float64 sums, int64 counts, bounded state, right on uneven processes."""
 
-from atomlab.metrics.geometry import MutualCoherence, RestrictedIsometry
-from atomlab.metrics.reconstruction import ExplainedVariance
-from atomlab.metrics.recovery import CertifiedRate, Stability
+from atomlab.metrics.geometry import CoherenceProfile, MatchedCosine, MutualCoherence, RestrictedIsometry
+from atomlab.metrics.identifiability import SupportRecoveryRate, WindowRate
+from atomlab.metrics.isometry import IsometryRatio, SupportIsometry
+from atomlab.metrics.language_model import LossRecovered, NextTokenKL
+from atomlab.metrics.reconstruction import ExplainedVariance, RefittedExplainedVariance
+from atomlab.metrics.recovery import CertifiedRate, IsometryRates, Stability, UniformlyCertifiedRate
+from atomlab.metrics.shift import RepresentationShift
 from atomlab.metrics.sparsity import DeadLatents, L0Histogram, MeanL0
 
 __all__ = [
     "CertifiedRate",
+    "CoherenceProfile",
     "DeadLatents",
     "ExplainedVariance",
+    "IsometryRates",
+    "IsometryRatio",
     "L0Histogram",
+    "LossRecovered",
+    "MatchedCosine",
     "MeanL0",
     "MutualCoherence",
+    "NextTokenKL",
+    "RefittedExplainedVariance",
+    "RepresentationShift",
     "RestrictedIsometry",
     "Stability",
+    "SupportIsometry",
+    "SupportRecoveryRate",
+    "UniformlyCertifiedRate",
+    "WindowRate",
 ]

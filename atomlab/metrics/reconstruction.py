@@ -7,18 +7,27 @@ from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
-from atomlab.theory import AtomicInnerProduct
+from atomlab.theory import (
+    AtomicInnerProduct,
+    VarianceSums,
+    explained_variance,
+    reconstruct,
+    refit_codes,
+    variance_sums,
+)
 
 
 @final
 class ExplainedVariance(Metric):
-    """R² = 1 − Σ‖x − x̂‖² / Σ‖x − x̄‖², pooled over samples and dimensions, x̄ the mean of the stream; exact, sums in float64.
+    """R² = 1 − Σ‖x − x̂‖² / Σ‖x − x̄‖², pooled over samples and dimensions, x̄ the mean of the stream; exact, sums in
+    float64. NaN before two distinct vectors were seen. FVU is 1 − R².
 
-    State: d_in + 3 float64 numbers. NaN before two distinct vectors were seen.
+    Cost: a pass over x and x̂; in a metric 4·d_in² float64 FLOPs a vector beside. State: d_in + 2 float64, one int64.
 
     Args:
         d_in: width.
         metric: S-norms instead of Euclidean ones.
+        centred: x̄ as said; otherwise 0, the uncentred R².
     """
 
     full_state_update = False
@@ -27,24 +36,78 @@ class ExplainedVariance(Metric):
     squares: Tensor
     error: Tensor
     count: Tensor
+    whitening: Tensor | None
 
-    def __init__(self, d_in: int, metric: AtomicInnerProduct | None = None) -> None:
+    def __init__(self, d_in: int, metric: AtomicInnerProduct | None = None, *, centred: bool = True) -> None:
         super().__init__()
-        self.add_state("total", torch.zeros(d_in, dtype=torch.float64), dist_reduce_fx="sum")
-        for name in ("squares", "error"):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.centred = centred
+        _add_sums(self, d_in)
         self.register_buffer("whitening", None if metric is None else metric.whitening, persistent=False)
 
     def update(self, x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]) -> None:
-        x, error = x.double(), x.double() - x_hat.double()
-        if isinstance(self.whitening, Tensor):
-            x, error = x @ self.whitening, error @ self.whitening
-        self.total += x.sum(0)
-        self.squares += x.square().sum()
-        self.error += error.square().sum()
+        total, squares, error = variance_sums(x, x_hat, self.whitening)
+        self.total += total
+        self.squares += squares
+        self.error += error
         self.count += len(x)
 
     def compute(self) -> Tensor:
-        variance = self.squares - self.total.square().sum() / self.count
-        return torch.where(variance > 0, 1 - self.error / variance, torch.nan)
+        sums = VarianceSums(self.total, self.squares, self.error)
+        return explained_variance(sums, self.count, centred=self.centred)
+
+
+@final
+class RefittedExplainedVariance(Metric):
+    """R² after the values of each code are refitted on its support by least squares (theory.md 6): what the
+    supports are worth, whatever values the encoder gave. Exact; at least the R² of the codes themselves, in the
+    refit's metric.
+
+    Cost: `refit_codes`, beside that of `ExplainedVariance`. State: d_in + 2 float64, one int64.
+
+    Args:
+        dictionary: (d_sae, d_in) atoms.
+        bias: (d_in,) taken off the activations before the refit.
+        metric: of the refit and of the R²; Euclidean if None.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    total: Tensor
+    squares: Tensor
+    error: Tensor
+    count: Tensor
+    whitening: Tensor | None
+    dictionary: Tensor
+    bias: Tensor
+
+    def __init__(
+        self,
+        dictionary: Float[Tensor, "d_sae d_in"],
+        bias: Float[Tensor, " d_in"],
+        metric: AtomicInnerProduct | None = None,
+    ) -> None:
+        super().__init__()
+        self.metric = metric
+        _add_sums(self, dictionary.shape[1])
+        self.register_buffer("whitening", None if metric is None else metric.whitening, persistent=False)
+        self.register_buffer("dictionary", dictionary.double(), persistent=False)
+        self.register_buffer("bias", bias.double(), persistent=False)
+
+    def update(self, x: Float[Tensor, "batch d_in"], codes: Tensor) -> None:
+        seen = x.double() - self.bias
+        x_hat = reconstruct(refit_codes(seen, codes, self.dictionary, self.metric), self.dictionary)
+        total, squares, error = variance_sums(seen, x_hat, self.whitening)
+        self.total += total
+        self.squares += squares
+        self.error += error
+        self.count += len(x)
+
+    def compute(self) -> Tensor:
+        return explained_variance(VarianceSums(self.total, self.squares, self.error), self.count)
+
+
+def _add_sums(measure: Metric, d_in: int) -> None:
+    measure.add_state("total", torch.zeros(d_in, dtype=torch.float64), dist_reduce_fx="sum")
+    for name in ("squares", "error"):
+        measure.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+    measure.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")

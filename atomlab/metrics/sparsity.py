@@ -1,19 +1,22 @@
-"""How many latents fire, and which never do."""
+"""How many latents fire, and which never do. Codes are dense or CSR.
+
+`L0Histogram`, `UniformlyCertifiedRate`, `IsometryRates` and `Stability` keep one and the same state, the counts of
+support sizes: named as a compute group of a MetricCollection they cost one update.
+"""
 
 from typing import final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from torchmetrics import Metric
+
+from atomlab.theory import firing_counts, support_sizes
 
 
 @final
 class L0Histogram(Metric):
-    """Number of samples of each support size 0, 1, ..., d_sae; exact. `compute` gives the histogram, `mean` its mean.
-
-    State: d_sae + 1 int64 counts.
-    """
+    """Number of samples of each support size 0, 1, ..., d_sae; exact. State: d_sae + 1 int64 counts."""
 
     full_state_update = False
     counts: Tensor
@@ -22,21 +25,26 @@ class L0Histogram(Metric):
         super().__init__()
         self.add_state("counts", torch.zeros(d_sae + 1, dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, codes: Float[Tensor, "batch d_sae"]) -> None:
-        self.counts += torch.bincount((codes != 0).sum(1), minlength=len(self.counts))
+    def update(self, codes: Tensor) -> None:
+        self.counts += torch.bincount(support_sizes(codes), minlength=len(self.counts))
 
     def compute(self) -> Int[Tensor, " sizes"]:
         return self.counts
 
+    def mean(self) -> float:
+        """Mean support size; NaN before the first sample."""
+        counts = self.compute()
+        return float((counts * torch.arange(len(counts), device=counts.device)).sum().double() / counts.sum())
+
     def quantile(self, q: float) -> int:
         """The smallest support size that at least a share q of the samples do not exceed."""
-        shares = self.compute().cumsum(0).double() / self.compute().sum()
-        return int(torch.searchsorted(shares, torch.tensor(q, dtype=torch.float64).to(shares)))
+        counts = self.compute()
+        return int(torch.searchsorted(counts.cumsum(0), counts.sum() * q))
 
 
 @final
 class MeanL0(Metric):
-    """Mean support size of the codes; exact. State: two int64 counts."""
+    """Mean support size of the codes; exact. NaN before the first. State: two int64 counts."""
 
     full_state_update = False
     active: Tensor
@@ -47,9 +55,9 @@ class MeanL0(Metric):
         for name in ("active", "count"):
             self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, codes: Float[Tensor, "batch d_sae"]) -> None:
-        self.active += (codes != 0).sum()
-        self.count += len(codes)
+    def update(self, codes: Tensor) -> None:
+        self.active += support_sizes(codes).sum()
+        self.count += codes.shape[0]
 
     def compute(self) -> Tensor:
         return self.active.double() / self.count
@@ -57,9 +65,9 @@ class MeanL0(Metric):
 
 @final
 class DeadLatents(Metric):
-    """Share of latents that fired on none of the samples seen; `firing` holds the counts. State: d_sae + 1 int64 counts.
+    """Share of latents that fired on none of the samples seen; `firing` holds the counts. State: d_sae int64 counts.
 
-    It depends on the number of samples, which has to stand beside it.
+    It falls with the number of samples, which has to stand beside it.
     """
 
     full_state_update = False
@@ -70,8 +78,8 @@ class DeadLatents(Metric):
         super().__init__()
         self.add_state("firing", torch.zeros(d_sae, dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, codes: Float[Tensor, "batch d_sae"]) -> None:
-        self.firing += (codes != 0).sum(0)
+    def update(self, codes: Tensor) -> None:
+        self.firing += firing_counts(codes)
 
     def compute(self) -> Tensor:
         return (self.firing == 0).double().mean()

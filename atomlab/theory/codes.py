@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 _GATHERED = 2**20  # numbers of gathered atoms at a time, so that they are read again from cache
+_NOT_FINITE = "The codes have NaN or infinite values: check the encoder and its inputs."
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Supports:
         return parts
 
 
-def supports(codes: Tensor) -> Supports:
-    """Of dense (samples, d_sae) codes or a CSR tensor of that shape; memory (samples, largest support).
+def entries(codes: Tensor) -> tuple[Int[Tensor, " nonzeros"], Int[Tensor, " nonzeros"], Float[Tensor, " nonzeros"]]:
+    """Rows, latents and values of the nonzeros of dense (samples, d_sae) codes or a CSR tensor, in order of rows.
 
     Raises:
         ValueError: NaN or infinite values, or codes that are no matrix.
@@ -58,22 +59,60 @@ def supports(codes: Tensor) -> Supports:
         raise ValueError(f"Codes should be a (samples, d_sae) matrix, got shape {tuple(codes.shape)}: reshape them.")
     if codes.layout == torch.sparse_csr:
         stored = codes.values() != 0
-        rows = torch.repeat_interleave(torch.arange(codes.shape[0], device=codes.device), codes.crow_indices().diff())[
-            stored
-        ]
-        columns, values = codes.col_indices()[stored], codes.values()[stored]
+        samples = torch.arange(codes.shape[0], device=codes.device)
+        rows = samples.repeat_interleave(codes.crow_indices().diff())[stored]
+        columns, values = codes.col_indices()[stored].long(), codes.values()[stored]
     else:
         rows, columns = codes.nonzero(as_tuple=True)
         values = codes[rows, columns]
     if not torch.isfinite(values).all():
-        raise ValueError("The codes have NaN or infinite values: check the encoder and its inputs.")
+        raise ValueError(_NOT_FINITE)
+    return rows, columns, values
+
+
+def support_sizes(codes: Tensor) -> Int[Tensor, " samples"]:
+    """K of each sample, dense or CSR. Reads dense codes once; memory of one copy.
+
+    Raises:
+        ValueError: NaN or infinite values.
+    """
+    return _counts(codes, 1)
+
+
+def firing_counts(codes: Tensor) -> Int[Tensor, " d_sae"]:
+    """On how many samples each latent is active, dense or CSR.
+
+    Raises:
+        ValueError: NaN or infinite values.
+    """
+    return _counts(codes, 0)
+
+
+def _counts(codes: Tensor, dim: int) -> Tensor:
+    if codes.layout == torch.sparse_csr:
+        rows, columns, _ = entries(codes)
+        return torch.bincount((columns, rows)[dim], minlength=codes.shape[1 - dim])
+    if not codes.sum().isfinite():  # a NaN has sign 0
+        raise ValueError(_NOT_FINITE)
+    # |sign| is vectorised where counting booleans is not; exact in float32 below 2^24.
+    counts = codes.sign().abs_().sum(dim, dtype=torch.float32 if codes.shape[dim] < 2**24 else torch.float64)
+    return counts.long()
+
+
+def supports(codes: Tensor) -> Supports:
+    """Of dense (samples, d_sae) codes or a CSR tensor of that shape; memory (samples, largest support).
+
+    Raises:
+        ValueError: NaN or infinite values, or codes that are no matrix.
+    """
+    rows, columns, values = entries(codes)
     sizes = torch.bincount(rows, minlength=codes.shape[0])
     slot = torch.arange(len(rows), device=values.device) - (sizes.cumsum(0) - sizes)[rows]
     shape = (codes.shape[0], max(1, int(sizes.max()) if len(sizes) else 1))
     indices, padded = columns.new_zeros(shape), values.new_zeros(shape)
     mask = torch.zeros(shape, dtype=torch.bool, device=values.device)
     indices[rows, slot], padded[rows, slot], mask[rows, slot] = columns, values, True
-    return Supports(indices.long(), mask, padded)
+    return Supports(indices, mask, padded)
 
 
 def support_grams(unit: Float[Tensor, "d_sae d_in"], chosen: Supports) -> Float[Tensor, "samples k k"]:

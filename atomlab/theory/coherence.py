@@ -1,4 +1,6 @@
-"""Coherence of a dictionary (theory.md 3): everything from blocks of the Gram matrix of unit atoms, which is never held whole."""
+"""Coherence of a dictionary (theory.md 3): all from tiles of the Gram matrix of unit atoms, which is never held
+whole.
+"""
 
 import math
 from dataclasses import dataclass
@@ -32,7 +34,7 @@ class CoherenceStatistics:
         return float(self.per_atom.max())
 
     def pair_quantile(self, q: float) -> float:
-        """The q-quantile of |G_ij| over pairs, rounded up to the bins' upper edge (an upper bound within 1e-5), never above μ."""
+        """The q-quantile of |G_ij| over pairs, rounded up to its bin's edge (an upper bound within 1e-5), at most μ."""
         return min(float(self.pair_quantiles(torch.tensor([q], dtype=torch.float64))[0]), self.coherence)
 
     def pair_quantiles(self, q: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -51,7 +53,8 @@ def unit_rows(
     """
     if dictionary.ndim != 2 or not torch.isfinite(dictionary).all():
         raise ValueError(
-            f"A dictionary should be a finite (d_sae, d_in) matrix; got shape {tuple(dictionary.shape)}, NaN or infinite entries."
+            f"A dictionary should be a finite (d_sae, d_in) matrix; got shape {tuple(dictionary.shape)}, "
+            "NaN or infinite entries."
         )
     rows = dictionary if metric is None else metric.whiten(dictionary)
     norms = rows.norm(dim=1)
@@ -66,9 +69,11 @@ def unit_rows(
 def coherence_statistics(
     dictionary: Float[Tensor, "d_sae d_in"], metric: AtomicInnerProduct | None = None, *, k: int = 64, block: int = 2048
 ) -> CoherenceStatistics:
-    """Per-atom coherence, Babel function up to k and the distribution over pairs in one pass.
+    """Per-atom coherence, Babel function up to k and the distribution over pairs, from one pass over half of the Gram
+    matrix in tiles.
 
-    Exact up to rounding of the dictionary's dtype. Time: 2·d_in·d_sae² FLOPs; memory: (block, d_sae) plus two copies of the dictionary.
+    Exact up to rounding of the dictionary's dtype. Time: d_in·d_sae² FLOPs and a few operations a pair; memory: two
+    copies of the dictionary, (d_sae, k) and a few (block, block).
 
     Raises:
         ValueError: fewer than two atoms, or what `unit_rows` refuses.
@@ -78,21 +83,58 @@ def coherence_statistics(
     if n < 2:
         raise ValueError(f"Coherence is about pairs of atoms: the dictionary has {n}.")
     asked, k = k, min(k, n - 1)
-    per_atom, babel = [], torch.zeros(k, dtype=torch.float64)
+    top = unit.new_full((n, k), -1)  # an atom is no pair with itself; -1 falls below every other
     histogram = torch.zeros(_BINS, dtype=torch.int64)
-    for start in range(0, n, block):
-        gram = (unit[start : start + block] @ unit.T).abs_().clamp_(max=1)
-        gram.diagonal(start).fill_(-1)  # an atom is no pair with itself; -1 falls below every other
-        top = gram.topk(k, dim=1).values
-        per_atom.append(top[:, 0])
-        babel = torch.maximum(babel, top.double().cumsum(1).amax(0).cpu())
-        histogram += torch.histc(gram.float(), _BINS, 0, 1).to("cpu", torch.int64)
+    for rows, columns in _tiles(n, block):
+        tile = (unit[rows] @ unit[columns].T).abs_().clamp_(max=1)
+        if rows == columns:
+            histogram += _histogram(tile) - _histogram(tile.diagonal())
+            tile.fill_diagonal_(-1)
+        else:
+            histogram += 2 * _histogram(tile)
+            top[columns] = _with_larger(top[columns], tile, 1)
+        top[rows] = _with_larger(top[rows], tile, 0)
+    top = top.sort(dim=1, descending=True).values
+    babel = top.double().cumsum(1).amax(0).cpu()
     babel = torch.cat([babel, babel[-1:].expand(asked - k)])  # no atom has more than n − 1 others
-    return CoherenceStatistics(torch.cat(per_atom), babel, histogram)
+    return CoherenceStatistics(top[:, 0].clone(), babel, histogram)
+
+
+def _tiles(n: int, block: int) -> list[tuple[slice, slice]]:
+    """Of the upper half of an (n, n) matrix, diagonal included."""
+    parts = [slice(start, min(start + block, n)) for start in range(0, n, block)]
+    return [(rows, columns) for i, rows in enumerate(parts) for columns in parts[i:]]
+
+
+def _histogram(tile: Tensor) -> Tensor:
+    bins = tile.mul(_BINS).int().clamp_(max=_BINS - 1)
+    return torch.bincount(bins.flatten(), minlength=_BINS).cpu()
+
+
+def _with_larger(top: Float[Tensor, "atoms k"], tile: Tensor, dim: int) -> Float[Tensor, "atoms k"]:
+    """The k largest of each atom's k so far and of its entries in a tile (its rows, or columns with dim 1), in
+    no order. Few entries beat the least of the k once some tiles were seen: one comparison finds them, and a
+    whole tile is sorted only where many do.
+    """
+    least = top.amin(1)
+    found = (tile > (least[:, None] if dim == 0 else least)).nonzero(as_tuple=True)
+    atoms, entries = found[dim], tile[found]
+    if len(atoms) == 0:
+        return top
+    if len(atoms) > tile.numel() // 16:
+        return torch.cat([top, tile if dim == 0 else tile.T], dim=1).topk(top.shape[1], dim=1, sorted=False).values
+    if dim:
+        atoms, order = atoms.sort(stable=True)
+        entries = entries[order]
+    counts = torch.bincount(atoms, minlength=len(top))
+    slots = torch.arange(len(atoms), device=atoms.device) - (counts.cumsum(0) - counts)[atoms]
+    better = top.new_full((len(top), int(counts.max())), -1)
+    better[atoms, slots] = entries
+    return torch.cat([top, better], dim=1).topk(top.shape[1], dim=1, sorted=False).values
 
 
 def mutual_coherence(dictionary: Float[Tensor, "d_sae d_in"], metric: AtomicInnerProduct | None = None) -> float:
-    """μ = max_{i≠j} |cos(d_i, d_j)|, exact.
+    """μ = max_{i≠j} |cos(d_i, d_j)|, exact. Cost: that of `coherence_statistics`.
 
     >>> mutual_coherence(torch.eye(3))
     0.0
@@ -108,7 +150,7 @@ def per_atom_coherence(
 
 
 def babel_function(dictionary: Float[Tensor, "d_sae d_in"], k: int, metric: AtomicInnerProduct | None = None) -> float:
-    """μ₁(k) = max_i Σ (k largest |G_ij|, j ≠ i), exact (Tropp 2004); μ₁(0) = 0, and k beyond d_sae − 1 counts all other atoms.
+    """μ₁(k) = max_i Σ (k largest |G_ij|, j ≠ i), exact (Tropp 2004); μ₁(0) = 0; k beyond d_sae − 1 counts all others.
 
     Raises:
         ValueError: k below 0.

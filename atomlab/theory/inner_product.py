@@ -15,8 +15,8 @@ _CONDITION_LIMIT = 1e7  # beyond it whitening in float32 loses all but the first
 class AtomicInnerProduct:
     """A metric S on activations, symmetric positive definite, kept in float64; treat as immutable.
 
-    Vectors are whitened as W x with W = S^½ (symmetric), so that ⟨u, v⟩_S is the ordinary inner product of whitened vectors. Results
-    have the input's dtype; the matrices are computed in float64 and rounded to it.
+    Vectors are whitened as W x with W = S^½ (symmetric), so that ⟨u, v⟩_S is the ordinary inner product of
+    whitened vectors. Results have the input's dtype; the matrices are computed in float64 and rounded to it.
 
     Args:
         matrix: S (d, d).
@@ -35,9 +35,10 @@ class AtomicInnerProduct:
                 f"The metric S is not positive definite: its smallest eigenvalue is {self._values[0]:.3g}."
             )
         if self.condition_number > _CONDITION_LIMIT:
+            remedy = len(matrix) / 1e6 * float(self._relative_top)
             warnings.warn(
-                f"The metric S has condition number {self.condition_number:.2g}: float32 results may be wrong in all digits; "
-                f"compute in float64 or use a shrinkage of {len(matrix) / 1e6 * float(self._relative_top):.1g}.",
+                f"The metric S has condition number {self.condition_number:.2g}: float32 results may be wrong in "
+                f"all digits; compute in float64 or use a shrinkage of {remedy:.1g}.",
                 stacklevel=2,
             )
 
@@ -45,7 +46,8 @@ class AtomicInnerProduct:
     def from_second_moment(
         cls, second_moment: Float[Tensor, "d d"], *, shrinkage: float = 0.0, count: int | None = None
     ) -> "AtomicInnerProduct":
-        """S = (C + λ·(tr C / d)·I)⁻¹ of the uncentred second moment C = E[x xᵀ]. Cost: O(d³) time, O(d²) memory, float64.
+        """S = (C + λ·(tr C / d)·I)⁻¹ of the uncentred second moment C = E[x xᵀ]. Cost: O(d³) time, O(d²) memory,
+        float64.
 
         Args:
             second_moment: C.
@@ -65,7 +67,8 @@ class AtomicInnerProduct:
             rank = min(rank, count)
         if rank < d and shrinkage == 0:
             raise ValueError(
-                f"The second moment has rank {rank} of {d} and no inverse: use more vectors or a shrinkage such as 1e-3."
+                f"The second moment has rank {rank} of {d} and no inverse: use more vectors "
+                "or a shrinkage such as 1e-3."
             )
         shrunk = values.clamp(min=0) + shrinkage * values.mean()
         return cls((vectors / shrunk) @ vectors.T, shrinkage=shrinkage)
@@ -74,7 +77,8 @@ class AtomicInnerProduct:
     def from_dictionary(
         cls, dictionary: Float[Tensor, "d_sae d_in"], *, shrinkage: float = 0.0
     ) -> "AtomicInnerProduct":
-        """S = (W_decᵀ W_dec)⁻¹, the paper's other definition (its S = c²(D Dᵀ)⁻¹ with atoms as columns). It changes when single atoms are rescaled.
+        """S = (W_decᵀ W_dec)⁻¹, the paper's other definition (its S = c²(D Dᵀ)⁻¹ with atoms as columns). It
+        changes when single atoms are rescaled.
 
         Raises:
             ValueError: atoms that do not span the space, at λ = 0.
@@ -118,7 +122,9 @@ class AtomicInnerProduct:
 
 
 def disagreement(a: AtomicInnerProduct, b: AtomicInnerProduct) -> float:
-    """min over c of ‖A − cB‖_F / ‖A‖_F = sin of the angle between the matrices: 0 if equal up to scale, at most 1; symmetric."""
+    """min over c of ‖A − cB‖_F / ‖A‖_F = sin of the angle between the matrices: 0 if equal up to scale, at most
+    1; symmetric.
+    """
     cosine = (a.matrix * b.matrix).sum() / (a.matrix.norm() * b.matrix.norm())
     return float((1 - cosine.square()).clamp(min=0).sqrt())
 

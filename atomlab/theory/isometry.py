@@ -1,4 +1,6 @@
-"""Restricted isometry (theory.md 4): an interval for δ_K with a witness, since the number itself is NP-hard to compute."""
+"""Restricted isometry (theory.md 4): an interval for δ_K with a witness, since the number itself is NP-hard to
+compute.
+"""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +16,9 @@ from atomlab.theory.inner_product import AtomicInnerProduct
 
 @dataclass(frozen=True)
 class RestrictedIsometryBounds:
-    """lower ≤ δ_K ≤ upper. `witness` is the support (K,) that attains `lower`; `exact` says that all supports were tried."""
+    """lower ≤ δ_K ≤ upper. `witness` is the support (K,) that attains `lower`; `exact` says that all supports
+    were tried.
+    """
 
     lower: float
     upper: float
@@ -34,11 +38,14 @@ def restricted_isometry_bounds(
     enumeration_limit: int = 20_000,
     generator: torch.Generator | None = None,
 ) -> RestrictedIsometryBounds:
-    """Bounds of the smallest δ with (1−δ)‖a‖² ≤ ‖Σ a_i d_i‖²_S ≤ (1+δ)‖a‖² on all supports of size K, atoms at unit S-norm.
+    """Bounds of the smallest δ with (1−δ)‖a‖² ≤ ‖Σ a_i d_i‖²_S ≤ (1+δ)‖a‖² on all supports of size K, atoms at
+    unit S-norm.
 
-    Lower bound: the worst of max(λ_max(G_Λ) − 1, 1 − λ_min(G_Λ)) over `supports`, random ones and ones grown greedily from the most coherent
-    pairs, for either end. Upper bound: μ₁(K−1) (Gershgorin). Exact where C(n, K) ≤ enumeration_limit. Float64. For K > d_in, δ_K ≥ 1.
-    Time: 2·d_in·d_sae² for the Babel function, O(tried·K³) for eigenvalues, O(starts·K·d_in·d_sae) for the greedy search.
+    Lower bound: the worst of max(λ_max(G_Λ) − 1, 1 − λ_min(G_Λ)) over `supports`, random ones and ones grown
+    greedily from the most coherent pairs, for either end. Upper bound: μ₁(K−1) (Gershgorin). Exact where C(n, K)
+    ≤ enumeration_limit. Float64. For K > d_in, δ_K ≥ 1.
+    Time: 2·d_in·d_sae² for the Babel function, O(tried·K³) for eigenvalues, O(starts·K·d_in·d_sae) for the
+        greedy search.
 
     Raises:
         ValueError: K below 1 or above d_sae.
@@ -62,7 +69,9 @@ def restricted_isometry_bounds(
 
 
 def isometry_constants(unit: Float[Tensor, "d_sae d_in"], supports: Int[Tensor, "tried k"]) -> Float[Tensor, " tried"]:
-    """δ(Λ) = max(λ_max(G_Λ) − 1, 1 − λ_min(G_Λ)) of each support, from unit atoms."""
+    """δ(Λ) = max(λ_max(G_Λ) − 1, 1 − λ_min(G_Λ)) of each support, from unit atoms (`unit_rows`). Exact in their
+    dtype. Time O(tried·K²·(K + d_in)).
+    """
     parts = []
     for part in supports.split(max(1, 20_000_000 // (supports.shape[1] * unit.shape[1]))):
         atoms = unit[part]
@@ -78,17 +87,22 @@ def _worst(unit: Tensor, supports: Tensor) -> tuple[float, Tensor]:
 
 
 def _grow(unit: Tensor, starts: Tensor, k: int, top: bool) -> Tensor:
-    """Supports grown from each start: always the atom with the largest (or, against cancellation, the best) inner product with the current
-    extreme eigenvector's combination, which raises λ_max (or lowers λ_min) most to first order."""
     chosen = starts[:, None]
     while chosen.shape[1] < k:
-        atoms = unit[chosen]
-        _, vectors = torch.linalg.eigh(atoms @ atoms.mT)
-        direction = (vectors[:, :, -1 if top else 0, None] * atoms).sum(1)
-        scores = (direction / direction.norm(dim=1, keepdim=True).clamp(min=1e-12) @ unit.T).abs()
-        scores.scatter_(1, chosen, -1)
-        chosen = torch.cat([chosen, scores.argmax(1, keepdim=True)], dim=1)
+        chosen = with_next_atom(chosen, unit, top)
     return chosen
+
+
+def with_next_atom(chosen: Tensor, unit: Tensor, top: bool) -> Tensor:
+    """Supports with one atom more: the one with the largest inner product with the combination of the atoms by the
+    extreme eigenvector, which raises λ_max (or lowers λ_min) most to first order.
+    """
+    atoms = unit[chosen]
+    _, vectors = torch.linalg.eigh(atoms @ atoms.mT)
+    direction = (vectors[:, :, -1 if top else 0, None] * atoms).sum(1)
+    scores = (direction / direction.norm(dim=1, keepdim=True).clamp(min=1e-12) @ unit.T).abs()
+    scores.scatter_(1, chosen, -1)
+    return torch.cat([chosen, scores.argmax(1, keepdim=True)], dim=1)
 
 
 def first_supports(

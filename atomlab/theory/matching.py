@@ -14,15 +14,16 @@ _LIMIT = 20_000
 def match_atoms(
     a: Float[Tensor, "n_a d_in"], b: Float[Tensor, "n_b d_in"], metric: AtomicInnerProduct | None = None
 ) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], Float[Tensor, " n"]]:
-    """The one-to-one matching of min(n_a, n_b) atoms with the largest sum of cosines: indices in a, in b, and the cosines. Exact; signed,
-    since codes are non-negative. Time O(n³), memory n_a·n_b.
+    """The one-to-one matching of min(n_a, n_b) atoms with the largest sum of cosines: indices in a, in b, and
+    the cosines. Exact; signed, since codes are non-negative. Time O(n³), memory n_a·n_b.
 
     Raises:
         ValueError: more than 20,000 atoms.
     """
     if max(len(a), len(b)) > _LIMIT:
         raise ValueError(
-            f"Matching {len(a)} with {len(b)} atoms is beyond {_LIMIT}, where the exact assignment takes hours: match subsets."
+            f"Matching {len(a)} with {len(b)} atoms is beyond {_LIMIT}, where the exact assignment "
+            "takes hours: match subsets."
         )
     cosines = unit_rows(a, metric) @ unit_rows(b, metric).T
     rows, columns = map(torch.from_numpy, linear_sum_assignment(cosines.numpy(force=True), maximize=True))

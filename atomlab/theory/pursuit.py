@@ -17,10 +17,12 @@ def orthogonal_matching_pursuit(
     *,
     block: int = 2048,
 ) -> Float[Tensor, "samples d_sae"]:
-    """Codes of K atoms (signed values): each step takes the atom with the largest |⟨residual, d⟩_S|, then refits all values by least squares.
+    """Codes of K atoms (signed values): each step takes the atom with the largest |⟨residual, d⟩_S|, then refits
+    all values by least squares.
 
-    The values belong to the dictionary as given, whatever its norms. An atom that is numerically dependent on those taken is given value 0 and the
-    sample's pursuit stops there. Time: 2·samples·K·d_in·d_sae; memory: (block, d_sae) beside the result. Computed in the dtype of x.
+    The values belong to the dictionary as given, whatever its norms. An atom that is numerically dependent on
+    those taken is given value 0 and the sample's pursuit stops there. Time: 2·samples·K·d_in·d_sae; memory:
+    (block, d_sae) beside the result. Computed in the dtype of x.
 
     Raises:
         ValueError: K below 1 or above d_sae or d_in.
@@ -38,7 +40,9 @@ def orthogonal_matching_pursuit(
 
 
 def _pursue(target: Tensor, unit: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Progressive QR by Gram–Schmidt: `basis` is orthonormal, `triangle` its coefficients of the chosen atoms, so values solve R a = Qᵀx."""
+    """Progressive QR by Gram–Schmidt: `basis` is orthonormal, `triangle` its coefficients of the chosen atoms,
+    so values solve R a = Qᵀx.
+    """
     samples, d = target.shape
     basis, triangle = target.new_zeros(samples, k, d), torch.eye(k, dtype=target.dtype).repeat(samples, 1, 1)
     indices, projections = torch.zeros(samples, k, dtype=torch.int64), target.new_zeros(samples, k)

@@ -37,8 +37,8 @@ def coherence_certified(sizes: Int[Tensor, " samples"], coherence: float) -> Boo
 
 
 def babel_unique_certified(sizes: Int[Tensor, " samples"], babel: Float[Tensor, " k"]) -> Bool[Tensor, " samples"]:
-    """Level 2a: μ₁(2K − 1) < 1 ⇒ unique sparsest (Tropp 2004). `babel` holds μ₁(1), μ₁(2), ...; beyond its
-    end nothing is certified.
+    """Level 2a: μ₁(2K − 1) < 1 ⇒ unique sparsest (Tropp 2004). `babel` holds μ₁(1), ..., μ₁(k₀); beyond its end its
+    upper bound μ₁(k) ≤ μ₁(k₀)·k/k₀ decides.
     """
     return (sizes > 0) & (_babel(babel, 2 * sizes - 1) < 1 - MARGIN)
 
@@ -49,8 +49,8 @@ def babel_recovery_certified(sizes: Int[Tensor, " samples"], babel: Float[Tensor
 
 
 def _babel(babel: Tensor, k: Tensor) -> Tensor:
-    curve = torch.cat([babel.new_zeros(1), babel, babel.new_full((1,), torch.inf)])
-    return curve[k.clamp(min=0, max=len(babel) + 1)]
+    curve, end = torch.cat([babel.new_zeros(1), babel]), len(babel)
+    return curve[k.clamp(min=0, max=end)] * (k / end).clamp(min=1)
 
 
 @torch.no_grad()

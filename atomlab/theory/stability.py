@@ -23,7 +23,8 @@ def stability_pairwise(
         metric: of the cosines; Euclidean if None.
         statistics: of this dictionary and metric, if already computed.
 
-    Quantiles of |cos| are rounded up by at most 1e-5, so q* is never overstated by that. 0 if no q satisfies the condition.
+    Quantiles of |cos| are rounded up by at most 1e-5, so q* is never overstated by that. 0 if no q satisfies the
+    condition.
     """
     statistics = statistics or coherence_statistics(dictionary, metric, k=1)
     edges = torch.arange(1, len(statistics.histogram) + 1, dtype=torch.float64) / len(statistics.histogram)
@@ -44,7 +45,8 @@ def stability_per_atom(
 
 
 def _stability(coherence: Tensor, counts: Tensor, l0_histogram: Tensor) -> float:
-    """The sup over q: both quantiles are step functions that rise, so the condition holds up to a first q and never again after it.
+    """The sup over q: both quantiles are step functions that rise, so the condition holds up to a first q and
+    never again after it.
 
     The quantile functions jump at the cumulative shares of the two histograms; between jumps the condition is constant.
     """
@@ -62,8 +64,3 @@ def _stability(coherence: Tensor, counts: Tensor, l0_histogram: Tensor) -> float
 def _shares(counts: Tensor) -> Tensor:
     cumulative = counts.cumsum(0)
     return cumulative.double() / cumulative[-1]
-
-
-def random_dictionary(d_sae: int, d_in: int, generator: torch.Generator | None = None) -> Float[Tensor, "d_sae d_in"]:
-    """Independent atoms, uniform on the unit sphere: the null of every geometric number."""
-    return torch.nn.functional.normalize(torch.randn(d_sae, d_in, generator=generator), dim=1)

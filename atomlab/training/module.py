@@ -1,4 +1,4 @@
-"""Training of a TSAE on activations: losses, schedules and streaming metrics."""
+"""Training of a TSAE on activations: losses and schedules."""
 
 import math
 from typing import Any, Literal, final
@@ -6,20 +6,8 @@ from typing import Any, Literal, final
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
-from torch.nn import ModuleDict
-from torchmetrics import Metric
 
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.metrics import (
-    CertifiedRate,
-    DeadLatents,
-    ExplainedVariance,
-    L0Histogram,
-    MeanL0,
-    MutualCoherence,
-    RestrictedIsometry,
-    Stability,
-)
 from atomlab.sae import (
     InputTransform,
     Sparsity,
@@ -29,6 +17,7 @@ from atomlab.sae import (
 )
 from atomlab.sae.ops import DensitySwitch, Terms, objective
 from atomlab.theory import AtomicInnerProduct
+from atomlab.training.measurement import Measurement
 
 InputVariant = Literal["raw", "unit_mean_square", "whitened"]
 _REFERENCE_WIDTH = 2304  # d_sae at which the default learning rate was chosen
@@ -78,15 +67,7 @@ class SAEModule(LightningModule):
         self.switch = DensitySwitch() if switch is None else switch
         self.since_fired: Tensor
         self.register_buffer("since_fired", torch.zeros(sae.d_sae, dtype=torch.int64))
-        self.evaluated: ThresholdSAE | None = None
-        self.measures = ModuleDict(
-            {
-                "r2": ExplainedVariance(sae.d_in),
-                "r2_s_norm": ExplainedVariance(sae.d_in, metric),
-                "l0": MeanL0(),
-                "dead": DeadLatents(sae.d_sae),
-            }
-        )
+        self.measurement: Measurement | None = None
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         x = self.transform(batch)
@@ -155,69 +136,33 @@ class SAEModule(LightningModule):
         """The TSAE of raw activations, with atoms of unit S-norm: the object that is measured, saved and published."""
         return fold(self.sae, self.transform).with_unit_norm_decoder(self.atomic.matrix.to(self.sae.W_dec))
 
-    def _start(self) -> None:
-        self.evaluated = self.folded()
-        for measure in self._all_measures():
-            measure.reset()
-        dictionary = self.evaluated.W_dec.detach()
-        self.codes_measures: dict[str, Metric] = {
-            "certified_level_1": CertifiedRate(dictionary, 1, self.atomic),
-            "certified_level_4": CertifiedRate(dictionary, 4, self.atomic),
-            "stability_pairwise": Stability(dictionary, "pairwise", self.atomic),
-            "stability_per_atom": Stability(dictionary, "per_atom", self.atomic),
-            "support_sizes": L0Histogram(self.evaluated.d_sae),
-        }
-        for measure in self.codes_measures.values():
-            measure.to(self.device)
+    def _measure(self, batch: Tensor) -> None:
+        assert self.measurement is not None
+        self.measurement.update(batch)
 
-    def _all_measures(self) -> list[Metric]:
-        return [measure for measure in self.measures.values() if isinstance(measure, Metric)]
-
-    def _update(self, batch: Tensor, batch_idx: int) -> None:
-        assert self.evaluated is not None
-        codes = self.evaluated.encode(batch)
-        x_hat = self.evaluated.decode(codes)
-        for name, measure in self.measures.items():
-            assert isinstance(measure, Metric)
-            measure.update(*((batch, x_hat) if name.startswith("r2") else (codes,)))
-        for name, measure in self.codes_measures.items():
-            if name != "certified_level_4" or batch_idx < 2:  # once a stage on a sample is enough for the dearest one
-                measure.update(codes)
-
-    def _finish(self, stage: str) -> None:
-        assert self.evaluated is not None
-        values = {name: measure.compute() for name, measure in self.measures.items() if isinstance(measure, Metric)}
-        sizes = self.codes_measures.pop("support_sizes")
-        assert isinstance(sizes, L0Histogram)
-        values |= {name: measure.compute() for name, measure in self.codes_measures.items()}
-        coherence, isometry = MutualCoherence(self.atomic), RestrictedIsometry(self.atomic)
-        coherence.update(self.evaluated.W_dec.detach())
-        isometry.update(self.evaluated.W_dec.detach(), max(1, sizes.quantile(0.5)))
-        lower, upper = isometry.compute()
-        values |= {
-            "coherence": coherence.compute(),
-            "restricted_isometry_lower": lower,
-            "restricted_isometry_upper": upper,
-        }
-        self.log_dict({f"{stage}/{name}": float(value) for name, value in values.items()}, rank_zero_only=False)
+    def _log_measured(self, stage: str) -> None:
+        assert self.measurement is not None
+        values = {f"{stage}/{name}": value for name, value in self.measurement.values().items()}
+        self.log_dict(values, rank_zero_only=False)
+        self.measurement = None
 
     def on_validation_epoch_start(self) -> None:
-        self._start()
+        self.measurement = Measurement(self.folded(), self.atomic)
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        self._update(batch, batch_idx)
+        self._measure(batch)
 
     def on_validation_epoch_end(self) -> None:
-        self._finish("validation")
+        self._log_measured("validation")
 
     def on_test_epoch_start(self) -> None:
-        self._start()
+        self.measurement = Measurement(self.folded(), self.atomic, null=True)
 
     def test_step(self, batch: Tensor, batch_idx: int) -> None:
-        self._update(batch, batch_idx)
+        self._measure(batch)
 
     def on_test_epoch_end(self) -> None:
-        self._finish("test")
+        self._log_measured("test")
 
 
 def build(

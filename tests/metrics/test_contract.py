@@ -1,6 +1,9 @@
-"""One contract for every metric: any split of the stream, `forward`, pickling, bfloat16 and two uneven processes give the same value."""
+"""One contract for every metric: any split of the stream, `forward`, pickling, bfloat16 and two uneven processes
+give the same value.
+"""
 
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,17 +13,30 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torchmetrics import Metric
 
+import atomlab.metrics
 from atomlab.metrics import (
     CertifiedRate,
+    CoherenceProfile,
     DeadLatents,
     ExplainedVariance,
+    IsometryRates,
+    IsometryRatio,
     L0Histogram,
+    LossRecovered,
+    MatchedCosine,
     MeanL0,
     MutualCoherence,
+    NextTokenKL,
+    RefittedExplainedVariance,
+    RepresentationShift,
     RestrictedIsometry,
     Stability,
+    SupportIsometry,
+    SupportRecoveryRate,
+    UniformlyCertifiedRate,
+    WindowRate,
 )
-from atomlab.theory import AtomicInnerProduct
+from atomlab.theory import AtomicInnerProduct, Geometry
 
 D_IN, D_SAE, SAMPLES = 8, 12, 40
 
@@ -48,20 +64,65 @@ def metric() -> AtomicInnerProduct:
     return AtomicInnerProduct(torch.diag(torch.arange(1.0, D_IN + 1)))
 
 
+def vocabulary(seed: int) -> torch.Tensor:
+    return torch.randn(SAMPLES, 30, generator=torch.Generator().manual_seed(seed))
+
+
+def thresholds() -> torch.Tensor:
+    return torch.full((D_SAE,), 0.7)
+
+
+def on_codes(build: Callable[[], Metric]) -> "Case":
+    return build, lambda s: (codes()[s],)
+
+
+def on_reconstructions(build: Callable[[], Metric]) -> "Case":
+    return build, lambda s: (stream()[s], stream()[s] + 0.5 * stream()[s].sin())
+
+
 Case = tuple[Callable[[], Metric], Callable[[slice], tuple]]
 CASES: dict[str, Case] = {
-    "r2": (lambda: ExplainedVariance(D_IN), lambda s: (stream()[s], stream()[s] + 0.5 * stream()[s].sin())),
-    "r2_s": (lambda: ExplainedVariance(D_IN, metric()), lambda s: (stream()[s], stream()[s] + 0.5 * stream()[s].sin())),
-    "mean_l0": (MeanL0, lambda s: (codes()[s],)),
-    "l0_histogram": (lambda: L0Histogram(D_SAE), lambda s: (codes()[s],)),
-    "dead": (lambda: DeadLatents(D_SAE), lambda s: (codes()[s],)),
-    "level_1": (lambda: CertifiedRate(dictionary(), 1, metric()), lambda s: (codes()[s],)),
-    "level_4": (lambda: CertifiedRate(dictionary(), 4, metric()), lambda s: (codes()[s],)),
-    "pairwise": (lambda: Stability(dictionary(), "pairwise"), lambda s: (codes()[s],)),
-    "per_atom": (lambda: Stability(dictionary(), "per_atom"), lambda s: (codes()[s],)),
+    "r2": on_reconstructions(lambda: ExplainedVariance(D_IN)),
+    "r2_s": on_reconstructions(lambda: ExplainedVariance(D_IN, metric())),
+    "r2_uncentred": on_reconstructions(lambda: ExplainedVariance(D_IN, centred=False)),
+    "r2_refitted": (
+        lambda: RefittedExplainedVariance(dictionary(), torch.full((D_IN,), 1000.0), metric()),
+        lambda s: (stream()[s], codes()[s]),
+    ),
+    "mean_l0": on_codes(MeanL0),
+    "l0_histogram": on_codes(lambda: L0Histogram(D_SAE)),
+    "dead": on_codes(lambda: DeadLatents(D_SAE)),
+    "level_1": on_codes(lambda: UniformlyCertifiedRate(dictionary(), "coherence", metric())),
+    "level_2a": on_codes(lambda: UniformlyCertifiedRate(dictionary(), "babel_unique", metric())),
+    "level_2b": on_codes(lambda: UniformlyCertifiedRate(dictionary(), "babel_recovery", metric())),
+    "level_3": on_codes(lambda: CertifiedRate(dictionary(), "exact_recovery", metric())),
+    "level_4": on_codes(lambda: CertifiedRate(dictionary(), "dual_certificate", metric())),
+    "level_5": on_codes(lambda: CertifiedRate(dictionary(), "solved", metric())),
+    "isometry_rates": on_codes(lambda: IsometryRates(dictionary(), metric())),
+    "isometry_ratio": on_codes(lambda: IsometryRatio(dictionary(), metric())),
+    "support_isometry": on_codes(lambda: SupportIsometry(dictionary(), metric())),
+    "pairwise": on_codes(lambda: Stability(dictionary(), "pairwise")),
+    "per_atom": on_codes(lambda: Stability(dictionary(), "per_atom")),
+    "window": on_codes(lambda: WindowRate(dictionary(), metric())),
+    "support_recovery": (
+        lambda: SupportRecoveryRate(dictionary(), thresholds(), metric()),
+        lambda s: ((codes() @ dictionary())[s], codes()[s]),
+    ),
+    "shift": (
+        lambda: RepresentationShift(stream()[:5].flip(1), Geometry(None, metric())),
+        lambda s: (stream()[s],),
+    ),
     "coherence": (lambda: MutualCoherence(metric()), lambda s: (dictionary(),)),
+    "profile": (lambda: CoherenceProfile((0.5, 0.9), 3, metric()), lambda s: (dictionary(),)),
     "isometry": (lambda: RestrictedIsometry(metric()), lambda s: (dictionary(), 3)),
+    "matched": (lambda: MatchedCosine(metric()), lambda s: (dictionary(), dictionary().flip(1))),
+    "loss_recovered": (LossRecovered, lambda s: tuple(vocabulary(i)[s, 0].exp() for i in range(4))),
+    "kl": (NextTokenKL, lambda s: (vocabulary(0)[s], vocabulary(1)[s])),
 }
+
+
+def test_every_metric_has_a_case() -> None:
+    assert {type(build()).__name__ for build, _ in CASES.values()} == set(atomlab.metrics.__all__)
 
 
 def whole(name: str) -> torch.Tensor:
@@ -69,6 +130,21 @@ def whole(name: str) -> torch.Tensor:
     made = build()
     made.update(*batch(slice(None)))
     return made.compute()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_before_any_update_there_is_no_value(name: str) -> None:
+    if name in ("l0_histogram", "dead"):  # counts
+        return
+    values = nothing(CASES[name][0]())
+    assert all(value.isnan().all() for value in values)
+
+
+def nothing(made: Metric) -> list[torch.Tensor]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The ``compute`` method")  # torchmetrics: before update
+        value = made.compute()
+    return list(value.values()) if isinstance(value, dict) else [value]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -93,6 +169,8 @@ def work(rank: int, folder: str) -> None:
         for part in [slice(0, 5), slice(5, 9), slice(9, 33)] if rank == 0 else [slice(33, SAMPLES)]:
             made.update(*batch(part))
         values[name] = made.compute()
+        if isinstance(made, CertifiedRate | UniformlyCertifiedRate):
+            values[f"{name}_by_size"] = made.by_size()
     torch.save(values, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -101,7 +179,16 @@ def test_two_processes_with_uneven_batches(tmp_path: Path) -> None:
     mp.spawn(work, args=(str(tmp_path),), nprocs=2)  # type: ignore[attr-defined]
     for rank in range(2):
         for name, value in torch.load(tmp_path / f"{rank}.pt", weights_only=True).items():
-            torch.testing.assert_close(value, whole(name), msg=lambda m, name=name: f"{name}: {m}")
+            alone = by_size(name) if name.endswith("_by_size") else whole(name)
+            torch.testing.assert_close(value, alone, msg=lambda m, name=name: f"{name}: {m}", equal_nan=True)
+
+
+def by_size(name: str) -> torch.Tensor:
+    build, batch = CASES[name.removesuffix("_by_size")]
+    made = build()
+    assert isinstance(made, CertifiedRate | UniformlyCertifiedRate)
+    made.update(*batch(slice(None)))
+    return made.by_size()
 
 
 def test_values_against_independent_formulas() -> None:
@@ -116,7 +203,10 @@ def test_values_against_independent_formulas() -> None:
     assert whole("mean_l0").item() == pytest.approx(active.sum().item() / SAMPLES)
     assert whole("dead").item() == pytest.approx((active.sum(0) == 0).double().mean().item())
     assert whole("l0_histogram").tolist() == [(active.sum(1) == k).sum().item() for k in range(D_SAE + 1)]
-    assert 0 < whole("level_1") <= whole("level_4") <= 1
+    rates = [whole(f"level_{level}").item() for level in ("1", "2b", "3", "4", "5")]
+    assert rates[0] > 0
+    assert rates == sorted(rates)
+    assert rates[-1] <= 1
 
 
 def test_bfloat16_input_is_summed_in_float64() -> None:
@@ -130,7 +220,7 @@ def test_a_constant_stream_and_empty_codes_are_nan() -> None:
     measure = ExplainedVariance(2)
     measure.update(torch.ones(3, 2), torch.ones(3, 2))
     assert measure.compute().isnan()
-    rate = CertifiedRate(dictionary(), 1)
+    rate = CertifiedRate(dictionary(), "dual_certificate")
     rate.update(torch.zeros(3, D_SAE))
     assert rate.compute().isnan()
-    assert rate.empty == 3
+    assert rate.counts[0] == 3

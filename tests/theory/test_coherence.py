@@ -1,6 +1,7 @@
 """theory.md 3: closed forms and invariances."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -48,17 +49,19 @@ def test_bounds_and_invariances(n: int, d: int, seed: int) -> None:
     curve = [babel_function(dictionary, k) for k in range(n)]
     assert curve[0] == 0
     assert curve[1] == pytest.approx(mu, abs=1e-12)
-    assert all(
-        low <= high + 1e-12 and high <= k * mu + 1e-9
-        for k, (low, high) in enumerate(zip(curve[:-1], curve[1:], strict=True), 1)
-    )
+    assert all(low <= high + 1e-12 and high <= k * mu + 1e-9 for k, (low, high) in enumerate(pairwise(curve), 1))
 
 
-def test_blocks_equal_the_whole_gram() -> None:
+@pytest.mark.parametrize("block", [1, 8, 100])
+@pytest.mark.parametrize("order", ["random", "near twins last", "near twins first"])
+def test_blocks_equal_the_whole_gram(block: int, order: str) -> None:
     dictionary = gaussian(37, 9, 3)
+    if order != "random":  # the best pairs come last, or first: the running largest have to give way, or to hold
+        dictionary[-4:] = dictionary[:1] + 0.01 * dictionary[-4:]
+        dictionary = dictionary.flip(0) if order == "near twins first" else dictionary
     unit = dictionary / dictionary.norm(dim=1, keepdim=True)
     gram = (unit @ unit.T).abs().fill_diagonal_(-1)
-    statistics = coherence_statistics(dictionary, k=5, block=8)
+    statistics = coherence_statistics(dictionary, k=5, block=block)
     torch.testing.assert_close(statistics.per_atom, gram.amax(1))
     torch.testing.assert_close(per_atom_coherence(dictionary), gram.amax(1))
     torch.testing.assert_close(statistics.babel, gram.topk(5).values.cumsum(1).amax(0))

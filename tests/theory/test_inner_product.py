@@ -1,5 +1,7 @@
 """theory.md 1: identities that hold for any distribution."""
 
+import math
+
 import pytest
 import torch
 
@@ -68,3 +70,17 @@ def test_an_ill_conditioned_metric_warns_with_its_condition_number_and_a_remedy_
     with pytest.warns(UserWarning, match="condition number 1e"):
         AtomicInnerProduct.from_second_moment(moment)
     assert AtomicInnerProduct.from_second_moment(moment, shrinkage=3e-6).condition_number < 1.1e6
+
+
+@pytest.mark.parametrize("condition", [1e2, 1e4, 1e6])
+def test_float32_is_right_to_the_root_of_the_condition_number_below_the_warning(condition: float) -> None:
+    """‖W‖‖W⁻¹‖ = √cond, and the error of Wx is at most that times √d·ε of ‖Wx‖: so for its cosines, twice."""
+    d = 24
+    generator = torch.Generator().manual_seed(0)
+    rotation = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64))[0]
+    values = torch.logspace(0, math.log10(condition), d, dtype=torch.float64)
+    metric = AtomicInnerProduct((rotation * values) @ rotation.T)
+    u, v = torch.randn(2, 200, d, generator=generator)
+    exact = metric.cosine(u.double(), v.double())
+    bound = 2 * condition**0.5 * (d + 2) * 2.0**-24
+    assert (metric.cosine(u, v).double() - exact).abs().max() <= bound

@@ -38,7 +38,7 @@ def test_dependent_atoms_give_finite_codes() -> None:
 
 def test_matching_finds_a_permutation_and_the_best_assignment() -> None:
     a, order = gaussian(12, 5), torch.randperm(12)
-    rows, columns, cosines = match_atoms(a, a[order] * 3)
+    rows, columns, _ = match_atoms(a, a[order] * 3)
     assert torch.equal(order[columns], rows)
     assert mean_matched_cosine(a, a[order]) == pytest.approx(1)
     b = gaussian(5, 5, seed=2)

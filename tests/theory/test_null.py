@@ -1,0 +1,50 @@
+"""What chance gives: the null keeps sizes and values, and is as theory.md says a random dictionary is."""
+
+import math
+
+import torch
+
+from atomlab.theory import (
+    AtomicInnerProduct,
+    mutual_coherence,
+    random_codes,
+    random_dictionary,
+    recovery_levels,
+    stability_pairwise,
+    welch_bound,
+)
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_null_codes_keep_sizes_and_values_on_uniform_supports() -> None:
+    codes = torch.rand(4000, 10, generator=generator()) * (torch.rand(4000, 10, generator=generator()) > 0.7)
+    codes[:, 5:] = 0
+    null = random_codes(codes, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(null.sort(dim=1).values, codes.sort(dim=1).values, rtol=0, atol=0)
+    share = (null > 0).double().mean(0) / (codes > 0).double().mean()
+    assert (share - 1).abs().max() < 5 / math.sqrt((codes > 0).sum() / 10)  # five standard deviations
+    assert (null[:, 5:] > 0).any()
+
+
+def test_a_random_dictionary_reaches_a_high_q_and_certifies_little() -> None:
+    """q* of nothing but chance is high while hardly a code of that size is unique: an index, not a certificate."""
+    dictionary = random_dictionary(1024, 256, generator())
+    codes = torch.zeros(40, 1024)
+    codes[:, :3] = 1
+    null = random_codes(codes, generator())
+    assert stability_pairwise(dictionary, torch.bincount((null > 0).sum(1))) > 0.99
+    levels = recovery_levels(null, dictionary, solve=False)
+    assert not levels.coherence.any()
+    assert mutual_coherence(dictionary) > welch_bound(1024, 256)
+
+
+def test_random_atoms_on_the_unit_sphere_of_a_metric_are_random_atoms() -> None:
+    x = torch.randn(500, 6, generator=generator(), dtype=torch.float64).exp()
+    metric = AtomicInnerProduct.from_second_moment(x.T @ x / 500)
+    white = random_dictionary(20, 6, generator()).double()
+    atoms = white @ metric.unwhitening
+    torch.testing.assert_close(metric.norm(atoms), torch.ones(20, dtype=torch.float64), rtol=0, atol=1e-6)
+    assert abs(mutual_coherence(atoms, metric) - mutual_coherence(white)) < 1e-9
