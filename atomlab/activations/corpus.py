@@ -6,7 +6,7 @@ Running text is packed into full contexts; prompts stay one a sequence. `positio
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,11 +19,12 @@ Position = Literal["all", "last", "last_subject"]
 
 @dataclass(frozen=True)
 class Example:
-    """A text, the group it belongs to (document, subject or template) and, for prompts, the characters of its subject."""
+    """A text or its token ids, the group it belongs to (document, subject or template) and, for prompts, the characters of its subject."""
 
     text: str
     group: str
     subject: tuple[int, int] | None = None
+    input_ids: Sequence[int] | None = None
 
 
 class Corpus(Protocol):

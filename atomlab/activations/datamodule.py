@@ -1,9 +1,9 @@
 """Cached activations as batches for Lightning: one long stream of global batches that depends on the seed and the step only."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from copy import copy
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
 from filelock import FileLock
@@ -15,23 +15,11 @@ from atomlab.activations.corpus import Corpus
 from atomlab.activations.harvest import harvest
 from atomlab.activations.language_model import LanguageModel
 from atomlab.activations.moments import Moments, median_norm, moments, norm_filter
+from atomlab.activations.origins import write_sequences
+from atomlab.activations.reading import ActivationStore, Rows
 from atomlab.activations.sites import HookPoint, resolve_site
-from atomlab.activations.store import INDEX, ActivationStore, store_key
+from atomlab.activations.store import INDEX, store_key
 from atomlab.activations.tokens import SPLITS, tokenise
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Some rows of a store: what is left of a split when outliers are dropped."""
-
-    store: ActivationStore
-    numbers: Tensor
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, index: Tensor) -> Tensor:
-        return self.store[self.numbers[index]]
 
 
 @final
@@ -103,6 +91,7 @@ class ActivationDataModule(LightningDataModule):
         reference: whose second moment defines the atomic inner product.
         site: a short name or a hook point's path (sites.py).
         layer: counted from 0.
+        sites, layers: harvested in the same pass: every one of these sites and the own at every one of these layers and the own (`at`).
         cache_dir: where harvests are kept.
         context: tokens a sequence.
         max_tokens: vectors harvested over all splits (None: all).
@@ -111,6 +100,7 @@ class ActivationDataModule(LightningDataModule):
         steps: of the run.
         drop_first: leave out position 0 (attention sink).
         drop_special: leave out special tokens.
+        separate_documents: packed documents do not see one another, in models that can do this; there `drop_first` means of each document.
         max_norm_ratio: leave out vectors whose norm is above this many times the median (None: keep all).
         shard_rows, harvest_batch_tokens: size of a file and of a forward pass.
         seed: of split, sample and order.
@@ -128,6 +118,8 @@ class ActivationDataModule(LightningDataModule):
         site: str,
         layer: int,
         cache_dir: str,
+        sites: Sequence[str] = (),
+        layers: Sequence[int] = (),
         context: int = 256,
         max_tokens: int | None = None,
         fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
@@ -135,6 +127,7 @@ class ActivationDataModule(LightningDataModule):
         steps: int = 1000,
         drop_first: bool = True,
         drop_special: bool = True,
+        separate_documents: bool = True,
         max_norm_ratio: float | None = 10.0,
         shard_rows: int = 65_536,
         harvest_batch_tokens: int = 8192,
@@ -143,31 +136,54 @@ class ActivationDataModule(LightningDataModule):
         super().__init__()
         self.model, self.corpus, self.reference = model, corpus, reference
         self.site, self.layer, self.cache_dir = site, layer, Path(cache_dir).expanduser()
+        self.sites, self.layers = list(dict.fromkeys([site, *sites])), list(dict.fromkeys([layer, *layers]))
         self.batch_size, self.steps, self.seed, self.max_norm_ratio = batch_size, steps, seed, max_norm_ratio
         self._tokens = {"context": context, "fractions": list(fractions), "max_rows": max_tokens, "seed": seed}
         self._tokens |= {"drop_first": drop_first, "drop_special": drop_special}
+        self.separate_documents = separate_documents
         self._harvest = {"shard_rows": shard_rows, "batch_tokens": harvest_batch_tokens}
         self.rows: dict[str, Rows] = {}
 
     @property
     def point(self) -> HookPoint:
-        return resolve_site(self.site, self.layer, self.model.kind, self.model.num_layers, self.model.title)
+        return self._point(self.site, self.layer)
+
+    @property
+    def points(self) -> list[HookPoint]:
+        """All that one pass harvests: the own hook point first."""
+        others = (self._point(site, layer) for site in self.sites for layer in self.layers)
+        return list(dict.fromkeys([self.point, *others]))
+
+    def _point(self, site: str, layer: int) -> HookPoint:
+        return resolve_site(site, layer, self.model.kind, self.model.num_layers, self.model.title)
+
+    def at(self, site: str, layer: int) -> "ActivationDataModule":
+        """The same data at another hook point, cheap to get; harvest it first (`sites`, `layers`) to pay for one pass only."""
+        other = copy(self)
+        other.site, other.layer, other.rows, other.trainer = site, layer, {}, None
+        return other
+
+    @property
+    def _tokenising(self) -> dict[str, Any]:
+        return self._tokens | {"apart": self.separate_documents and self.model.separates_documents}
 
     def folder(self, corpus: Corpus) -> Path:
-        description = {"model": self.model.fingerprint, "corpus": corpus.fingerprint, **self._tokens, **self._harvest}
+        description = {"model": self.model.fingerprint, "corpus": corpus.fingerprint}
+        description |= self._tokenising | self._harvest
         return self.cache_dir / "activations" / store_key(description)
 
     def prepare_data(self) -> None:
         """Harvests what the cache lacks; of several processes that want the same, one works and the others wait."""
         for corpus in (self.corpus, self.reference):
-            folder, point = self.folder(corpus), self.point
-            if (folder / str(point) / INDEX).exists():
+            folder, points = self.folder(corpus), self.points
+            if all((folder / str(point) / INDEX).exists() for point in points):
                 continue
-            sequences = tokenise(corpus, self.model.tokenizer, **self._tokens)
+            tokens = tokenise(corpus, self.model.tokenizer, **self._tokenising)
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 with FileLock(folder / "lock"):
-                    harvest(self.model, [point], sequences, folder, **self._harvest)
+                    write_sequences(folder, tokens.splits, tokens.groups)
+                    harvest(self.model, points, tokens.splits, folder, **self._harvest)
             except OSError as error:
                 raise OSError(
                     f"cache_dir={self.cache_dir} could not be written ({error}): give a folder with space and write access."

@@ -13,7 +13,7 @@ from atomlab.activations.capture import capture
 from atomlab.activations.language_model import LanguageModel
 from atomlab.activations.sites import HookPoint
 from atomlab.activations.store import INDEX, shard_name, write_json, write_tensors
-from atomlab.activations.tokens import Sequences
+from atomlab.activations.sequences import Sequences
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,6 @@ def harvest(
     if not missing:
         return
     shards = [shard for split, s in sequences.items() for shard in plan(split, s, shard_rows, batch_tokens)]
-    for split, s in sequences.items():
-        write_tensors(folder / f"{split}.tokens.safetensors", vars(s))
     depths = [point.num_layers for point in missing]
     loaded: nn.Module | None = None
     with tqdm(total=sum(s.rows for s in sequences.values()), unit=" tokens", unit_scale=True, desc="harvest") as bar:
@@ -99,8 +97,10 @@ def _write_shard(
     bar: tqdm,
 ) -> None:
     rows: dict[HookPoint, list[Tensor]] = {point: [] for point in points}
-    for input_ids, mask, keep in _batches(shard, sequences):
+    for input_ids, mask, position, keep in _batches(shard, sequences):
         inputs = {"input_ids": input_ids.to(device)} | ({} if mask.all() else {"attention_mask": mask.to(device)})
+        if position.max() + 1 < position.shape[1] or (position.diff(dim=1) < 0).any():
+            inputs["position_ids"] = position.to(device)
         for point, activations in capture(model, points, inputs).items():
             rows[point].append(activations[keep.to(device)].cpu())
         bar.update(int(keep.sum()))
@@ -113,7 +113,7 @@ def _write_shard(
         write_tensors(folder / str(point) / shard.name, {"activations": activations})
 
 
-def _batches(shard: Shard, sequences: Sequences) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _batches(shard: Shard, sequences: Sequences) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """input_ids, attention mask and kept positions, each (batch, longest), padded on the right."""
     for start, stop in shard.batches:
         lengths = sequences.lengths[start:stop]
@@ -121,8 +121,10 @@ def _batches(shard: Shard, sequences: Sequences) -> Iterator[tuple[Tensor, Tenso
         span = slice(int(sequences.offsets[start]), int(sequences.offsets[stop]))
         input_ids = torch.zeros(mask.shape, dtype=torch.int64)
         keep = torch.zeros(mask.shape, dtype=torch.bool)
+        position = torch.arange(mask.shape[1]).repeat(len(mask), 1)
         input_ids[mask], keep[mask] = sequences.input_ids[span].long(), sequences.keep[span]
-        yield input_ids, mask, keep
+        position[mask] = sequences.position[span].long()
+        yield input_ids, mask, position, keep
 
 
 def _sha256(file: Path) -> str:

@@ -19,6 +19,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_SEPARATING = {"llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "gpt2", "gpt_neox"}
 
 
 @final
@@ -77,6 +78,11 @@ class LanguageModel:
     def is_causal(self) -> bool:
         known = type(self.config)
         return known in MODEL_FOR_CAUSAL_LM_MAPPING and known not in MODEL_FOR_MASKED_LM_MAPPING
+
+    @property
+    def separates_documents(self) -> bool:
+        """Whether packed documents whose positions start anew do not see one another: the families for which a test shows it."""
+        return self.kind in _SEPARATING
 
     @property
     def fingerprint(self) -> dict[str, Any]:

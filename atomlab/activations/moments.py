@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from atomlab.activations.store import ActivationStore, read_tensors, write_tensors
+from atomlab.activations.reading import ActivationStore
+from atomlab.activations.store import read_tensors, write_tensors
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-FORMAT = 1  # part of the key: raise it when the meaning of the files changes
+FORMAT = 2  # part of the key: raise it when the meaning of the files changes
 INDEX = "index.json"
 
 
@@ -58,6 +58,10 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(temporary, path)
 
 
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a file, memory-mapped.
 
@@ -71,51 +75,3 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(
             f"The file {path} is damaged ({error}): delete it and run again, and only it is harvested again."
         ) from error
-
-
-@final
-class ActivationStore:
-    """The rows of one split at one hook point: (rows, width), memory-mapped, gathered by number.
-
-    Args:
-        folder: of the hook point.
-        split: train, validation or test.
-
-    Raises:
-        FileNotFoundError: the harvest is not complete.
-        ValueError: a shard is damaged or does not have the size that the index states.
-    """
-
-    def __init__(self, folder: Path, split: str) -> None:
-        if not (folder / INDEX).exists():
-            raise FileNotFoundError(f"No complete harvest in {folder}: run train.py, which harvests what is missing.")
-        shards = json.loads((folder / INDEX).read_text(encoding="utf-8"))["shards"]
-        mine = {name: shard for name, shard in shards.items() if name.startswith(f"{split}-")}
-        for name, shard in mine.items():
-            if not (folder / name).exists() or (folder / name).stat().st_size != shard["bytes"]:
-                raise ValueError(
-                    f"The shard {folder / name} is missing or truncated (expected {shard['bytes']} bytes): "
-                    f"delete {folder / INDEX} and the shard and run again, and only it is harvested again."
-                )
-        self._shards = [read_tensors(folder / name)["activations"] for name in sorted(mine)]
-        self._starts = torch.tensor([0, *(len(shard) for shard in self._shards)]).cumsum(0)
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    @property
-    def width(self) -> int:
-        return self._shards[0].shape[1]
-
-    @property
-    def shards(self) -> list[Tensor]:
-        return self._shards
-
-    def __getitem__(self, rows: Tensor) -> Tensor:
-        """(len(rows), width) in float32, for an int64 tensor of row numbers; cost: one gather a shard touched."""
-        shard_of = torch.bucketize(rows, self._starts[1:], right=True)
-        result = torch.empty(len(rows), self.width)
-        for number in shard_of.unique().tolist():
-            here = shard_of == number
-            result[here] = self._shards[number][rows[here] - self._starts[number]].float()
-        return result

@@ -1,52 +1,36 @@
-"""Text to token sequences: packing, the positions whose activations are kept, and splits that share no group."""
+"""Text to token sequences of train, validation and test, which share no group."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from atomlab.activations.corpus import Corpus, Example
+from atomlab.activations.corpus import Corpus, Example, Position
+from atomlab.activations.sequences import Frame, Sequences, pack, pack_apart, prompts, sample
 
 SPLITS = ("train", "validation", "test")
+_TEXTS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
-class Sequences:
-    """Token sequences of various lengths, end to end.
+class Document:
+    """An example as token ids (int32), and the position whose activation is kept (None: all)."""
 
-    Attributes:
-        input_ids: (tokens,) int32.
-        offsets: (sequences + 1,) int64, where each sequence starts.
-        keep: (tokens,) bool, whose activations are wanted; the kept tokens, in order, are the rows of the store.
-        group: (tokens,) int32, the document, subject or template each token belongs to.
-    """
+    tokens: Tensor
+    group: str
+    wanted: int | None = None
 
-    input_ids: Tensor
-    offsets: Tensor
-    keep: Tensor
-    group: Tensor
 
-    @property
-    def lengths(self) -> Tensor:
-        return self.offsets.diff()
+@dataclass(frozen=True)
+class Tokens:
+    """A tokenised corpus: sequences of each split, and the group of each example by its number."""
 
-    @property
-    def rows(self) -> int:
-        return int(self.keep.sum())
-
-    def select(self, order: Tensor) -> "Sequences":
-        """The sequences of the given numbers, in that order."""
-        starts, lengths = self.offsets[order], self.lengths[order]
-        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-        index = torch.arange(int(offsets[-1])) + torch.repeat_interleave(starts - offsets[:-1], lengths)
-        return Sequences(self.input_ids[index], offsets, self.keep[index], self.group[index])
-
-    def rows_per_sequence(self) -> Tensor:
-        kept = torch.cat([torch.zeros(1, dtype=torch.int64), self.keep.cumsum(0)])
-        return kept[self.offsets[1:]] - kept[self.offsets[:-1]]
+    splits: dict[str, Sequences]
+    groups: list[str]
 
 
 def tokenise(
@@ -59,7 +43,8 @@ def tokenise(
     seed: int,
     drop_first: bool,
     drop_special: bool,
-) -> dict[str, Sequences]:
+    apart: bool,
+) -> Tokens:
     """A corpus as token sequences of train, validation and test, which share no group.
 
     Args:
@@ -70,47 +55,65 @@ def tokenise(
         seed: of the split and the sample.
         drop_first: leave out position 0, an attention sink whose norm dwarfs all others.
         drop_special: leave out special tokens.
+        apart: packed documents do not see one another; for models that read positions (`LanguageModel.separates_documents`).
+
+    Memory: 4 bytes a token of the corpus while it is split, 17 a token of the sample.
 
     Raises:
         ValueError: an empty corpus, fewer than three groups, or a split without tokens.
     """
-    examples = [example for example in corpus.examples() if example.text.strip()]
-    if not examples:
+    documents = list(encode(corpus.examples(), tokenizer, corpus.position))
+    if not documents:
         raise ValueError("The corpus is empty: it has no text; check corpus.path and corpus.limit.")
-    encoded = tokenizer(
-        [e.text for e in examples], add_special_tokens=False, return_offsets_mapping=not corpus.packed, verbose=False
-    )
-    ids = encoded["input_ids"]
     weights: dict[str, int] = {}
-    for example, tokens in zip(examples, ids, strict=True):
-        weights[example.group] = weights.get(example.group, 0) + (len(tokens) if corpus.packed else 1)
+    for document in documents:
+        weights[document.group] = weights.get(document.group, 0) + (len(document.tokens) if corpus.packed else 1)
     split_of = split_groups(weights, fractions, seed)
-    number_of = {group: number for number, group in enumerate(weights)}
-    prefix, suffix = surrounding_tokens(tokenizer)
     special = torch.tensor(sorted(tokenizer.all_special_ids), dtype=torch.int32)
-
     result = {}
     for split, fraction in zip(SPLITS, fractions, strict=True):
-        mine = [i for i, example in enumerate(examples) if split_of[example.group] == split]
-        groups = [number_of[examples[i].group] for i in mine]
-        if corpus.packed:
-            separator = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None and not suffix else []
-            sequences = pack([ids[i] for i in mine], groups, context, prefix, separator, suffix)
-        else:
-            wanted = [kept_position(examples[i], encoded["offset_mapping"][i], corpus.position) for i in mine]
-            sequences = prompts([ids[i] for i in mine], wanted, groups, context, prefix, suffix)
-        keep = sequences.keep.clone()
-        if drop_first:
-            keep[sequences.offsets[:-1]] = False
-        if drop_special:
-            keep &= ~torch.isin(sequences.input_ids, special)
-        sequences = Sequences(sequences.input_ids, sequences.offsets, keep, sequences.group)
+        mine = [number for number, document in enumerate(documents) if split_of[document.group] == split]
+        sequences = lay_out([documents[i] for i in mine], mine, corpus.packed, context, frame(tokenizer), apart)
+        sequences = drop(sequences, drop_first, special if drop_special else special[:0])
         result[split] = sample(sequences, None if max_rows is None else round(fraction * max_rows), seed)
         if not result[split].rows:
             raise ValueError(
-                f"The {split} split of the corpus has no tokens left: give more text, or change activations.fractions={list(fractions)}."
+                f"The {split} split of the corpus has no tokens left: give more text, or change "
+                f"activations.fractions={list(fractions)}."
             )
-    return result
+    return Tokens(result, [document.group for document in documents])
+
+
+def encode(examples: Iterable[Example], tokenizer: Any, position: Position) -> Iterator[Document]:
+    """Examples as token ids without special tokens, in order; those without text are left out."""
+    remaining = iter(examples)
+    while some := list(islice(remaining, _TEXTS_AT_ONCE)):
+        texts = [example.text for example in some if example.input_ids is None]
+        encoded = (
+            tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False) if texts else {}
+        )
+        found = iter(zip(encoded.get("input_ids", ()), encoded.get("offset_mapping", ()), strict=True))
+        for example in some:
+            ids, offsets = next(found) if example.input_ids is None else (example.input_ids, None)
+            if len(ids) and (example.input_ids is not None or example.text.strip()):
+                wanted = kept_position(example, len(ids), offsets, position)
+                yield Document(torch.tensor(ids, dtype=torch.int32), example.group, wanted)
+
+
+def lay_out(
+    documents: Sequence[Document], numbers: Sequence[int], packed: bool, context: int, frame: Frame, apart: bool
+) -> Sequences:
+    """Documents packed into full contexts, or one prompt a sequence."""
+    tokens = [document.tokens for document in documents]
+    if not packed:
+        return prompts(tokens, [document.wanted for document in documents], numbers, context, frame)
+    return (pack_apart if apart else pack)(tokens, numbers, context, frame)
+
+
+def drop(sequences: Sequences, first: bool, special: Tensor) -> Sequences:
+    """Without the activations at position 0, if `first`, and of the `special` tokens."""
+    keep = sequences.keep & ~torch.isin(sequences.input_ids, special)
+    return replace(sequences, keep=keep & (sequences.position > 0) if first else keep)
 
 
 def split_groups(weights: Mapping[str, int], fractions: Sequence[float], seed: int) -> dict[str, str]:
@@ -123,99 +126,42 @@ def split_groups(weights: Mapping[str, int], fractions: Sequence[float], seed: i
     """
     if len(fractions) != len(SPLITS) or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(
-            f"activations.fractions={list(fractions)} should be three positive numbers (train, validation, test) that sum to 1."
+            f"activations.fractions={list(fractions)} should be three positive numbers (train, validation, test) "
+            f"that sum to 1."
         )
     if len(weights) < len(SPLITS):
         raise ValueError(
-            f"The corpus has {len(weights)} group(s) (documents, subjects or templates), and train, validation and test need one each: give more text."
+            f"The corpus has {len(weights)} group(s) (documents, subjects or templates), and train, validation and "
+            f"test need one each: give more text."
         )
     order = sorted(weights, key=lambda group: hashlib.blake2b(f"{seed} {group}".encode(), digest_size=8).digest())
     shares = torch.tensor([weights[group] for group in order], dtype=torch.float64) / sum(weights.values())
     middle = shares.cumsum(0) - shares / 2
-    first = min(
-        max(int((middle < fractions[0]).sum()), 1), len(order) - 2
-    )  # a few large groups should leave no split empty
+    # a few large groups should leave no split empty
+    first = min(max(int((middle < fractions[0]).sum()), 1), len(order) - 2)
     second = min(max(int((middle < fractions[0] + fractions[1]).sum()), first + 1), len(order) - 1)
     return {group: SPLITS[(i >= first) + (i >= second)] for i, group in enumerate(order)}
 
 
-def pack(
-    documents: Iterable[Sequence[int]],
-    groups: Iterable[int],
-    context: int,
-    prefix: list[int],
-    separator: list[int],
-    suffix: list[int],
-) -> Sequences:
-    """Documents end to end with a separator between them, cut into full contexts; the rest that fills none is left out.
-
-    Each context starts with `prefix` (e.g. BOS) and ends with `suffix` (e.g. BERT's SEP).
-    """
-    body = context - len(prefix) - len(suffix)
-    if body < 1:
-        raise ValueError(
-            f"activations.context={context} leaves no room for text beside {len(prefix) + len(suffix)} special tokens."
-        )
-    stream: list[int] = []
-    owner: list[int] = []
-    for document, group in zip(documents, groups, strict=True):
-        tokens = [*document, *separator]
-        stream += tokens
-        owner += [group] * len(tokens)
-    rows = len(stream) // body
-    text = torch.tensor(stream[: rows * body], dtype=torch.int32).view(rows, body)
-    group = torch.tensor(owner[: rows * body], dtype=torch.int32).view(rows, body)
-    around = [torch.tensor(tokens, dtype=torch.int32).expand(rows, -1) for tokens in (prefix, suffix)]
-    group = torch.cat([group[:, :1].expand(-1, len(prefix)), group, group[:, -1:].expand(-1, len(suffix))], dim=1)
-    input_ids = torch.cat([around[0], text, around[1]], dim=1).flatten()
-    return Sequences(
-        input_ids, torch.arange(rows + 1) * context, torch.ones_like(input_ids, dtype=torch.bool), group.flatten()
-    )
-
-
-def prompts(
-    documents: Sequence[Sequence[int]],
-    wanted: Sequence[int | None],
-    groups: Sequence[int],
-    context: int,
-    prefix: list[int],
-    suffix: list[int],
-) -> Sequences:
-    """One prompt a sequence; `wanted` is the position whose activation is kept (None: all), counted without the prefix."""
-    extra = len(prefix) + len(suffix)
-    if documents and (longest := max(map(len, documents)) + extra) > context:
-        raise ValueError(f"A prompt has {longest} tokens, more than activations.context={context}: raise it.")
-    lengths = torch.tensor([len(document) + extra for document in documents], dtype=torch.int64)
-    offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-    input_ids = torch.tensor([t for document in documents for t in (*prefix, *document, *suffix)], dtype=torch.int32)
-    keep = torch.zeros(len(input_ids), dtype=torch.bool)
-    for start, length, position in zip(offsets.tolist(), lengths.tolist(), wanted, strict=False):
-        keep[slice(start, start + length) if position is None else start + len(prefix) + position] = True
-    return Sequences(input_ids, offsets, keep, torch.tensor(groups, dtype=torch.int32).repeat_interleave(lengths))
-
-
-def kept_position(example: Example, character_offsets: Sequence[tuple[int, int]], position: str) -> int | None:
+def kept_position(
+    example: Example, length: int, offsets: Sequence[tuple[int, int]] | None, position: Position
+) -> int | None:
     """The token of a prompt whose activation is kept: None for all, the last, or the one that holds the subject's last character."""
     if position == "all":
         return None
     if position == "last":
-        return len(character_offsets) - 1
+        return length - 1
     assert example.subject is not None
+    assert offsets is not None
     last = example.subject[1] - 1
-    return next(i for i, (start, end) in enumerate(character_offsets) if start <= last < end)
+    return next(i for i, (start, end) in enumerate(offsets) if start <= last < end)
 
 
-def surrounding_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """The special tokens that this tokenizer puts before and after a text (BOS; CLS and SEP; none)."""
+def frame(tokenizer: Any) -> Frame:
+    """The special tokens that this tokenizer puts around a text (BOS; CLS and SEP; none), and what parts packed documents."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     full = tokenizer("a")["input_ids"]
     start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
-    return full[:start], full[start + len(bare) :]
-
-
-def sample(sequences: Sequences, max_rows: int | None, seed: int) -> Sequences:
-    """Sequences in random order, as many as give at most `max_rows` kept tokens (all if None), then sorted by length."""
-    order = torch.randperm(len(sequences.lengths), generator=torch.Generator().manual_seed(seed))
-    if max_rows is not None:
-        order = order[sequences.rows_per_sequence()[order].cumsum(0) <= max_rows]
-    return sequences.select(order[sequences.lengths[order].argsort(stable=True)])
+    suffix = full[start + len(bare) :]
+    parted = tokenizer.eos_token_id is not None and not suffix
+    return Frame(tuple(full[:start]), tuple(suffix), (tokenizer.eos_token_id,) if parted else ())

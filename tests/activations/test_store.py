@@ -10,7 +10,7 @@ from atomlab.activations import harvest as harvest_module
 from atomlab.activations.corpus import LocalText
 from atomlab.activations.datamodule import ActivationDataModule, OrderedBatches, ShuffledBatches
 from atomlab.activations.language_model import LanguageModel
-from atomlab.activations.store import ActivationStore
+from atomlab.activations.reading import ActivationStore
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def files(cache: Path) -> dict[str, bytes]:
 
 
 def test_rows_are_the_models_activations(families: dict[str, Path], text: LocalText, tmp_path: Path) -> None:
-    data = data_module(families["llama"], text, tmp_path / "cache", max_norm_ratio=None)
+    data = data_module(families["llama"], text, tmp_path / "cache", max_norm_ratio=None, separate_documents=False)
     data.prepare_data()
     data.setup()
     tokens = load_file(next((tmp_path / "cache").rglob("test.tokens.safetensors")))
@@ -52,6 +52,34 @@ def test_rows_are_the_models_activations(families: dict[str, Path], text: LocalT
     x = data.rows["train"][torch.arange(len(data.rows["train"]))].double()
     torch.testing.assert_close(data.moments.second_moment, x.T @ x / len(x))
     torch.testing.assert_close(data.moments.mean, x.mean(0))
+
+
+def test_one_pass_serves_many_sites_and_knows_where_rows_come_from(
+    families: dict[str, Path], text: LocalText, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Documents in one context see nothing of one another: each row is what the model gives for the row's own document part alone."""
+    real, calls = harvest_module.capture, []
+    monkeypatch.setattr(harvest_module, "capture", lambda *arguments: calls.append(1) or real(*arguments))
+    data = data_module(
+        families["llama"], text, tmp_path, sites=["mlp_out"], layers=[0], max_norm_ratio=None, drop_first=False
+    )
+    data.prepare_data()
+    passes, model = len(calls), data.model.load()
+    documents = [example.text for example in text.examples()]
+    for site, layer in (("resid_post", 1), ("mlp_out", 1), ("resid_post", 0), ("mlp_out", 0)):
+        other = data.at(site, layer)
+        other.prepare_data()
+        other.setup()
+        assert len(calls) == passes
+        rows = torch.arange(0, len(other.rows["test"]), 7)
+        origin, contexts = other.rows["test"].origin(rows), other.rows["test"].contexts(rows, before=99, after=99)
+        for i, (ids, own) in enumerate(contexts):
+            seen = real(model, [other.point], {"input_ids": ids.long()[None]})[other.point][0, own]
+            torch.testing.assert_close(other.rows["test"][rows[i : i + 1]][0], seen, rtol=1e-4, atol=1e-4)
+            assert (int(ids[own]), own) == (int(origin.token_id[i]), int(origin.position[i]))
+            words = " ".join(data.model.tokenizer.convert_ids_to_tokens(ids.tolist()))
+            assert words.removesuffix(" </s>") in documents[int(origin.document[i])]
+            assert origin.group[i] == str(int(origin.document[i]))
 
 
 def test_an_interrupted_harvest_goes_on_and_ends_the_same(

@@ -1,0 +1,91 @@
+"""Where the rows of a store come from: the token, its position, its document, and the text around it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+from atomlab.activations.sequences import Sequences
+from atomlab.activations.store import read_json, read_tensors, write_json, write_tensors
+
+_GROUPS = "groups.json"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Of each of some rows.
+
+    Attributes:
+        token_id: (rows,) int32, the token whose activation the row is.
+        position: (rows,) int32, as the model counted it.
+        document: (rows,) int32, the number of the example in the corpus.
+        group: the example's group: document title, subject or template.
+    """
+
+    token_id: Tensor
+    position: Tensor
+    document: Tensor
+    group: list[str]
+
+
+@final
+class Origins:
+    """The token sequences behind the rows of one split, the same for every hook point of a harvest.
+
+    Args:
+        sequences: of the split.
+        groups: of the corpus's examples, by their number.
+    """
+
+    def __init__(self, sequences: Sequences, groups: list[str]) -> None:
+        self.sequences, self.groups = sequences, groups
+        self._tokens = sequences.keep.nonzero().squeeze(1)
+        starts = sequences.position == 0
+        starts[sequences.offsets[:-1]] = True
+        self._parts = torch.cat([starts.nonzero().squeeze(1), torch.tensor([len(starts)])])
+
+    @classmethod
+    def read(cls, folder: Path, split: str) -> "Origins":
+        return cls(read_sequences(folder, split), read_json(folder / _GROUPS))
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def __getitem__(self, rows: Tensor) -> Origin:
+        """The origin of the rows with these numbers, an int64 tensor."""
+        tokens = self._tokens[rows]
+        document = self.sequences.document[tokens]
+        groups = [self.groups[number] for number in document.tolist()]
+        return Origin(self.sequences.input_ids[tokens], self.sequences.position[tokens], document, groups)
+
+    def contexts(self, rows: Tensor, before: int = 32, after: int = 8) -> list[tuple[Tensor, int]]:
+        """The token ids that the model saw around each row, at most `before` and `after` of them, and the place of the row's own among these.
+
+        Tokens of another context, or of a document that the row's did not see, are not part of it.
+        """
+        tokens = self._tokens[rows]
+        part = torch.searchsorted(self._parts, tokens, right=True)
+        first = torch.maximum(tokens - before, self._parts[part - 1])
+        last = torch.minimum(tokens + after + 1, self._parts[part])
+        ids = self.sequences.input_ids
+        return [
+            (ids[start:stop], own - start)
+            for start, stop, own in zip(first.tolist(), last.tolist(), tokens.tolist(), strict=True)
+        ]
+
+
+def tokens_name(split: str) -> str:
+    return f"{split}.tokens.safetensors"
+
+
+def write_sequences(folder: Path, splits: dict[str, Sequences], groups: list[str]) -> None:
+    """Atomically, a file a split."""
+    for split, sequences in splits.items():
+        write_tensors(folder / tokens_name(split), sequences.tensors())
+    write_json(folder / _GROUPS, groups)
+
+
+def read_sequences(folder: Path, split: str) -> Sequences:
+    return Sequences(**read_tensors(folder / tokens_name(split)))
