@@ -12,7 +12,9 @@ from atomlab.theory import AtomicInnerProduct, mutual_coherence, restricted_isom
 
 @final
 class MutualCoherence(Metric):
-    """μ of the dictionary last given; exact. Cost: 2·d_in·d_sae² FLOPs an update."""
+    """μ, the largest of the dictionaries given since the last reset (one, as a rule); exact. NaN before the first.
+    Cost: 2·d_in·d_sae² FLOPs an update. State: one float64.
+    """
 
     full_state_update = False
     higher_is_better = False
@@ -21,20 +23,21 @@ class MutualCoherence(Metric):
     def __init__(self, metric: AtomicInnerProduct | None = None) -> None:
         super().__init__()
         self.metric = metric
-        self.add_state("value", torch.tensor(torch.nan, dtype=torch.float64), dist_reduce_fx="max")
+        # −inf and not NaN: a process without an update, or `forward`, must not spoil the maximum.
+        self.add_state("value", torch.tensor(-torch.inf, dtype=torch.float64), dist_reduce_fx="max")
 
     def update(self, dictionary: Float[Tensor, "d_sae d_in"]) -> None:
-        self.value = torch.tensor(
-            mutual_coherence(dictionary, self.metric), dtype=torch.float64, device=self.value.device
-        )
+        self.value = self.value.clamp(min=mutual_coherence(dictionary, self.metric))
 
     def compute(self) -> Tensor:
-        return self.value
+        return self.value.where(self.value >= 0, torch.nan)
 
 
 @final
 class RestrictedIsometry(Metric):
-    """Interval [lower, upper] of δ_K of the dictionary last given. Processes try different random supports: the lower bound is the largest of theirs."""
+    """Interval [lower, upper] of δ_K of the one dictionary given since the last reset; NaN before. Processes try
+    different random supports: the lower bound is the largest of theirs. State: two float64.
+    """
 
     full_state_update = False
     lower: Tensor
@@ -43,8 +46,8 @@ class RestrictedIsometry(Metric):
     def __init__(self, metric: AtomicInnerProduct | None = None, *, seed: int = 0) -> None:
         super().__init__()
         self.metric, self.seed = metric, seed
-        for name, reduce in (("lower", "max"), ("upper", "min")):
-            self.add_state(name, torch.tensor(torch.nan, dtype=torch.float64), dist_reduce_fx=reduce)
+        self.add_state("lower", torch.tensor(-torch.inf, dtype=torch.float64), dist_reduce_fx="max")
+        self.add_state("upper", torch.tensor(torch.inf, dtype=torch.float64), dist_reduce_fx="min")
 
     def update(self, dictionary: Float[Tensor, "d_sae d_in"], k: int) -> None:
         rank = (
@@ -55,8 +58,7 @@ class RestrictedIsometry(Metric):
         bounds = restricted_isometry_bounds(
             dictionary, k, self.metric, generator=torch.Generator().manual_seed(self.seed + rank)
         )
-        self.lower = torch.tensor(bounds.lower, dtype=torch.float64, device=self.lower.device)
-        self.upper = torch.tensor(bounds.upper, dtype=torch.float64, device=self.upper.device)
+        self.lower, self.upper = self.lower.clamp(min=bounds.lower), self.upper.clamp(max=bounds.upper)
 
     def compute(self) -> Tensor:
-        return torch.stack([self.lower, self.upper])
+        return torch.stack([self.lower, self.upper]).where(self.lower.isfinite(), torch.nan)

@@ -1,5 +1,6 @@
 """The mathematics of atoms: pure functions of tensors (see theory sections in each docstring)."""
 
+from atomlab.theory.basis_pursuit import basis_pursuit, solved_recovery
 from atomlab.theory.codes import Supports, support_grams, supports
 from atomlab.theory.coherence import (
     CoherenceStatistics,
@@ -10,6 +11,16 @@ from atomlab.theory.coherence import (
     unit_rows,
     welch_bound,
 )
+from atomlab.theory.empirical import EmpiricalIsometry, empirical_isometry, isometry_ratios
+from atomlab.theory.identifiability import (
+    SupportRecovery,
+    ThresholdWindows,
+    reconstruct,
+    refit_codes,
+    shared_thresholds,
+    support_recovery,
+    threshold_windows,
+)
 from atomlab.theory.inner_product import AtomicInnerProduct, disagreement
 from atomlab.theory.isometry import (
     RestrictedIsometryBounds,
@@ -17,6 +28,14 @@ from atomlab.theory.isometry import (
     isometry_constants,
     restricted_isometry_bounds,
 )
+from atomlab.theory.isometry_curve import (
+    STABLE_THRESHOLD,
+    UNIQUE_THRESHOLD,
+    IsometryVerdicts,
+    RestrictedIsometryCurve,
+    restricted_isometry_curve,
+)
+from atomlab.theory.levels import RecoveryLevels, rate, rate_by_size, recovery_levels
 from atomlab.theory.matching import match_atoms, mean_matched_cosine
 from atomlab.theory.pursuit import orthogonal_matching_pursuit
 from atomlab.theory.recovery import (
@@ -26,36 +45,75 @@ from atomlab.theory.recovery import (
     coherence_certified,
     dual_certificates,
     exact_recovery_coefficient,
+    exact_recovery_coefficients,
+)
+from atomlab.theory.shift import (
+    AngleDistribution,
+    Geometry,
+    RepresentationShift,
+    angle_distribution,
+    gaussian_surrogate,
+    geometries,
+    representation_shift,
 )
 from atomlab.theory.stability import random_dictionary, stability_pairwise, stability_per_atom
 
 __all__ = [
     "MARGIN",
+    "STABLE_THRESHOLD",
+    "UNIQUE_THRESHOLD",
+    "AngleDistribution",
     "AtomicInnerProduct",
     "CoherenceStatistics",
+    "EmpiricalIsometry",
+    "Geometry",
+    "IsometryVerdicts",
+    "RecoveryLevels",
+    "RepresentationShift",
     "RestrictedIsometryBounds",
+    "RestrictedIsometryCurve",
+    "SupportRecovery",
     "Supports",
+    "ThresholdWindows",
+    "angle_distribution",
     "babel_function",
     "babel_recovery_certified",
     "babel_unique_certified",
+    "basis_pursuit",
     "coherence_certified",
     "coherence_statistics",
     "disagreement",
     "dual_certificates",
+    "empirical_isometry",
     "exact_recovery_coefficient",
+    "exact_recovery_coefficients",
     "first_supports",
+    "gaussian_surrogate",
+    "geometries",
     "isometry_constants",
+    "isometry_ratios",
     "match_atoms",
     "mean_matched_cosine",
     "mutual_coherence",
     "orthogonal_matching_pursuit",
     "per_atom_coherence",
     "random_dictionary",
+    "rate",
+    "rate_by_size",
+    "reconstruct",
+    "recovery_levels",
+    "refit_codes",
+    "representation_shift",
     "restricted_isometry_bounds",
+    "restricted_isometry_curve",
+    "shared_thresholds",
+    "solved_recovery",
     "stability_pairwise",
     "stability_per_atom",
     "support_grams",
+    "support_recovery",
     "supports",
+    "threshold_windows",
     "unit_rows",
     "welch_bound",
 ]

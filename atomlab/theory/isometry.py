@@ -62,7 +62,9 @@ def restricted_isometry_bounds(
 
 
 def isometry_constants(unit: Float[Tensor, "d_sae d_in"], supports: Int[Tensor, "tried k"]) -> Float[Tensor, " tried"]:
-    """δ(Λ) = max(λ_max(G_Λ) − 1, 1 − λ_min(G_Λ)) of each support, from unit atoms."""
+    """δ(Λ) = max(λ_max(G_Λ) − 1, 1 − λ_min(G_Λ)) of each support, from unit atoms (`unit_rows`). Exact in their
+    dtype. Time O(tried·K²·(K + d_in)).
+    """
     parts = []
     for part in supports.split(max(1, 20_000_000 // (supports.shape[1] * unit.shape[1]))):
         atoms = unit[part]
@@ -78,17 +80,22 @@ def _worst(unit: Tensor, supports: Tensor) -> tuple[float, Tensor]:
 
 
 def _grow(unit: Tensor, starts: Tensor, k: int, top: bool) -> Tensor:
-    """Supports grown from each start: always the atom with the largest (or, against cancellation, the best) inner product with the current
-    extreme eigenvector's combination, which raises λ_max (or lowers λ_min) most to first order."""
     chosen = starts[:, None]
     while chosen.shape[1] < k:
-        atoms = unit[chosen]
-        _, vectors = torch.linalg.eigh(atoms @ atoms.mT)
-        direction = (vectors[:, :, -1 if top else 0, None] * atoms).sum(1)
-        scores = (direction / direction.norm(dim=1, keepdim=True).clamp(min=1e-12) @ unit.T).abs()
-        scores.scatter_(1, chosen, -1)
-        chosen = torch.cat([chosen, scores.argmax(1, keepdim=True)], dim=1)
+        chosen = with_next_atom(chosen, unit, top)
     return chosen
+
+
+def with_next_atom(chosen: Tensor, unit: Tensor, top: bool) -> Tensor:
+    """Supports with one atom more: the one with the largest inner product with the combination of the atoms by the
+    extreme eigenvector, which raises λ_max (or lowers λ_min) most to first order.
+    """
+    atoms = unit[chosen]
+    _, vectors = torch.linalg.eigh(atoms @ atoms.mT)
+    direction = (vectors[:, :, -1 if top else 0, None] * atoms).sum(1)
+    scores = (direction / direction.norm(dim=1, keepdim=True).clamp(min=1e-12) @ unit.T).abs()
+    scores.scatter_(1, chosen, -1)
+    return torch.cat([chosen, scores.argmax(1, keepdim=True)], dim=1)
 
 
 def first_supports(

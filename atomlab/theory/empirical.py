@@ -1,0 +1,73 @@
+"""Isometry on the data's own codes (theory.md 4): what the dictionary does to the codes that occur, not to all."""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from atomlab.theory.codes import combine, support_grams, supports
+from atomlab.theory.coherence import unit_rows
+from atomlab.theory.inner_product import AtomicInnerProduct
+
+
+@final
+@dataclass(frozen=True)
+class EmpiricalIsometry:
+    """Of each sample; NaN for K = 0.
+
+    Attributes:
+        ratio: ‖Σ δ_j d_j‖²_S / Σ δ_j² with unit-S-norm atoms (samples,), float64; 1 for orthogonal atoms.
+        constant: δ(Λ) = max(λ_max(G_Λ) − 1, 1 − λ_min(G_Λ)) of the code's own support (samples,), float64; infinite
+            where the support is too large to be solved. |ratio − 1| ≤ constant, and constant ≤ δ_K.
+    """
+
+    ratio: Float[Tensor, " samples"]
+    constant: Float[Tensor, " samples"]
+
+
+@torch.no_grad()
+def isometry_ratios(
+    codes: Tensor, dictionary: Float[Tensor, "d_sae d_in"], metric: AtomicInnerProduct | None = None
+) -> Float[Tensor, " samples"]:
+    """‖Σ δ_j d_j‖²_S / Σ δ_j² of each code, δ scaled to unit-S-norm atoms; NaN for K = 0. Float64.
+
+    Time 2·nonzeros·d_in; memory: the supports and a float64 dictionary.
+    """
+    chosen = supports(codes)
+    white = dictionary.double() if metric is None else metric.whiten(dictionary.double())
+    values = chosen.values.double()
+    scaled = (values * white.norm(dim=1)[chosen.indices]).square().sum(1)
+    return combine(white, chosen, values).square().sum(1) / scaled
+
+
+@torch.no_grad()
+def empirical_isometry(
+    codes: Tensor,
+    dictionary: Float[Tensor, "d_sae d_in"],
+    metric: AtomicInnerProduct | None = None,
+    *,
+    largest: int | None = None,
+) -> EmpiricalIsometry:
+    """The isometry ratio of every code and δ(Λ) of every support. Exact up to float64 rounding.
+
+    Time O(samples·K²·(K + d_in)); memory (samples, K, K), bounded.
+
+    Args:
+        codes: (samples, d_sae), dense or CSR, any sign.
+        dictionary: atoms as rows, any norm.
+        metric: Euclidean if None.
+        largest: supports beyond this size get no δ(Λ).
+    """
+    chosen, unit = supports(codes), unit_rows(dictionary.double(), metric)
+    constant = torch.full((len(chosen.indices),), torch.inf, dtype=torch.float64, device=unit.device)
+    sizes = chosen.sizes
+    solved = torch.arange(len(sizes), device=sizes.device) if largest is None else (sizes <= largest).nonzero()[:, 0]
+    for part in chosen.take(solved).by_size(lambda k: k * (k + 64), 2**25):
+        rows = solved[part]
+        values = torch.linalg.eigvalsh(
+            support_grams(unit, chosen.take(rows))
+        )  # 1 in the padding, which decides nothing
+        constant[rows] = torch.maximum(values[:, -1] - 1, 1 - values[:, 0]).clamp(min=0)
+    return EmpiricalIsometry(isometry_ratios(codes, dictionary, metric), constant.where(sizes > 0, torch.nan))

@@ -1,0 +1,245 @@
+"""What a one-step threshold encoder can identify (theory.md 6): W_enc = S W_decᵀ and unit-S-norm atoms, so that the
+pre-activations of x = Σ δ_j d_j are δ_j + Σ_{i≠j} G_ij δ_i.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from atomlab.theory.codes import Supports, combine, support_grams, supports
+from atomlab.theory.coherence import mutual_coherence, unit_rows
+from atomlab.theory.inner_product import AtomicInnerProduct
+
+_TILE = 256  # latents at a time
+_LARGEST_CONDITION = 1e12  # of a support's Gram matrix, beyond which values are refitted by a pseudo-inverse
+
+
+@final
+@dataclass(frozen=True)
+class ThresholdWindows:
+    """The open interval of thresholds that are guaranteed to recover each sample's support; NaN for K = 0.
+
+    Attributes:
+        lower: ε K δ_max (samples,), float64.
+        upper: δ_min − ε (K − 1) δ_max (samples,), float64.
+    """
+
+    lower: Float[Tensor, " samples"]
+    upper: Float[Tensor, " samples"]
+
+    @property
+    def feasible(self) -> Bool[Tensor, " samples"]:
+        """δ_min > ε (2K − 1) δ_max; never for K = 0."""
+        return self.lower < self.upper
+
+
+@final
+@dataclass(frozen=True)
+class SupportRecovery:
+    """Whether the one-step encoder's support is the code's; False for K = 0.
+
+    Attributes:
+        shared: with the one threshold vector that all samples share (samples,).
+        oracle: with some threshold ≥ 0 of the sample's own (samples,): an upper bound of what one number can do.
+    """
+
+    shared: Bool[Tensor, " samples"]
+    oracle: Bool[Tensor, " samples"]
+
+
+@torch.no_grad()
+def threshold_windows(
+    codes: Tensor,
+    dictionary: Float[Tensor, "d_sae d_in"],
+    metric: AtomicInnerProduct | None = None,
+    *,
+    coherence: float | None = None,
+) -> ThresholdWindows:
+    """A priori: thresholds ε K δ_max < τ < δ_min − ε (K − 1) δ_max recover the support exactly, ε = μ, values δ of
+    unit-S-norm atoms. Sufficient, not necessary; O(nonzeros) beside μ.
+
+    Args:
+        codes: (samples, d_sae), dense or CSR, non-negative.
+        dictionary: atoms as rows, any norm.
+        metric: Euclidean if None.
+        coherence: μ of this dictionary and metric, if known.
+
+    Raises:
+        ValueError: negative codes.
+    """
+    chosen = _nonnegative(codes)
+    epsilon = mutual_coherence(dictionary, metric) if coherence is None else coherence
+    values = _unit_values(chosen, dictionary, metric)
+    alive, k = chosen.sizes > 0, chosen.sizes.double()
+    smallest = values.masked_fill(~chosen.mask, torch.inf).amin(1).where(alive, torch.nan)
+    largest = values.amax(1).where(alive, torch.nan)
+    return ThresholdWindows(epsilon * k * largest, smallest - epsilon * (k - 1) * largest)
+
+
+@torch.no_grad()
+def shared_thresholds(
+    x: Float[Tensor, "samples d_in"],
+    codes: Tensor,
+    dictionary: Float[Tensor, "d_sae d_in"],
+    metric: AtomicInnerProduct | None = None,
+) -> Float[Tensor, " d_sae"]:
+    """One threshold τ_j ≥ 0 a latent, the one with the fewest samples on which [z_j > τ_j] ≠ [j ∈ Λ], midway in its
+    interval; infinite for a latent that should never fire. To be chosen on training data.
+
+    It minimises the sum of errors over latents, which bounds the number of samples with a wrong support from above.
+    Exact, in the dtype of x. Time: 2·samples·d_in·d_sae and a sort; memory (samples, 256).
+
+    Args:
+        x: activations less b_dec, or reconstructions less b_dec.
+        codes: (samples, d_sae), dense or CSR, whose supports are to be recovered.
+        dictionary: atoms as rows, any norm.
+        metric: Euclidean if None.
+    """
+    chosen = supports(codes)
+    encode = _encoder(x, dictionary, metric)
+    return torch.cat(
+        [
+            _fewest_errors(encode(latents), _members(chosen, latents))
+            for latents in torch.arange(len(dictionary), device=x.device).split(_TILE)
+        ]
+    )
+
+
+def _fewest_errors(z: Float[Tensor, "samples latents"], inside: Bool[Tensor, "samples latents"]) -> Tensor:
+    z, order = z.clamp(min=0).sort(dim=0, stable=True)
+    inside = inside.gather(0, order)
+    zero = inside.new_zeros((1, inside.shape[1]), dtype=torch.int64)
+    missed = torch.cat([zero, inside.cumsum(0)])  # members at or below the threshold after the i smallest
+    below = torch.cat([zero, (~inside).cumsum(0)])
+    errors = missed + below[-1] - below
+    # A threshold lies at or above 0 and cannot part equal values.
+    edges = torch.cat([z.new_zeros(1, z.shape[1]), z, z.new_full((1, z.shape[1]), torch.inf)])
+    possible = edges[1:] > edges[:-1]
+    best = errors.masked_fill(~possible, torch.iinfo(torch.int64).max).flip(0).argmin(0)  # the highest of the best
+    best = len(errors) - 1 - best
+    low, high = (edges.gather(0, (best + i)[None])[0] for i in (0, 1))
+    middle = (low + high) / 2
+    return torch.where(missed[-1] == 0, torch.inf, torch.where(middle < high, middle, low).where(~high.isinf(), low))
+
+
+@torch.no_grad()
+def support_recovery(
+    x: Float[Tensor, "samples d_in"],
+    codes: Tensor,
+    dictionary: Float[Tensor, "d_sae d_in"],
+    thresholds: Float[Tensor, " d_sae"],
+    metric: AtomicInnerProduct | None = None,
+) -> SupportRecovery:
+    """A posteriori: is {j : ⟨x, d_j⟩_S / ‖d_j‖_S > τ_j} the code's support, with the shared thresholds; and is there
+    one number τ ≥ 0 for which {j : ⟨x, d_j⟩_S / ‖d_j‖_S > τ} is. In the dtype of x. Time:
+    2·samples·d_in·d_sae; memory (samples, 256).
+
+    Args:
+        x: activations less b_dec, or reconstructions less b_dec.
+        codes: (samples, d_sae), dense or CSR.
+        dictionary: atoms as rows, any norm.
+        thresholds: of `shared_thresholds`, from other data.
+        metric: Euclidean if None.
+    """
+    chosen = supports(codes)
+    encode = _encoder(x, dictionary, metric)
+    shared = chosen.sizes > 0
+    lowest, highest = x.new_full((len(x),), torch.inf), x.new_zeros(len(x))
+    for latents in torch.arange(len(dictionary), device=x.device).split(_TILE):
+        z, inside = encode(latents), _members(chosen, latents)
+        shared &= ((z > thresholds[latents]) == inside).all(1)
+        lowest = torch.minimum(lowest, z.masked_fill(~inside, torch.inf).amin(1))
+        highest = torch.maximum(highest, z.masked_fill(inside, 0).amax(1))
+    return SupportRecovery(shared, (lowest > highest) & (chosen.sizes > 0))
+
+
+@torch.no_grad()
+def refit_codes(
+    x: Float[Tensor, "samples d_in"],
+    codes: Tensor,
+    dictionary: Float[Tensor, "d_sae d_in"],
+    metric: AtomicInnerProduct | None = None,
+) -> Supports:
+    """Codes on the same supports with the values that minimise ‖x − Σ_{j∈Λ} δ_j d_j‖_S: δ_Λ = (D_Λ S D_Λᵀ)⁻¹ D_Λ S x.
+    Values may be negative. Batched normal equations in float64; a pseudo-inverse where G_Λ is numerically singular.
+    Time O(samples·K²·(K + d_in)); memory (samples, K, K), bounded.
+
+    Args:
+        x: activations less b_dec.
+        codes: (samples, d_sae), dense or CSR; only the supports matter.
+        dictionary: atoms as rows, any norm.
+        metric: Euclidean if None.
+    """
+    chosen = supports(codes)
+    unit = unit_rows(dictionary.double(), metric)
+    target = _whitened(x.double(), metric)
+    values = torch.zeros_like(chosen.values, dtype=torch.float64)
+    norms = _norms(dictionary, metric)
+    for rows in chosen.by_size(lambda k: k * (k + 64), 2**25):
+        part = chosen.take(rows)
+        gram, inner = support_grams(unit, part), _inner(unit, part, target[rows])
+        values[rows, : inner.shape[1]] = _solve(gram, inner) / norms[part.indices] * part.mask
+    return Supports(chosen.indices, chosen.mask, values)
+
+
+def reconstruct(chosen: Supports, dictionary: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, "samples d_in"]:
+    """Σ_{j∈Λ} δ_j d_j of each sample, in the dictionary's dtype."""
+    return combine(dictionary, chosen, chosen.values)
+
+
+def _solve(gram: Tensor, inner: Tensor) -> Tensor:
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    diagonal = factor.diagonal(dim1=1, dim2=2)
+    doubtful = (failed > 0) | (diagonal.amax(1) > diagonal.amin(1) * _LARGEST_CONDITION**0.5)
+    factor[doubtful] = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+    values = torch.cholesky_solve(inner[:, :, None], factor).squeeze(2)
+    if doubtful.any():
+        inverse = torch.linalg.pinv(gram[doubtful], hermitian=True, rtol=1 / _LARGEST_CONDITION)
+        values[doubtful] = (inverse @ inner[doubtful][:, :, None]).squeeze(2)
+    return values
+
+
+def _inner(unit: Tensor, chosen: Supports, target: Tensor) -> Tensor:
+    """⟨u_j, x⟩ of each sample's own atoms, 0 in the padding."""
+    step = max(1, 2**20 // (chosen.indices.shape[1] * unit.shape[1]))
+    parts = zip(chosen.indices.split(step), target.split(step), strict=True)
+    return torch.cat([torch.bmm(unit[i], t[:, :, None]).squeeze(2) for i, t in parts]) * chosen.mask
+
+
+def _encoder(x: Tensor, dictionary: Tensor, metric: AtomicInnerProduct | None) -> Callable[[Tensor], Tensor]:
+    """Latents to pre-activations ⟨x, d_j⟩_S / ‖d_j‖_S (samples, latents), in x's dtype."""
+    unit, target = unit_rows(dictionary.double(), metric).to(x), _whitened(x.double(), metric).to(x)
+    return lambda latents: target @ unit[latents].T
+
+
+def _members(chosen: Supports, latents: Tensor) -> Tensor:
+    """Which of a run of latents are in each sample's support (samples, latents)."""
+    first, size = int(latents[0]), len(latents)
+    rows, slots = (chosen.mask & (chosen.indices >= first) & (chosen.indices < first + size)).nonzero(as_tuple=True)
+    inside = torch.zeros(len(chosen.indices), size, dtype=torch.bool, device=latents.device)
+    inside[rows, chosen.indices[rows, slots] - first] = True
+    return inside
+
+
+def _whitened(x: Tensor, metric: AtomicInnerProduct | None) -> Tensor:
+    return x if metric is None else metric.whiten(x)
+
+
+def _norms(dictionary: Tensor, metric: AtomicInnerProduct | None) -> Tensor:
+    return _whitened(dictionary.double(), metric).norm(dim=1)
+
+
+def _unit_values(chosen: Supports, dictionary: Tensor, metric: AtomicInnerProduct | None) -> Tensor:
+    """The code's values on atoms of unit S-norm, float64."""
+    return chosen.values.double() * _norms(dictionary, metric)[chosen.indices]
+
+
+def _nonnegative(codes: Tensor) -> Supports:
+    chosen = supports(codes)
+    if (chosen.values < 0).any():
+        raise ValueError("Threshold windows are about non-negative codes; these have negative values.")
+    return chosen

@@ -1,0 +1,90 @@
+"""theory.md 5: all five levels together on thousands of codes: each implies the next; certified codes are solved for."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atomlab.theory import (
+    AtomicInnerProduct,
+    basis_pursuit,
+    coherence_statistics,
+    exact_recovery_coefficient,
+    exact_recovery_coefficients,
+    rate_by_size,
+    recovery_levels,
+    solved_recovery,
+)
+from tests.theory.examples import KINDS, example
+
+
+@settings(deadline=None, max_examples=100)
+@given(seed=st.integers(0, 100_000), n=st.integers(4, 24), d=st.integers(3, 24), kind=st.sampled_from(KINDS))
+def test_levels_are_ordered_and_certified_codes_are_solved_for(seed: int, n: int, d: int, kind: str) -> None:
+    dictionary, codes = example(seed, n, d, kind)
+    statistics = coherence_statistics(dictionary, k=11)
+    for one_sided in (True, False):
+        levels = recovery_levels(codes, dictionary, one_sided=one_sided, statistics=statistics)
+        assert levels.solved is not None
+        for stronger, weaker in (
+            (levels.coherence, levels.babel_recovery),
+            (levels.babel_recovery, levels.babel_unique),
+            (levels.babel_recovery, levels.exact_recovery),
+            (levels.exact_recovery, levels.dual_certificate),
+            (levels.dual_certificate, levels.solved),
+        ):
+            assert not (stronger & ~weaker).any()
+        rates = levels.rates()
+        order = ("coherence", "babel_recovery", "exact_recovery", "dual_certificate", "solved")
+        assert [rates[name] for name in order] == sorted(rates[name] for name in order)
+        assert not levels.solved[levels.sizes == 0].any()
+
+
+def gaussian(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_level_3_batched_is_level_3_of_each_support(kind: str) -> None:
+    dictionary, codes = example(1, 20, 12, kind)
+    found = exact_recovery_coefficients(codes, dictionary)
+    for code, value in zip(codes, found, strict=True):
+        inside = code.nonzero()[:, 0]
+        if len(inside) == 0:
+            assert value.isnan()
+            continue
+        assert value.item() == pytest.approx(exact_recovery_coefficient(dictionary, inside), abs=1e-9)
+
+
+def test_basis_pursuit_in_a_metric_is_that_of_whitened_vectors_and_finds_no_longer_code() -> None:
+    x = gaussian(60, 8)
+    metric = AtomicInnerProduct.from_second_moment(x.T @ x / 60)
+    dictionary, codes = gaussian(20, 8, seed=1), gaussian(10, 20, seed=2).abs() * (gaussian(10, 20, seed=3) > 1)
+    target = codes @ dictionary
+    for nonnegative in (True, False):
+        found = basis_pursuit(target, dictionary, metric, nonnegative=nonnegative)
+        torch.testing.assert_close(found @ dictionary, target, atol=1e-7, rtol=0)
+        norms = metric.norm(dictionary)
+        assert ((found.abs() * norms).sum(1) <= (codes * norms).sum(1) + 1e-7).all()
+        assert not nonnegative or (found >= -1e-9).all()
+        white = basis_pursuit(metric.whiten(target), metric.whiten(dictionary), nonnegative=nonnegative)
+        torch.testing.assert_close(found, white, atol=1e-7, rtol=0)
+
+
+def test_solved_recovery_tells_a_shorter_code_and_ties_apart() -> None:
+    third = torch.tensor([[1.0, 0], [0, 1], [0.6, 0.8]]).double()
+    detour = torch.tensor([[0.6, 0.8, 0], [0, 0, 2.0], [0, 0, 0]]).double()  # the first is the third atom, shorter
+    assert solved_recovery(detour, third).tolist() == [False, True, False]
+    with pytest.raises(ValueError, match="negative"):
+        solved_recovery(-detour, third)
+    assert basis_pursuit(-third[:1], third).isnan().all()  # outside the cone of the atoms
+    assert basis_pursuit(torch.zeros(1, 2), third.float()).tolist() == [[0, 0, 0]]
+
+
+def test_rates_are_over_samples_with_an_atom_and_by_size() -> None:
+    holds, sizes = torch.tensor([True, False, True, False]), torch.tensor([1, 1, 3, 0])
+    torch.testing.assert_close(
+        rate_by_size(holds, sizes), torch.tensor([0, 0.5, torch.nan, 1]).double(), equal_nan=True
+    )
+    assert recovery_levels(torch.zeros(2, 3), torch.eye(3), solve=False).solved is None
+    assert all(value != value for value in recovery_levels(torch.zeros(2, 3), torch.eye(3)).rates().values())
