@@ -14,6 +14,7 @@ class Protocol:
         certified_samples: held-out vectors for levels 3 and 4, identifiability and the isometry of the codes.
         solved_samples: held-out vectors for level 5, which is solved one by one.
         isometry_samples: random supports tried for the lower bound of δ_K.
+        control_samples: training vectors that k-means, data-as-dictionary and the Gaussian surrogate have, at most.
         loss_tokens: held-out tokens whose activations are replaced in the language model (loss recovered, KL).
         browsed_samples: held-out vectors in which the atom browser looks for contexts.
         contexts: an atom shows, at most.
@@ -25,6 +26,7 @@ class Protocol:
     certified_samples: int = 1000
     solved_samples: int = 1000
     isometry_samples: int = 256
+    control_samples: int = 200_000
     loss_tokens: int = 10_000
     browsed_samples: int = 16_384
     contexts: int = 8

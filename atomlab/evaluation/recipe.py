@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 from lightning import Trainer, seed_everything
 from lightning.pytorch import LightningDataModule
@@ -29,16 +29,16 @@ class Recipe:
     batch_size: int
     steps: int
 
-    def train(self, data: LightningDataModule, *, seed: int, **build: Any) -> ThresholdSAE:
+    def train(self, data: LightningDataModule, *, seed: int, expansion: float | None = None) -> ThresholdSAE:
         """A TSAE of the data's raw activations, with atoms of unit S-norm.
 
         Args:
             data: prepared and set up.
             seed: of the initial atoms.
-            build: what differs from the configuration, e.g. `expansion`.
+            expansion: d_sae / d_in; the configuration's own if None.
         """
         seed_everything(seed, workers=True, verbose=False)
-        module = self.build(data=data, **build)
+        module = self.build(data=data) if expansion is None else self.build(data=data, expansion=expansion)
         trainer = self.trainer(
             callbacks=[DecoderNorm(), ProgressBar(refresh_rate=20)],
             logger=False,
