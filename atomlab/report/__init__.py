@@ -2,6 +2,7 @@
 
 from atomlab.report.columns import CLOSING, COLUMNS, Column
 from atomlab.report.figures import (
+    angles_figure,
     babel_figure,
     capacity_figure,
     coherence_figure,
@@ -18,6 +19,7 @@ __all__ = [
     "CLOSING",
     "COLUMNS",
     "Column",
+    "angles_figure",
     "babel_figure",
     "capacity_figure",
     "cell",

@@ -98,6 +98,20 @@ def layers_figure(layers: Sequence[int], series: Mapping[str, ArrayLike], ylabel
     return figure
 
 
+def angles_figure(histograms: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
+    """Densities of angles in degrees (histograms of equal bins of [0°, 180°]): observed as a line, the null dotted in its colour."""
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for (name, pair), colour in zip(histograms.items(), _COLOURS, strict=False):
+        for counts, style, label in zip(map(np.asarray, pair), ("-", ":"), (name, None), strict=True):
+            edges = np.linspace(0, 180, len(counts) + 1)
+            axes.stairs(counts / counts.sum(), edges, color=colour, linestyle=style, label=label)
+    axes.axvline(90, color="black", linewidth=0.6)
+    axes.set(xlabel="angle, degrees", ylabel="share of pairs a bin", yscale="log", ylim=(1e-6, None))
+    axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
 def capacity_figure(vectors: Sequence[int], atoms: Sequence[int], grids: Mapping[str, NDArray]) -> Figure:
     """Heat maps of R² over training vectors (columns) and atoms (rows), one a name."""
     figure = Figure(figsize=(3.6 * len(grids), 3.4), layout="constrained")

@@ -50,7 +50,7 @@ def _saelens(folder: Path) -> ThresholdSAE:
 def _gemma_scope(file: Path) -> ThresholdSAE:
     """W_enc (d_in, d_sae), W_dec (d_sae, d_in), b_enc, b_dec, threshold; b_dec is not subtracted from the input."""
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
     except (BadZipFile, ValueError, EOFError) as error:
         raise ValueError(f"{file} is no readable .npz archive ({error}): download it again.") from error
