@@ -16,18 +16,22 @@ from atomlab.launch import launch
 def train(config: DictConfig) -> float | None:
     """Harvests what is missing, trains, tests, and on the first process saves the TSAE and writes the table and the report.
 
-    Returns the atoms' held-out R² in the S-norm (on the first process), the objective of a sweep.
+    With `harvest_only` it stops after the harvest and prints statistics of each site. Returns the atoms' held-out R² in the S-norm (on the first process), the objective of a sweep.
     """
     seed_everything(config.seed, workers=True, verbose=False)
     data = instantiate(config.activations)
-    data.prepare_data()
-    data.setup()
-    module = instantiate(config.sae, data=data)
     trainer = instantiate(
         config.trainer,
         callbacks=list(instantiate(config.callbacks).values()),
         logger=instantiate(config.logger).get("logger"),
     )
+    data.harvest(trainer)
+    if config.harvest_only:
+        if trainer.is_global_zero:
+            print(data.describe())
+        return None
+    data.setup()
+    module = instantiate(config.sae, data=data)
     trainer.fit(module, data, ckpt_path=config.resume)
     trainer.test(module, data, verbose=False)
     objective = None

@@ -31,7 +31,13 @@ ONLY_IN = {
     "hydra": {"sweep", "launch"},
     "omegaconf": {"sweep", "launch"},
 }
-LIGHTNING = {"training", "evaluation", "activations/datamodule.py"}
+LIGHTNING = {
+    "training",
+    "evaluation",
+    "activations/datamodule.py",
+    "activations/harvest.py",
+    "activations/harvests.py",
+}
 FILES = sorted((ROOT / "atomlab").rglob("*.py"))
 
 

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor, nn
@@ -24,18 +24,16 @@ def capture(model: nn.Module, points: Sequence[HookPoint], inputs: Mapping[str, 
         inputs: keyword arguments of the forward pass, e.g. `input_ids` (batch, context) and `attention_mask`.
 
     Returns:
-        (batch, context, width) tensors in the model's dtype and on its device, exactly as a full pass computes them. Cost: the
-        layers up to the deepest hook point.
+        (batch, context, width) tensors in the model's dtype and on its device, exactly as a full pass computes them. Cost:
+        the layers up to the deepest hook point.
 
     Raises:
         ValueError: a module that does not exist, or that the forward pass never reaches.
     """
     seen: dict[HookPoint, Tensor] = {}
     with _hooks(model, points, seen):
-        try:
+        with suppress(_Reached):
             model(**inputs, **_without_cache(model))
-        except _Reached:
-            pass
     if missing := [str(point) for point in points if point not in seen]:
         raise ValueError(f"The forward pass never reached {', '.join(missing)}: choose a module that this model runs.")
     return seen

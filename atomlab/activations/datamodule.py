@@ -1,84 +1,26 @@
-"""Cached activations as batches for Lightning: one long stream of global batches that depends on the seed and the step only."""
+"""Activations as batches for Lightning, from the cache or straight from the language model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any, final
 
 import torch
-from filelock import FileLock
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
 
-from atomlab.activations.corpus import Corpus
-from atomlab.activations.harvest import harvest
+from atomlab.activations.background import Background
+from atomlab.activations.corpus import Corpus, Example
+from atomlab.activations.harvests import Harvests
 from atomlab.activations.language_model import LanguageModel
-from atomlab.activations.moments import Moments, median_norm, moments, norm_filter
-from atomlab.activations.origins import write_sequences
-from atomlab.activations.reading import ActivationStore, Rows
+from atomlab.activations.moments import Moments
+from atomlab.activations.online import Online, OnlineBatches, Place, forward_passes, rows_of
+from atomlab.activations.reading import Rows
+from atomlab.activations.sequences import Sequences
+from atomlab.activations.shuffle import OrderedBatches, ShuffledBatches
 from atomlab.activations.sites import HookPoint, resolve_site
-from atomlab.activations.store import INDEX, store_key
-from atomlab.activations.tokens import SPLITS, tokenise
-
-
-@final
-class ShuffledBatches(Sampler[Tensor]):
-    """Row numbers of each training step: global batches without replacement within an epoch, dealt out to the ranks.
-
-    Batch s consists of the same rows on any number of ranks, and depends on `seed` and s only, so a run resumed at step s goes on exactly.
-    """
-
-    def __init__(
-        self,
-        rows: int,
-        batch_size: int,
-        steps: int,
-        *,
-        start: int = 0,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        if batch_size % world_size:
-            raise ValueError(
-                f"activations.batch_size={batch_size} is the global batch and should be a multiple of the {world_size} processes."
-            )
-        if rows < batch_size:
-            raise ValueError(
-                f"activations.batch_size={batch_size} is more than the {rows} training vectors: lower it or harvest more tokens."
-            )
-        self.rows, self.batch_size, self.steps, self.start, self.seed = rows, batch_size, steps, start, seed
-        self.rank, self.world_size = rank, world_size
-
-    def __len__(self) -> int:
-        return self.steps  # the whole run, also when resumed: Lightning counts the steps done before as fetched
-
-    def __iter__(self) -> Iterator[Tensor]:
-        per_epoch = self.rows // self.batch_size
-        epoch, order = -1, torch.empty(0)
-        for step in range(self.start, self.steps):
-            if step // per_epoch != epoch:
-                epoch = step // per_epoch
-                order = torch.randperm(
-                    self.rows, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-                )
-            first = step % per_epoch * self.batch_size
-            yield order[first + self.rank : first + self.batch_size : self.world_size]
-
-
-@final
-class OrderedBatches(Sampler[Tensor]):
-    """Every row once over all ranks, in order; ranks may get one row more or less than others."""
-
-    def __init__(self, rows: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
-        self.batches = torch.arange(rank, rows, world_size).split(max(1, batch_size // world_size))
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter(self.batches)
+from atomlab.activations.statistics import render, site_statistics
+from atomlab.activations.tokens import encode, lay_out
 
 
 @final
@@ -91,18 +33,24 @@ class ActivationDataModule(LightningDataModule):
         reference: whose second moment defines the atomic inner product.
         site: a short name or a hook point's path (sites.py).
         layer: counted from 0.
-        sites, layers: harvested in the same pass: every one of these sites and the own at every one of these layers and the own (`at`).
         cache_dir: where harvests are kept.
+        sites, layers: harvested in the same pass: each of these sites, and `site`, at each of these layers, and `layer`.
         context: tokens a sequence.
         max_tokens: vectors harvested over all splits (None: all).
         fractions: of them for train, validation and test.
         batch_size: vectors a training step, over all processes.
         steps: of the run.
-        drop_first: leave out position 0 (attention sink).
+        drop_first: leave out position 0 (attention sink); of each document, if they are kept apart.
         drop_special: leave out special tokens.
-        separate_documents: packed documents do not see one another, in models that can do this; there `drop_first` means of each document.
+        separate_documents: packed documents do not see one another, in models that can do this.
         max_norm_ratio: leave out vectors whose norm is above this many times the median (None: keep all).
         shard_rows, harvest_batch_tokens: size of a file and of a forward pass.
+        precision: of the harvest, as Lightning names it; "32-true" computes in the model's own dtype.
+        source: an fsspec URL of another cache folder, looked into before anything is harvested (None: none).
+        verify: compare every byte of the cache with its checksum before training, about 1.5 GB/s and core.
+        block_rows, window_rows: of the block shuffle (shuffle.py).
+        online: train on vectors straight from the model, epoch after epoch of the whole corpus; calibration, validation, test and
+            moments stay with the cache, whose held-out groups the training never sees (None: train from the cache).
         seed: of split, sample and order.
 
     Raises:
@@ -131,18 +79,27 @@ class ActivationDataModule(LightningDataModule):
         max_norm_ratio: float | None = 10.0,
         shard_rows: int = 65_536,
         harvest_batch_tokens: int = 8192,
+        precision: str = "32-true",
+        source: str | None = None,
+        verify: bool = True,
+        block_rows: int = 64,
+        window_rows: int = 262_144,
+        online: Online | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.model, self.corpus, self.reference = model, corpus, reference
         self.site, self.layer, self.cache_dir = site, layer, Path(cache_dir).expanduser()
-        self.sites, self.layers = list(dict.fromkeys([site, *sites])), list(dict.fromkeys([layer, *layers]))
+        self.sites, self.layers = [site, *sites], [layer, *layers]
         self.batch_size, self.steps, self.seed, self.max_norm_ratio = batch_size, steps, seed, max_norm_ratio
-        self._tokens = {"context": context, "fractions": list(fractions), "max_rows": max_tokens, "seed": seed}
-        self._tokens |= {"drop_first": drop_first, "drop_special": drop_special}
-        self.separate_documents = separate_documents
-        self._harvest = {"shard_rows": shard_rows, "batch_tokens": harvest_batch_tokens}
+        self.block_rows, self.window_rows, self.verify, self.online = block_rows, window_rows, verify, online
+        self._tokenising = {"context": context, "fractions": list(fractions), "max_rows": max_tokens, "seed": seed}
+        self._tokenising |= {"drop_first": drop_first, "drop_special": drop_special}
+        self._separate, self._source = separate_documents, source
+        self._harvesting = {"shard_rows": shard_rows, "batch_tokens": harvest_batch_tokens, "precision": precision}
         self.rows: dict[str, Rows] = {}
+        self._resumed: dict[str, Any] | None = None
+        self._batches: OnlineBatches | None = None
 
     @property
     def point(self) -> HookPoint:
@@ -160,49 +117,45 @@ class ActivationDataModule(LightningDataModule):
     def at(self, site: str, layer: int) -> "ActivationDataModule":
         """The same data at another hook point, cheap to get; harvest it first (`sites`, `layers`) to pay for one pass only."""
         other = copy(self)
-        other.site, other.layer, other.rows, other.trainer = site, layer, {}, None
+        other.site, other.layer, other.rows, other.trainer, other._batches = site, layer, {}, None, None
         return other
 
     @property
-    def _tokenising(self) -> dict[str, Any]:
-        return self._tokens | {"apart": self.separate_documents and self.model.separates_documents}
+    def harvests(self) -> Harvests:
+        """Of this model, under these rules."""
+        apart = self._separate and self.model.separates_documents
+        return Harvests(self.model, self.cache_dir, self._tokenising | {"apart": apart}, self._harvesting, self._source)
 
     def folder(self, corpus: Corpus) -> Path:
-        description = {"model": self.model.fingerprint, "corpus": corpus.fingerprint}
-        description |= self._tokenising | self._harvest
-        return self.cache_dir / "activations" / store_key(description)
+        return self.harvests.folder(corpus)
+
+    def harvest(self, trainer: Trainer | None = None) -> None:
+        """Harvests what the cache lacks, on all processes of `trainer` if it has several (every one of them calls this).
+
+        Of several runs that want the same, one works and the others wait.
+        """
+        for corpus in (self.corpus, self.reference):
+            self.harvests.ensure(corpus, self.points, trainer)
 
     def prepare_data(self) -> None:
-        """Harvests what the cache lacks; of several processes that want the same, one works and the others wait."""
-        for corpus in (self.corpus, self.reference):
-            folder, points = self.folder(corpus), self.points
-            if all((folder / str(point) / INDEX).exists() for point in points):
-                continue
-            tokens = tokenise(corpus, self.model.tokenizer, **self._tokenising)
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                with FileLock(folder / "lock"):
-                    write_sequences(folder, tokens.splits, tokens.groups)
-                    harvest(self.model, points, tokens.splits, folder, **self._harvest)
-            except OSError as error:
-                raise OSError(
-                    f"cache_dir={self.cache_dir} could not be written ({error}): give a folder with space and write access."
-                ) from error
+        self.harvest()
 
     def setup(self, stage: str | None = None) -> None:
-        if self.rows:
-            return
-        self.rows, self.moments = self._open(self.corpus)
-        self.reference_moments = self._open(self.reference)[1]
+        if not self.rows:
+            self.rows, self.moments = self._open(self.corpus)
+            self.reference_moments = self._open(self.reference)[1]
 
     def _open(self, corpus: Corpus) -> tuple[dict[str, Rows], Moments]:
-        folder = self.folder(corpus) / str(self.point)
-        stores = {split: ActivationStore(folder, split) for split in SPLITS}
-        limit = float("inf") if self.max_norm_ratio is None else self.max_norm_ratio * median_norm(stores["train"])
-        rows = {split: Rows(store, norm_filter(store, limit)) for split, store in stores.items()}
-        with FileLock(folder / "lock"):
-            file = folder / f"moments-{self.max_norm_ratio}.safetensors"
-            return rows, moments(stores["train"], rows["train"].numbers, file)
+        return self.harvests.open(corpus, self.point, self.max_norm_ratio, self.verify)
+
+    def describe(self) -> str:
+        """What is worth seeing of each harvested site of the corpus before training; a few lines each."""
+        lines = []
+        for point in self.points:
+            rows, found = self.harvests.open(self.corpus, point, self.max_norm_ratio, verify=False)
+            statistics = site_statistics(rows["train"].store, found, self.max_norm_ratio)
+            lines.append(render(str(point), statistics, self.model.tokenizer))
+        return "\n".join(lines)
 
     @property
     def d_in(self) -> int:
@@ -214,11 +167,14 @@ class ActivationDataModule(LightningDataModule):
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed))[:count]
         return rows[order.sort().values]
 
-    def train_dataloader(self) -> DataLoader[Tensor]:
+    def train_dataloader(self) -> Background[Tensor] | OnlineBatches:
         rank, world_size, start = 0, 1, 0
         if self.trainer is not None:
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
             start = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        if self.online is not None:
+            self._batches = self._online(rank, world_size)
+            return self._batches
         batches = ShuffledBatches(
             len(self.rows["train"]),
             self.batch_size,
@@ -227,22 +183,103 @@ class ActivationDataModule(LightningDataModule):
             seed=self.seed,
             rank=rank,
             world_size=world_size,
+            block_rows=self.block_rows,
+            window_rows=self.window_rows,
         )
-        return self._loader("train", batches)
+        return Background(_Gathered(self.rows["train"].in_any_order, batches, self._pinned), len(batches))
 
-    def val_dataloader(self) -> DataLoader[Tensor]:
+    def val_dataloader(self) -> Background[Tensor]:
         return self._ordered("validation")
 
-    def test_dataloader(self) -> DataLoader[Tensor]:
+    def test_dataloader(self) -> Background[Tensor]:
         return self._ordered("test")
 
-    def _ordered(self, split: str) -> DataLoader[Tensor]:
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
-        return self._loader(
-            split, OrderedBatches(len(self.rows[split]), self.batch_size, rank=rank, world_size=world_size)
+    def state_dict(self) -> dict[str, Any]:
+        """Where the training stands, for an exact resume: the cached order is a function of it; online, the buffers of all processes."""
+        assert self.trainer is not None
+        step = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        state: dict[str, Any] = {"step": step, **self._order}
+        if self._batches is not None:
+            state["online"] = _of_all_processes(self._batches.state())
+        else:
+            per_epoch = len(self.rows["train"]) // self.batch_size
+            state |= {"epoch": step // per_epoch, "position": step % per_epoch * self.batch_size}
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Raises ValueError if the order of another run is asked for."""
+        for name, now in self._order.items():
+            if state_dict[name] != now:
+                raise ValueError(
+                    f"The checkpoint was trained with {name}={state_dict[name]}, and now it is {now}: resume with the same."
+                )
+        self._resumed = state_dict
+
+    @property
+    def _order(self) -> dict[str, Any]:
+        """What the order of the training batches depends on, beside the step."""
+        order = {"seed": self.seed, "batch_size": self.batch_size, "rows": len(self.rows["train"])}
+        if self.online is None:
+            return order | {"block_rows": self.block_rows, "window_rows": self.window_rows}
+        return order | {"buffer_rows": self.online.buffer_rows}
+
+    def _online(self, rank: int, world_size: int) -> OnlineBatches:
+        assert self.online is not None
+        store, rules = self.rows["train"].store, self.harvests.tokenising
+        held_out = self.rows["validation"].store.origins.all_groups | self.rows["test"].store.origins.all_groups
+        limit = float("inf") if self.max_norm_ratio is None else self.max_norm_ratio * float(store.norms.median())
+        options = {name: rules[name] for name in ("context", "drop_first", "drop_special", "apart")}
+
+        def lay_out_some(examples: list[Example]) -> Sequences:
+            mine = [example for example in examples if example.group not in held_out]
+            documents = list(encode(mine, self.model.tokenizer, self.corpus.position))
+            numbers = list(range(len(documents)))
+            return lay_out(documents, numbers, self.model.tokenizer, packed=self.corpus.packed, **options)
+
+        def rows(place: Place) -> Iterator[tuple[Tensor, Place]]:
+            passes = forward_passes(
+                self.corpus,
+                lay_out_some,
+                place,
+                batch_tokens=self._harvesting["batch_tokens"],
+                seed=self.seed,
+                rank=rank,
+                world_size=world_size,
+            )
+            return rows_of(self.model, self.point, passes, limit)
+
+        state = None if self._resumed is None else self._resumed["online"][rank]
+        return OnlineBatches(
+            rows, self.online, self.batch_size // world_size, self.steps, seed=self.seed, rank=rank, state=state
         )
 
-    def _loader(self, split: str, batches: Sampler[Tensor]) -> DataLoader[Tensor]:
-        return DataLoader(
-            self.rows[split], batch_size=None, sampler=batches, pin_memory=self.model.device.type == "cuda"
-        )  # type: ignore[arg-type]
+    def _ordered(self, split: str) -> Background[Tensor]:
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+        batches = OrderedBatches(len(self.rows[split]), self.batch_size, rank=rank, world_size=world_size)
+        return Background(_Gathered(self.rows[split].__getitem__, batches, self._pinned), len(batches))
+
+    @property
+    def _pinned(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
+
+@final
+class _Gathered:
+    """Batches of rows by batches of their numbers, in memory that a GPU copies from without the CPU if `pinned`."""
+
+    def __init__(self, gather: Callable[[Tensor], Tensor], batches: Iterable[Tensor], pinned: bool) -> None:
+        self.gather, self.batches, self.pinned = gather, batches, pinned
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for index in self.batches:
+            batch = self.gather(index)
+            yield batch.pin_memory() if self.pinned else batch
+
+
+def _of_all_processes(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """By rank, on every process: Lightning asks all of them and writes what the first one has."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [state]
+    states: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(states, state)
+    return states

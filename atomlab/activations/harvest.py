@@ -1,132 +1,229 @@
-"""One pass of the language model over token sequences, into the shards of `store.py`."""
+"""One pass of the language model over token sequences, driven by Lightning, into the shards of `store.py`."""
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, final
 
 import torch
+from filelock import FileLock
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from atomlab.activations.capture import capture
 from atomlab.activations.language_model import LanguageModel
-from atomlab.activations.sites import HookPoint
-from atomlab.activations.store import INDEX, shard_name, write_json, write_tensors
+from atomlab.activations.origins import TOKENS, read_sequences, write_sequences
+from atomlab.activations.plan import Shard, batch, plan
 from atomlab.activations.sequences import Sequences
+from atomlab.activations.sites import HookPoint
+from atomlab.activations.store import INDEX, LOCK, read_json, read_tensors, record, remove_unfinished, write_json
+from atomlab.activations.tokens import SPLITS, Tokens
+from atomlab.activations.writer import ShardWriter
 
 
-@dataclass(frozen=True)
-class Shard:
-    """A file to write: consecutive batches of consecutive sequences, [start, stop) each."""
+def is_complete(folder: Path, points: Sequence[HookPoint]) -> bool:
+    """Whether each hook point has its index and every shard that it names; sizes and checksums are for `store.check`."""
+    return all(
+        (folder / str(point) / INDEX).exists()
+        and all((folder / str(point) / name).exists() for name in read_json(folder / str(point) / INDEX)["shards"])
+        for point in points
+    )
 
-    name: str
-    split: str
-    batches: tuple[tuple[int, int], ...]
 
+@final
+class Harvester(LightningModule):
+    """Writes what is missing of the hook points' activations; each process takes its share of the shards.
 
-def plan(split: str, sequences: Sequences, shard_rows: int, batch_tokens: int) -> list[Shard]:
-    """Batches of at most `batch_tokens` tokens with padding, and shards of at least `shard_rows` rows but the last; depends on its arguments only."""
-    lengths, rows = sequences.lengths.tolist(), sequences.rows_per_sequence().tolist()
-    batches: list[tuple[int, int]] = []
-    start = longest = 0
-    for i, length in enumerate(lengths):
-        longest = max(longest, length)
-        if i > start and (i + 1 - start) * longest > batch_tokens:
-            batches.append((start, i))
-            start, longest = i, length
-    batches.append((start, len(lengths)))
-    shards: list[Shard] = []
-    pending: list[tuple[int, int]] = []
-    filled = 0
-    for batch in batches:
-        pending.append(batch)
-        filled += sum(rows[slice(*batch)])
-        if filled >= shard_rows or batch is batches[-1]:
-            shards.append(Shard(shard_name(split, len(shards)), split, tuple(pending)))
-            pending, filled = [], 0
-    return shards
+    Args:
+        model: the language model, loaded as deep as the deepest hook point.
+        points: distinct hook points.
+        tokens: gives the tokenised corpus; called by one process, once a harvest.
+        folder: of the harvest.
+        description: goes into the index.
+        shard_rows, batch_tokens: see `plan`.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        points: Sequence[HookPoint],
+        tokens: Callable[[], Tokens],
+        folder: Path,
+        description: dict[str, Any],
+        *,
+        shard_rows: int,
+        batch_tokens: int,
+    ) -> None:
+        super().__init__()
+        self.model, self.points, self.tokens = model, points, tokens
+        self.folder, self.description = folder, description
+        self.shard_rows, self.batch_tokens = shard_rows, batch_tokens
+        self.lock = FileLock(folder / LOCK)
+        self.records: dict[str, dict[str, Any]] = {}
+        self.loaded: nn.Module | None = None
+        self.writer: ShardWriter | None = None
+
+    def setup(self, stage: str) -> None:
+        if self.trainer.is_global_zero:  # of several runs that want the same, one works and the others wait here
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.lock.acquire()
+            remove_unfinished(self.folder)
+            if not (self.folder / TOKENS).exists():
+                write_sequences(self.folder, self.tokens())
+        self.trainer.strategy.barrier()
+        self.sequences = {split: read_sequences(self.folder, split) for split in SPLITS}
+        self.shards = [
+            shard for split, s in self.sequences.items() for shard in plan(split, s, self.shard_rows, self.batch_tokens)
+        ]
+        self.missing = {
+            shard: wanted
+            for shard in self.shards
+            if (wanted := [point for point in self.points if not (self.folder / str(point) / shard.name).exists()])
+        }
+        self.trainer.strategy.barrier()  # before anybody writes
+        self.mine = list(self.missing)[self.trainer.global_rank :: self.trainer.world_size]
+        if self.mine:
+            depths = [point.num_layers for point in self.points]
+            self.loaded = self.model.load(None if None in depths else max(depth for depth in depths if depth))
+
+    def predict_dataloader(self) -> "Batches":
+        return Batches(self.mine, self.sequences)
+
+    def on_predict_start(self) -> None:
+        self._check_space()
+        total = sum(int(s.lengths[a:b].sum()) for shard in self.mine for s, a, b in _batches(shard, self.sequences))
+        self.writer = ShardWriter(self.folder, self.records.__setitem__)
+        self.bar = tqdm(
+            total=total, unit=" tokens", unit_scale=True, desc="harvest", disable=not self.trainer.is_global_zero
+        )
+
+    def predict_step(self, item: tuple[int, dict[str, Tensor], Tensor], batch_idx: int) -> int:
+        number, inputs, kept = item
+        assert self.loaded is not None
+        assert self.writer is not None
+        shard = self.mine[number]
+        seen = capture(self.loaded, self.missing[shard], inputs)
+        self.writer.put(shard, {point: x.flatten(0, 1).index_select(0, kept) for point, x in seen.items()})
+        self.bar.update(inputs["input_ids"].numel())
+        return batch_idx
+
+    def on_predict_end(self) -> None:
+        self.close()
+        self.loaded = None  # its memory is the training's
+        records = [self.records]
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            records = [{} for _ in range(self.trainer.world_size)]
+            torch.distributed.all_gather_object(records, self.records)
+        if self.trainer.is_global_zero:
+            self._write_indices({name: entry for part in records for name, entry in part.items()})
+        self.lock.release()
+        self.trainer.strategy.barrier()
+
+    def close(self) -> None:
+        """Waits for the writer; also after an error, so that what is complete stays and nothing half-written does."""
+        if self.writer is not None:
+            writer, self.writer = self.writer, None
+            self.bar.close()
+            writer.close()
+
+    def _check_space(self) -> None:
+        """Raises OSError unless the disk has room for all that is missing."""
+        if not (self.mine and self.trainer.is_global_zero):
+            return
+        assert self.loaded is not None
+        tokens = torch.zeros(1, 1, dtype=torch.int64, device=self.device)
+        seen = capture(self.loaded, self.points, {"input_ids": tokens})
+        of_row = {point: x.shape[-1] * x.element_size() + 4 for point, x in seen.items()}
+        needed = sum(shard.rows * of_row[point] for shard, points in self.missing.items() for point in points)
+        free = shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise OSError(
+                f"the harvest needs {needed / 1e9:.3g} GB and the disk has {free / 1e9:.3g} GB left; free some space, "
+                f"or lower activations.max_tokens"
+            )
+
+    def _write_indices(self, new: dict[str, dict[str, Any]]) -> None:
+        for point in self.points:
+            folder = self.folder / str(point)
+            old = read_json(folder / INDEX)["shards"] if (folder / INDEX).exists() else {}
+            shards = {}
+            for shard in self.shards:
+                entry = new.get(f"{point}/{shard.name}") or old.get(shard.name)
+                shards[shard.name] = entry or {"rows": shard.rows} | record(folder / shard.name)
+            write_json(folder / INDEX, self.description | self._summary(point) | {"shards": shards})
+
+    def _summary(self, point: HookPoint) -> dict[str, Any]:
+        folder = self.folder / str(point)
+        x = read_tensors(folder / self.shards[0].name, "activations")["activations"]
+        norms = torch.cat([read_tensors(folder / s.name, "norms")["norms"] for s in self.shards if s.split == "train"])
+        rows = {split: s.rows for split, s in self.sequences.items()}
+        summary = {"hook_point": str(point), "dtype": str(x.dtype).removeprefix("torch."), "width": x.shape[1]}
+        ordered = norms.double().sort().values
+        levels = {str(q): float(ordered[int(q * (len(ordered) - 1))]) for q in (0, 0.01, 0.1, 0.5, 0.9, 0.99, 1)}
+        return summary | {"rows": rows, "train_norm": {"mean": float(ordered.mean()), "quantiles": levels}}
 
 
 def harvest(
     model: LanguageModel,
     points: Sequence[HookPoint],
-    sequences: dict[str, Sequences],
+    tokens: Callable[[], Tokens],
     folder: Path,
+    description: dict[str, Any],
     *,
     shard_rows: int,
     batch_tokens: int,
+    precision: str,
+    trainer: Trainer | None = None,
 ) -> None:
-    """Writes what is missing of the hook points' activations; an interrupted harvest goes on where it was.
+    """Harvests what is missing, on the model's device, or on all processes of `trainer` if it has several.
+
+    An interrupted harvest goes on where it was, and ends the same. Every process of `trainer` calls this.
 
     Raises:
-        ValueError: activations that are not finite.
-        OSError: the disk; complete shards stay.
+        ValueError: activations that are not finite; a fault of the corpus.
+        OSError: no room on the disk, or none left; complete shards stay.
     """
-    missing = [point for point in points if not (folder / str(point) / INDEX).exists()]
-    if not missing:
+    alone = trainer is None or trainer.world_size == 1
+    if alone and is_complete(folder, points):
         return
-    shards = [shard for split, s in sequences.items() for shard in plan(split, s, shard_rows, batch_tokens)]
-    depths = [point.num_layers for point in missing]
-    loaded: nn.Module | None = None
-    with tqdm(total=sum(s.rows for s in sequences.values()), unit=" tokens", unit_scale=True, desc="harvest") as bar:
-        for shard in shards:
-            wanted = [point for point in missing if not (folder / str(point) / shard.name).exists()]
-            if wanted and loaded is None:
-                loaded = model.load(None if None in depths else max(depth for depth in depths if depth is not None))
-            if wanted:
-                assert loaded is not None
-                _write_shard(loaded, model.device, wanted, shard, sequences[shard.split], folder, bar)
-            else:
-                bar.update(
-                    int(sequences[shard.split].rows_per_sequence()[shard.batches[0][0] : shard.batches[-1][1]].sum())
-                )
-    for point in missing:
-        files = [folder / str(point) / shard.name for shard in shards]
-        index = {file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files}
-        write_json(folder / str(point) / INDEX, {"hook_point": str(point), "shards": index})
+    harvester = Harvester(model, points, tokens, folder, description, shard_rows=shard_rows, batch_tokens=batch_tokens)
+    try:
+        _trainer(model.device, None if alone else trainer, precision).predict(harvester, return_predictions=False)
+    finally:
+        harvester.close()
+        harvester.lock.release()
 
 
-def _write_shard(
-    model: nn.Module,
-    device: torch.device,
-    points: list[HookPoint],
-    shard: Shard,
-    sequences: Sequences,
-    folder: Path,
-    bar: tqdm,
-) -> None:
-    rows: dict[HookPoint, list[Tensor]] = {point: [] for point in points}
-    for input_ids, mask, position, keep in _batches(shard, sequences):
-        inputs = {"input_ids": input_ids.to(device)} | ({} if mask.all() else {"attention_mask": mask.to(device)})
-        if position.max() + 1 < position.shape[1] or (position.diff(dim=1) < 0).any():
-            inputs["position_ids"] = position.to(device)
-        for point, activations in capture(model, points, inputs).items():
-            rows[point].append(activations[keep.to(device)].cpu())
-        bar.update(int(keep.sum()))
-    for point in points:
-        activations = torch.cat(rows[point])
-        if not activations.isfinite().all():
-            raise ValueError(
-                f"The model gives NaN or infinite activations at {point}: try model.dtype=bfloat16 or float32."
-            )
-        write_tensors(folder / str(point) / shard.name, {"activations": activations})
+def _trainer(device: torch.device, trainer: Trainer | None, precision: Any) -> Trainer:
+    """One process on `device`, or as many as the given trainer has, where it has them."""
+    return Trainer(
+        accelerator=device.type if trainer is None else trainer.accelerator,
+        devices=([device.index] if device.index is not None else 1) if trainer is None else trainer.num_devices,
+        num_nodes=1 if trainer is None else trainer.num_nodes,
+        strategy="auto" if trainer is None else "ddp",
+        precision=precision,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
 
 
-def _batches(shard: Shard, sequences: Sequences) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """input_ids, attention mask and kept positions, each (batch, longest), padded on the right."""
-    for start, stop in shard.batches:
-        lengths = sequences.lengths[start:stop]
-        mask = torch.arange(int(lengths.max())) < lengths[:, None]
-        span = slice(int(sequences.offsets[start]), int(sequences.offsets[stop]))
-        input_ids = torch.zeros(mask.shape, dtype=torch.int64)
-        keep = torch.zeros(mask.shape, dtype=torch.bool)
-        position = torch.arange(mask.shape[1]).repeat(len(mask), 1)
-        input_ids[mask], keep[mask] = sequences.input_ids[span].long(), sequences.keep[span]
-        position[mask] = sequences.position[span].long()
-        yield input_ids, mask, position, keep
+@final
+class Batches:
+    """The batches of some shards: number of the shard, inputs of the model, numbers of the kept tokens."""
+
+    def __init__(self, shards: Sequence[Shard], sequences: dict[str, Sequences]) -> None:
+        self.shards, self.sequences = shards, sequences
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, Tensor], Tensor]]:
+        for number, shard in enumerate(self.shards):
+            for sequences, start, stop in _batches(shard, self.sequences):
+                made = batch(sequences, start, stop)
+                yield number, made.inputs, made.kept
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _batches(shard: Shard, sequences: dict[str, Sequences]) -> list[tuple[Sequences, int, int]]:
+    return [(sequences[shard.split], start, stop) for start, stop in shard.batches]

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from atomlab.activations.sequences import Sequences
 from atomlab.activations.store import read_json, read_tensors, write_json, write_tensors
+from atomlab.activations.tokens import Tokens
 
+TOKENS = "tokens.json"
 _GROUPS = "groups.json"
 
 
@@ -60,6 +62,11 @@ class Origins:
         groups = [self.groups[number] for number in document.tolist()]
         return Origin(self.sequences.input_ids[tokens], self.sequences.position[tokens], document, groups)
 
+    @property
+    def all_groups(self) -> set[str]:
+        """The groups of all tokens of the split, also of those that are not kept."""
+        return {self.groups[number] for number in self.sequences.document.unique().tolist()}
+
     def contexts(self, rows: Tensor, before: int = 32, after: int = 8) -> list[tuple[Tensor, int]]:
         """The token ids that the model saw around each row, at most `before` and `after` of them, and the place of the row's own among these.
 
@@ -76,16 +83,19 @@ class Origins:
         ]
 
 
-def tokens_name(split: str) -> str:
-    return f"{split}.tokens.safetensors"
-
-
-def write_sequences(folder: Path, splits: dict[str, Sequences], groups: list[str]) -> None:
-    """Atomically, a file a split."""
-    for split, sequences in splits.items():
-        write_tensors(folder / tokens_name(split), sequences.tensors())
-    write_json(folder / _GROUPS, groups)
+def write_sequences(folder: Path, tokens: Tokens) -> None:
+    """A file a split and the groups, and last `tokens.json` with their checksums."""
+    records = {
+        name: write_tensors(folder / name, sequences.tensors())
+        for name, sequences in ((_file(split), sequences) for split, sequences in tokens.splits.items())
+    }
+    records[_GROUPS] = write_json(folder / _GROUPS, tokens.groups)
+    write_json(folder / TOKENS, {"tokens": sum(len(s.keep) for s in tokens.splits.values()), "files": records})
 
 
 def read_sequences(folder: Path, split: str) -> Sequences:
-    return Sequences(**read_tensors(folder / tokens_name(split)))
+    return Sequences(**read_tensors(folder / _file(split)))
+
+
+def _file(split: str) -> str:
+    return f"{split}.tokens.safetensors"

@@ -1,6 +1,5 @@
 """The rows of a harvest, read through memory maps."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from atomlab.activations.origins import Origin, Origins
-from atomlab.activations.store import INDEX, read_tensors
+from atomlab.activations.origins import TOKENS, Origin, Origins
+from atomlab.activations.store import INDEX, check, read_json, read_tensors
 
 
 @final
@@ -23,28 +22,36 @@ class ActivationStore:
 
     Raises:
         FileNotFoundError: the harvest is not complete.
-        ValueError: a shard is damaged or does not have the size that the index states.
+        ValueError: a shard is missing, or does not have the size that the index states.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
         self._folder, self._split = folder, split
         if not (folder / INDEX).exists():
             raise FileNotFoundError(f"No complete harvest in {folder}: run train.py, which harvests what is missing.")
-        shards = json.loads((folder / INDEX).read_text(encoding="utf-8"))["shards"]
-        mine = {name: shard for name, shard in shards.items() if name.startswith(f"{split}-")}
-        for name, shard in mine.items():
-            if not (folder / name).exists() or (folder / name).stat().st_size != shard["bytes"]:
-                raise ValueError(
-                    f"The shard {folder / name} is missing or truncated (expected {shard['bytes']} bytes): "
-                    f"delete {folder / INDEX} and the shard and run again, and only it is harvested again."
-                )
-        self._shards = [read_tensors(folder / name)["activations"] for name in sorted(mine)]
+        self._records = {n: r for n, r in read_json(folder / INDEX)["shards"].items() if n.startswith(f"{split}-")}
+        check(folder, self._records, every_byte=False)
+        self._shards = [read_tensors(folder / name, "activations")["activations"] for name in self._records]
         self._starts = torch.tensor([0, *(len(shard) for shard in self._shards)]).cumsum(0)
+
+    def verify(self) -> None:
+        """Compares every byte with the checksums of the index: the shards' and the token sequences'.
+
+        Raises:
+            ValueError: names what is altered, and says how to rebuild it.
+        """
+        check(self._folder, self._records, every_byte=True)
+        check(self._folder.parent, read_json(self._folder.parent / TOKENS)["files"], every_byte=True)
 
     @cached_property
     def origins(self) -> Origins:
         """Where each row comes from; read when first asked for."""
         return Origins.read(self._folder.parent, self._split)
+
+    @cached_property
+    def norms(self) -> Tensor:
+        """(rows,) float32 Euclidean norms, kept beside the rows."""
+        return torch.cat([read_tensors(self._folder / name, "norms")["norms"] for name in self._records])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -54,17 +61,30 @@ class ActivationStore:
         return self._shards[0].shape[1]
 
     @property
-    def shards(self) -> list[Tensor]:
-        return self._shards
+    def dtype(self) -> torch.dtype:
+        return self._shards[0].dtype
+
+    def shard_of(self, rows: Tensor) -> Tensor:
+        """The number of the shard that holds each row, int64."""
+        return torch.bucketize(rows, self._starts[1:], right=True)
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        """(len(rows), width) in float32, for an int64 tensor of row numbers; cost: one gather a shard touched."""
-        shard_of = torch.bucketize(rows, self._starts[1:], right=True)
-        result = torch.empty(len(rows), self.width)
-        for number in shard_of.unique().tolist():
-            here = shard_of == number
-            result[here] = self._shards[number][rows[here] - self._starts[number]].float()
-        return result
+        """(len(rows), width) in float32, for an int64 tensor of row numbers.
+
+        Cost: one copy of the rows if they come shard by shard (`shard_of` does not fall), two otherwise.
+        """
+        shard_of = self.shard_of(rows)
+        if (shard_of.diff() < 0).any():
+            order = shard_of.argsort(stable=True)
+            back = torch.empty_like(order)
+            back[order] = torch.arange(len(order))
+            return self[rows[order]][back]
+        result = torch.empty(len(rows), self.width, dtype=self.dtype)
+        touched, counts = shard_of.unique_consecutive(return_counts=True)
+        parts = zip(touched.tolist(), rows.split(counts.tolist()), result.split(counts.tolist()), strict=True)
+        for number, mine, target in parts:
+            torch.index_select(self._shards[number], 0, mine - self._starts[number], out=target)
+        return result.float()
 
 
 @dataclass(frozen=True)
@@ -79,6 +99,11 @@ class Rows:
 
     def __getitem__(self, index: Tensor) -> Tensor:
         return self.store[self.numbers[index]]
+
+    def in_any_order(self, index: Tensor) -> Tensor:
+        """The same rows shard by shard, which saves a copy: for training batches, which are sets."""
+        numbers = self.numbers[index]
+        return self.store[numbers[self.store.shard_of(numbers).argsort(stable=True)]]
 
     def origin(self, index: Tensor) -> Origin:
         """Token, position, document and group of each row."""

@@ -77,8 +77,8 @@ def pack(documents: Sequence[Tensor], numbers: Sequence[int], context: int, fram
     """
     body = _room(context, frame)
     separator = torch.tensor(frame.separator, dtype=torch.int32)
-    text = torch.cat([part for document in documents for part in (document, separator)])
-    lengths = torch.tensor([len(document) + len(separator) for document in documents])
+    text = torch.cat([separator[:0], *(part for document in documents for part in (document, separator))])
+    lengths = torch.tensor([len(document) + len(separator) for document in documents], dtype=torch.int64)
     owner = torch.tensor(numbers, dtype=torch.int32).repeat_interleave(lengths)
     rows = len(text) // body
     text, owner = (tokens[: rows * body].view(rows, body) for tokens in (text, owner))
@@ -120,14 +120,14 @@ def pack_apart(documents: Sequence[Tensor], numbers: Sequence[int], context: int
             wanted.append(True)
             start += len(text)
             room = (room - len(pieces[-1])) or context
-    lengths = torch.tensor([len(piece) for piece in pieces])
+    lengths = torch.tensor([len(piece) for piece in pieces], dtype=torch.int64)
     rows = int(lengths.sum()) // context
     starts = (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
     tokens = rows * context
     return Sequences(
-        input_ids=torch.cat(pieces)[:tokens],
+        input_ids=torch.cat([filler[:0], *pieces])[:tokens],
         offsets=torch.arange(rows + 1) * context,
-        keep=torch.tensor(wanted).repeat_interleave(lengths)[:tokens],
+        keep=torch.tensor(wanted, dtype=torch.bool).repeat_interleave(lengths)[:tokens],
         position=(torch.arange(len(starts)) - starts)[:tokens].int(),
         document=torch.tensor(owners, dtype=torch.int32).repeat_interleave(lengths)[:tokens],
     )
@@ -151,7 +151,7 @@ def prompts(
     keep = (only < 0).repeat_interleave(lengths)
     keep[(starts + only)[only >= 0]] = True
     return Sequences(
-        input_ids=torch.cat([part for document in documents for part in (before, document, after)]),
+        input_ids=torch.cat([before[:0], *(part for document in documents for part in (before, document, after))]),
         offsets=offsets,
         keep=keep,
         position=(torch.arange(int(offsets[-1])) - starts.repeat_interleave(lengths)).int(),

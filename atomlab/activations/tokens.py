@@ -69,12 +69,19 @@ def tokenise(
     for document in documents:
         weights[document.group] = weights.get(document.group, 0) + (len(document.tokens) if corpus.packed else 1)
     split_of = split_groups(weights, fractions, seed)
-    special = torch.tensor(sorted(tokenizer.all_special_ids), dtype=torch.int32)
     result = {}
     for split, fraction in zip(SPLITS, fractions, strict=True):
         mine = [number for number, document in enumerate(documents) if split_of[document.group] == split]
-        sequences = lay_out([documents[i] for i in mine], mine, corpus.packed, context, frame(tokenizer), apart)
-        sequences = drop(sequences, drop_first, special if drop_special else special[:0])
+        sequences = lay_out(
+            [documents[i] for i in mine],
+            mine,
+            tokenizer,
+            packed=corpus.packed,
+            context=context,
+            drop_first=drop_first,
+            drop_special=drop_special,
+            apart=apart,
+        )
         result[split] = sample(sequences, None if max_rows is None else round(fraction * max_rows), seed)
         if not result[split].rows:
             raise ValueError(
@@ -101,19 +108,30 @@ def encode(examples: Iterable[Example], tokenizer: Any, position: Position) -> I
 
 
 def lay_out(
-    documents: Sequence[Document], numbers: Sequence[int], packed: bool, context: int, frame: Frame, apart: bool
+    documents: Sequence[Document],
+    numbers: Sequence[int],
+    tokenizer: Any,
+    *,
+    packed: bool,
+    context: int,
+    drop_first: bool,
+    drop_special: bool,
+    apart: bool,
 ) -> Sequences:
-    """Documents packed into full contexts, or one prompt a sequence."""
+    """Documents packed into full contexts, or one prompt a sequence; options as in `tokenise`."""
     tokens = [document.tokens for document in documents]
-    if not packed:
-        return prompts(tokens, [document.wanted for document in documents], numbers, context, frame)
-    return (pack_apart if apart else pack)(tokens, numbers, context, frame)
-
-
-def drop(sequences: Sequences, first: bool, special: Tensor) -> Sequences:
-    """Without the activations at position 0, if `first`, and of the `special` tokens."""
-    keep = sequences.keep & ~torch.isin(sequences.input_ids, special)
-    return replace(sequences, keep=keep & (sequences.position > 0) if first else keep)
+    if packed:
+        sequences = (pack_apart if apart else pack)(tokens, numbers, context, frame(tokenizer))
+    else:
+        wanted = [document.wanted for document in documents]
+        sequences = prompts(tokens, wanted, numbers, context, frame(tokenizer))
+    keep = sequences.keep
+    if drop_first:
+        keep = keep & (sequences.position > 0)
+    if drop_special:
+        special = torch.tensor(sorted(tokenizer.all_special_ids), dtype=torch.int32)
+        keep = keep & ~torch.isin(sequences.input_ids, special)
+    return replace(sequences, keep=keep)
 
 
 def split_groups(weights: Mapping[str, int], fractions: Sequence[float], seed: int) -> dict[str, str]:
@@ -163,5 +181,5 @@ def frame(tokenizer: Any) -> Frame:
     full = tokenizer("a")["input_ids"]
     start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
     suffix = full[start + len(bare) :]
-    parted = tokenizer.eos_token_id is not None and not suffix
-    return Frame(tuple(full[:start]), tuple(suffix), (tokenizer.eos_token_id,) if parted else ())
+    end = tokenizer.eos_token_id
+    return Frame(tuple(full[:start]), tuple(suffix), () if end is None or suffix else (end,))

@@ -50,6 +50,29 @@ class Throughput(Callback):
 
 
 @final
+class DataWait(Callback):
+    """Logs `data/wait`: the share of the time since the last logging that steps waited for their batch, in [0, 1].
+
+    It is what the loader itself measures (`waited`), so it holds neither the copy to the device nor Lightning's own work.
+    """
+
+    def __init__(self) -> None:
+        self.since, self.waited = 0.0, 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.since, self.waited = time.perf_counter(), 0.0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % trainer.log_every_n_steps:
+            return
+        now, waited = time.perf_counter(), getattr(trainer.train_dataloader, "waited", 0.0)
+        pl_module.log("data/wait", (waited - self.waited) / (now - self.since))
+        self.since, self.waited = now, waited
+
+
+@final
 class LatentActivity(Callback):
     """Logs `train/dead`: the share of latents that have not fired within the last `window` vectors of this process. Its state is in the checkpoint."""
 

@@ -1,0 +1,108 @@
+"""The harvests of one model in a cache folder: named by all that determines them, made when they are missing."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, final
+
+from filelock import FileLock
+from lightning.pytorch import Trainer
+
+from atomlab.activations.corpus import Corpus
+from atomlab.activations.harvest import harvest, is_complete
+from atomlab.activations.language_model import LanguageModel
+from atomlab.activations.moments import Moments, moments
+from atomlab.activations.reading import ActivationStore, Rows
+from atomlab.activations.remote import fetch
+from atomlab.activations.sites import HookPoint
+from atomlab.activations.store import LOCK, store_key
+from atomlab.activations.tokens import SPLITS, tokenise
+
+
+@final
+class Harvests:
+    """Harvests of one model, made under one set of rules.
+
+    Args:
+        model: the language model.
+        cache_dir: where they are kept, one folder each.
+        tokenising: keyword arguments of `tokenise`.
+        harvesting: keyword arguments of `harvest`: shard_rows, batch_tokens, precision.
+        source: an fsspec URL of another cache folder that is looked into before anything is harvested.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        cache_dir: Path,
+        tokenising: dict[str, Any],
+        harvesting: dict[str, Any],
+        source: str | None = None,
+    ) -> None:
+        self.model, self.cache_dir, self.source = model, cache_dir, source
+        self.tokenising, self.harvesting = tokenising, harvesting
+
+    def description(self, corpus: Corpus) -> dict[str, Any]:
+        """All that determines a harvest of the corpus, JSON-serialisable; its digest names the folder."""
+        return {
+            "model": self.model.fingerprint,
+            "corpus": corpus.fingerprint,
+            "position": corpus.position,
+            "tokens": self.tokenising,
+            "harvest": self.harvesting,
+        }
+
+    def folder(self, corpus: Corpus) -> Path:
+        return self.cache_dir / "activations" / store_key(self.description(corpus))
+
+    def ensure(self, corpus: Corpus, points: Sequence[HookPoint], trainer: Trainer | None = None) -> None:
+        """Fetches or harvests what the cache lacks (`harvest`, `fetch`).
+
+        Raises:
+            OSError: the cache folder is full or cannot be written.
+            ValueError: a fault of the corpus or the model.
+        """
+        folder = self.folder(corpus)
+        if self.source is not None and not is_complete(folder, points):
+            fetch(f"{self.source}/activations/{folder.name}", folder, points)
+        try:
+            harvest(
+                self.model,
+                points,
+                partial(tokenise, corpus, self.model.tokenizer, **self.tokenising),
+                folder,
+                {"name": self.model.title, "revision": self.model.revision} | self.description(corpus),
+                trainer=trainer,
+                **self.harvesting,
+            )
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise OSError(
+                f"cache_dir={self.cache_dir} could not be written ({error}): give a folder with space and write access."
+            ) from error
+
+    def open(
+        self, corpus: Corpus, point: HookPoint, max_norm_ratio: float | None, verify: bool
+    ) -> tuple[dict[str, Rows], Moments]:
+        """The rows of each split without outliers, and the moments of the training rows.
+
+        Args:
+            corpus: whose harvest.
+            point: where in the model.
+            max_norm_ratio: rows whose norm is above this many times the training rows' median are left out (None: none).
+            verify: compare every byte with its checksum, about 1.5 GB/s and core.
+
+        Raises:
+            FileNotFoundError, ValueError: as `ActivationStore`.
+        """
+        folder = self.folder(corpus) / str(point)
+        stores = {split: ActivationStore(folder, split) for split in SPLITS}
+        if verify:
+            for store in stores.values():
+                store.verify()
+        median = float(stores["train"].norms.median())
+        limit = float("inf") if max_norm_ratio is None else max_norm_ratio * median
+        rows = {split: Rows(store, (store.norms <= limit).nonzero().squeeze(1)) for split, store in stores.items()}
+        with FileLock(self.folder(corpus) / LOCK):
+            return rows, moments(rows["train"], folder / f"moments-{max_norm_ratio}.safetensors")
