@@ -8,8 +8,8 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from atomlab.activations.datamodule import ShuffledBatches
 from atomlab.activations.moments import Moments
+from atomlab.activations.shuffle import ShuffledBatches
 
 
 @final

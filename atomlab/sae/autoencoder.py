@@ -3,7 +3,7 @@
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from atomlab.sae.thresholding import threshold_activation
@@ -49,7 +49,7 @@ class ThresholdSAE(nn.Module):
         atoms = nn.functional.normalize(torch.randn(d_sae, d_in), dim=1)
         self.W_dec = nn.Parameter(atoms)
         if not tied:  # past the property of the same name, which a plain assignment would run into
-            self._parameters["W_enc"] = nn.Parameter(atoms.T.clone())
+            self._parameters["W_enc"] = nn.Parameter(atoms.clone().T)  # a latent's weights lie together in memory
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
         self.b_dec = nn.Parameter(torch.zeros(d_in))
         self.threshold = nn.Parameter(torch.full((d_sae,), 0.001))
@@ -60,13 +60,21 @@ class ThresholdSAE(nn.Module):
         free = self._parameters.get("W_enc")
         return self.W_dec.T if free is None else free
 
-    def pre_activations(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
-        """z = (x − b_dec·flag) W_enc + b_enc; 2·batch·d_in·d_sae FLOPs, (batch, d_sae) memory."""
+    def pre_activations(
+        self, x: Float[Tensor, "*batch d_in"], latents: Int64[Tensor, " chosen"] | None = None
+    ) -> Float[Tensor, "*batch chosen"]:
+        """z = (x − b_dec·flag) W_enc + b_enc, of some latents or all; 2·batch·d_in·d_sae FLOPs, (batch, d_sae) memory."""
         centred = x - self.b_dec if self.apply_b_dec_to_input else x
-        return centred @ self.W_enc + self.b_enc
+        if latents is None:
+            return centred @ self.W_enc + self.b_enc
+        return centred @ self.W_enc.index_select(1, latents) + self.b_enc.index_select(0, latents)
 
-    def activate(self, z: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
-        return threshold_activation(z, self.threshold, self.bandwidth, self.ste_to_input)
+    def activate(
+        self, z: Float[Tensor, "*batch chosen"], latents: Int64[Tensor, " chosen"] | None = None
+    ) -> Float[Tensor, "*batch chosen"]:
+        """σ_θ(z); with `latents`, each z along the last dimension belongs to the latent of that number, repeated or not."""
+        threshold = self.threshold if latents is None else self.threshold.index_select(0, latents)
+        return threshold_activation(z, threshold, self.bandwidth, self.ste_to_input)
 
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         """The non-negative code f, dense."""
@@ -89,11 +97,14 @@ class ThresholdSAE(nn.Module):
         self.W_dec /= decoder_norms(self.W_dec, gram)[:, None]
 
     @torch.no_grad()
-    def remove_parallel_gradient_(self, gram: Float[Tensor, "d_in d_in"] | None = None) -> None:
+    def remove_parallel_gradient_(self, gram: Float[Tensor, "d_in d_in"] | None = None, block: int = 1024) -> None:
         """Takes from W_dec.grad what would only change an atom's norm: its component along the norm's gradient G d."""
-        if self.W_dec.grad is not None:
-            normal = nn.functional.normalize(self.W_dec if gram is None else self.W_dec @ gram, dim=1)
-            self.W_dec.grad -= (self.W_dec.grad * normal).sum(1, keepdim=True) * normal
+        if self.W_dec.grad is None:
+            return
+        for atoms, gradient in zip(self.W_dec.split(block), self.W_dec.grad.split(block), strict=True):
+            normal = atoms if gram is None else atoms @ gram
+            share = (gradient * normal).sum(1) / normal.square().sum(1).clamp(min=torch.finfo(normal.dtype).tiny)
+            gradient.addcmul_(normal, share[:, None], value=-1)  # blocks that stay in the cache
 
     @torch.no_grad()
     def with_unit_norm_decoder(self, gram: Float[Tensor, "d_in d_in"] | None = None) -> "ThresholdSAE":

@@ -5,10 +5,11 @@ from typing import Protocol, final
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from atomlab.sae.autoencoder import ThresholdSAE, decoder_norms
+from atomlab.sae.code import Code
 from atomlab.sae.thresholding import step
 
 
@@ -17,20 +18,20 @@ def reconstruction_loss(x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "ba
     return (x - x_hat).square().sum(1).mean()
 
 
-def mean_l0(z: Float[Tensor, "batch d_sae"], threshold: Float[Tensor, " d_sae"], bandwidth: float) -> Float[Tensor, ""]:
+def mean_l0(code: Code, threshold: Float[Tensor, " d_sae"], bandwidth: float) -> Float[Tensor, ""]:
     """mean over the batch of Σ_j H(z_j − θ_j), with a gradient to θ."""
-    return step(z, threshold, bandwidth).sum(1).mean()
+    return step(code.z, code.at(threshold), bandwidth).sum() / code.batch
 
 
 def target_l0_penalty(
-    z: Float[Tensor, "batch d_sae"], threshold: Float[Tensor, " d_sae"], bandwidth: float, target: float
+    code: Code, threshold: Float[Tensor, " d_sae"], bandwidth: float, target: float
 ) -> Float[Tensor, ""]:
     """((L0/L0*) − 1)², L0 the mean over the global batch of all processes.
 
     Its value is all-reduced; its gradient flows through this process's own part with full weight, which is exact when gradients are
     averaged over processes (as DDP does) and all have the same batch size.
     """
-    l0 = mean_l0(z, threshold, bandwidth)
+    l0 = mean_l0(code, threshold, bandwidth)
     if dist.is_available() and dist.is_initialized():
         total = l0.detach().clone()
         dist.all_reduce(total)
@@ -38,27 +39,22 @@ def target_l0_penalty(
     return (l0 / target - 1).square()
 
 
-def tanh_penalty(
-    codes: Float[Tensor, "batch d_sae"], norms: Float[Tensor, " d_sae"], scale: float
-) -> Float[Tensor, ""]:
+def tanh_penalty(code: Code, norms: Float[Tensor, " d_sae"], scale: float) -> Float[Tensor, ""]:
     """mean over the batch of Σ_j tanh(c·f_j·‖d_j‖) (Anthropic, January 2025)."""
-    return torch.tanh(scale * codes * norms).sum(1).mean()
+    return torch.tanh(scale * code.values * code.at(norms)).sum() / code.batch
 
 
 def pre_activation_penalty(
-    z: Float[Tensor, "batch d_sae"],
-    threshold: Float[Tensor, " d_sae"],
-    norms: Float[Tensor, " d_sae"],
-    dead: Bool[Tensor, " d_sae"],
+    z: Float[Tensor, "batch dead"], threshold: Float[Tensor, " dead"], norms: Float[Tensor, " dead"]
 ) -> Float[Tensor, ""]:
-    """mean over the batch of Σ_{j dead} ReLU(θ_j − z_j)·‖d_j‖: pulls latents that never fire back to their threshold."""
-    return (torch.relu(threshold - z) * (norms * dead)).sum(1).mean()
+    """mean over the batch of Σ_{j dead} ReLU(θ_j − z_j)·‖d_j‖, given the dead latents only: pulls them back to their threshold."""
+    return (torch.relu(threshold - z) * norms).sum() / len(z)
 
 
 class Sparsity(Protocol):
-    """A sparsity term, its coefficient λ included, on one batch's pre-activations and codes."""
+    """A sparsity term, its coefficient λ included, on one batch's code."""
 
-    def __call__(self, sae: ThresholdSAE, z: Tensor, codes: Tensor) -> Tensor: ...
+    def __call__(self, sae: ThresholdSAE, code: Code) -> Tensor: ...
 
 
 @final
@@ -68,8 +64,8 @@ class L0:
 
     coefficient: float
 
-    def __call__(self, sae: ThresholdSAE, z: Tensor, codes: Tensor) -> Tensor:
-        return self.coefficient * mean_l0(z, sae.threshold, sae.bandwidth)
+    def __call__(self, sae: ThresholdSAE, code: Code) -> Tensor:
+        return self.coefficient * mean_l0(code, sae.threshold, sae.bandwidth)
 
 
 @final
@@ -80,8 +76,8 @@ class TargetL0:
     coefficient: float
     target: float
 
-    def __call__(self, sae: ThresholdSAE, z: Tensor, codes: Tensor) -> Tensor:
-        return self.coefficient * target_l0_penalty(z, sae.threshold, sae.bandwidth, self.target)
+    def __call__(self, sae: ThresholdSAE, code: Code) -> Tensor:
+        return self.coefficient * target_l0_penalty(code, sae.threshold, sae.bandwidth, self.target)
 
 
 @final
@@ -92,5 +88,5 @@ class Tanh:
     coefficient: float
     scale: float = 4.0
 
-    def __call__(self, sae: ThresholdSAE, z: Tensor, codes: Tensor) -> Tensor:
-        return self.coefficient * tanh_penalty(codes, decoder_norms(sae.W_dec), self.scale)
+    def __call__(self, sae: ThresholdSAE, code: Code) -> Tensor:
+        return self.coefficient * tanh_penalty(code, decoder_norms(sae.W_dec), self.scale)

@@ -26,7 +26,7 @@ class _ThresholdActivation(torch.autograd.Function):
         # ∂f/∂z = 1[z > θ]  (+ (θ/ε) K((z − θ)/ε), Anthropic's)        ∂f/∂θ = −(θ/ε) K((z − θ)/ε)
         jump = threshold / ctx.bandwidth * _window(z, threshold, ctx.bandwidth)
         to_z = (z > threshold).to(z.dtype) + (jump.to(z.dtype) if ctx.ste_to_input else 0)
-        return gradient * to_z, -(gradient.to(threshold.dtype) * jump).flatten(0, -2).sum(0), None, None
+        return gradient * to_z, -(gradient.to(threshold.dtype) * jump).sum_to_size(threshold.shape), None, None
 
 
 class _Step(torch.autograd.Function):
@@ -42,7 +42,7 @@ class _Step(torch.autograd.Function):
         z, threshold = ctx.saved_tensors
         # ∂H(z − θ)/∂θ = −(1/ε) K((z − θ)/ε), and nothing to z
         slope = _window(z, threshold, ctx.bandwidth) / ctx.bandwidth
-        return None, -(gradient * slope).flatten(0, -2).sum(0), None
+        return None, -(gradient * slope).sum_to_size(threshold.shape), None
 
 
 def threshold_activation(

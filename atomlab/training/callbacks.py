@@ -3,7 +3,6 @@
 import time
 from typing import Any, final
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import Tensor
@@ -70,36 +69,6 @@ class DataWait(Callback):
         now, waited = time.perf_counter(), getattr(trainer.train_dataloader, "waited", 0.0)
         pl_module.log("data/wait", (waited - self.waited) / (now - self.since))
         self.since, self.waited = now, waited
-
-
-@final
-class LatentActivity(Callback):
-    """Logs `train/dead`: the share of latents that have not fired within the last `window` vectors of this process. Its state is in the checkpoint."""
-
-    def __init__(self, window: int = 50_000) -> None:
-        self.window = window
-        self.since_fired: Tensor | None = None
-
-    @torch.no_grad()
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int
-    ) -> None:
-        if (batch_idx + 1) % trainer.log_every_n_steps:
-            return
-        assert isinstance(pl_module, SAEModule)
-        fired = (pl_module.sae.encode(pl_module.transform(batch)) > 0).any(0)
-        if self.since_fired is None:
-            self.since_fired = torch.zeros(pl_module.sae.d_sae, dtype=torch.int64, device=fired.device)
-        self.since_fired = (self.since_fired.to(fired.device) + len(batch) * trainer.log_every_n_steps).masked_fill(
-            fired, 0
-        )
-        pl_module.log("train/dead", (self.since_fired >= self.window).float().mean())
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"since_fired": self.since_fired}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.since_fired = state_dict["since_fired"]
 
 
 @final

@@ -26,8 +26,8 @@ from atomlab.sae import (
     ThresholdSAE,
     calibrate_thresholds_,
     fold,
-    reconstruction_loss,
 )
+from atomlab.sae.ops import DensitySwitch, Terms, objective
 from atomlab.theory import AtomicInnerProduct
 
 InputVariant = Literal["raw", "unit_mean_square", "whitened"]
@@ -64,6 +64,9 @@ class SAEModule(LightningModule):
         learning_rate: of all weights but the thresholds.
         threshold_learning_rate: of the thresholds (raw θ, so it is in units of pre-activations).
         warm_up, decay, freeze: shares of the run.
+        dead_after: vectors, over all processes, after which a latent that did not fire counts as dead.
+        dead_coefficient: λ_P of the term that pulls dead latents back to their thresholds; 0 leaves it out.
+        switch: between the dense and the sparse implementation of the step; None takes the measured limits.
     """
 
     def __init__(
@@ -78,11 +81,18 @@ class SAEModule(LightningModule):
         warm_up: float = 0.1,
         decay: float = 0.5,
         freeze: float = 0.2,
+        dead_after: int = 50_000,
+        dead_coefficient: float = 0.0,
+        switch: DensitySwitch | None = None,
     ) -> None:
         super().__init__()
         self.sae, self.transform, self.sparsity, self.atomic = sae, transform, sparsity, metric
         self.learning_rate, self.threshold_learning_rate = learning_rate, threshold_learning_rate
         self.warm_up, self.decay, self.freeze_share = warm_up, decay, freeze
+        self.dead_after, self.dead_coefficient = dead_after, dead_coefficient
+        self.switch = DensitySwitch() if switch is None else switch
+        self.since_fired: Tensor
+        self.register_buffer("since_fired", torch.zeros(sae.d_sae, dtype=torch.int64))
         self.evaluated: ThresholdSAE | None = None
         self.measures = ModuleDict(
             {
@@ -95,24 +105,38 @@ class SAEModule(LightningModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         x = self.transform(batch)
-        z = self.sae.pre_activations(x)
-        codes = self.sae.activate(z)
-        x_hat = self.sae.decode(codes)
-        reconstruction = reconstruction_loss(x, x_hat)
         frozen = self.progress >= 1 - self.freeze_share
-        sparsity = self.sparsity(self.sae, z, codes) if not frozen else z.new_zeros(())
-        with torch.no_grad():
-            variance = (x - x.mean(0)).square().sum(1).mean()
-            self.log("train/r2", 1 - reconstruction / variance, prog_bar=True)
-            self.log("train/l0", (codes != 0).sum(1).float().mean(), prog_bar=True)
+        terms = objective(
+            self.switch.choose(self.sae, x),
+            self.sae,
+            x,
+            None if frozen else self.sparsity,
+            self.since_fired >= self.dead_after,
+            self.dead_coefficient,
+        )
+        self.switch.observe(self.sae, terms.code)
+        self._log_training(x, terms)
+        return terms.loss
+
+    @torch.no_grad()
+    def _log_training(self, x: Tensor, terms: Terms) -> None:
+        firings = terms.code.firings()
+        fired, vectors = firings > 0, len(x) * self.trainer.world_size
+        if self.trainer.world_size > 1:
+            fired = self.all_gather(fired).any(0)
+        self.since_fired.add_(vectors).masked_fill_(fired, 0)
+        variance = (x - x.mean(0)).square().sum(1).mean()
+        shown = {"train/r2": 1 - terms.reconstruction / variance, "train/l0": firings.sum() / len(x)}
+        self.log_dict(shown, prog_bar=True)
         self.log_dict(
             {
-                "train/loss": reconstruction + sparsity,
-                "train/reconstruction": reconstruction,
-                "train/sparsity": sparsity,
+                "train/loss": terms.loss,
+                "train/reconstruction": terms.reconstruction,
+                "train/sparsity": terms.sparsity,
+                "train/density": self.switch.density,
+                "train/dead": (self.since_fired >= self.dead_after).float().mean(),
             }
         )
-        return reconstruction + sparsity
 
     @property
     def progress(self) -> float:
@@ -131,7 +155,8 @@ class SAEModule(LightningModule):
             [
                 {"params": weights, "lr": self.learning_rate},
                 {"params": [self.sae.threshold], "lr": self.threshold_learning_rate},
-            ]
+            ],
+            fused=not (self.trainer.gradient_clip_val and "mixed" in str(self.trainer.precision)),  # Lightning forbids it
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, [schedule, lambda step: schedule(step) * (step / steps < 1 - self.freeze_share)]
@@ -224,6 +249,8 @@ def build(
     warm_up: float = 0.1,
     decay: float = 0.5,
     freeze: float = 0.2,
+    dead_after: int = 50_000,
+    dead_coefficient: float = 0.0,
 ) -> SAEModule:
     """A module for the activations of `data`, its thresholds calibrated on them.
 
@@ -238,7 +265,7 @@ def build(
         calibration_samples: training vectors used for it.
         shrinkage: of S.
         learning_rate, threshold_learning_rate: None derives them.
-        warm_up, decay, freeze: see `SAEModule`.
+        warm_up, decay, freeze, dead_after, dead_coefficient: see `SAEModule`.
 
     Raises:
         ValueError: an expansion that gives no latent, an unknown input variant, a rank-deficient second moment.
@@ -265,6 +292,8 @@ def build(
         warm_up=warm_up,
         decay=decay,
         freeze=freeze,
+        dead_after=dead_after,
+        dead_coefficient=dead_coefficient,
     )
 
 

@@ -1,0 +1,73 @@
+"""Which implementation the next step uses: by the counted density of the last steps, never by timing, so that a resumed run decides alike."""
+
+import logging
+import math
+from typing import Any, final
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from atomlab.sae.autoencoder import ThresholdSAE
+from atomlab.sae.code import Code
+from atomlab.sae.ops.dense import Dense
+from atomlab.sae.ops.objective import Operators
+from atomlab.sae.ops.sparse import Sparse
+
+_log = logging.getLogger(__name__)
+_PROBE = 256  # samples on which the first step's density is counted
+_ROWS = 8  # of a dense code, one row in so many is counted
+
+
+@final
+class DensitySwitch(nn.Module):
+    """`Sparse` while few entries carry a value or a gradient, `Dense` otherwise.
+
+    Density = share of the (batch, d_sae) matrix with z > θ − ε/2, a running mean over about ten steps and over all processes. Its state is in
+    the checkpoint. A switch is logged.
+
+    Args:
+        enter: density below which the sparse implementation takes over.
+        leave: density from which on the dense one does; more than `enter`, so that noise does not switch back and forth.
+        screened: see `Sparse`.
+
+    Raises:
+        ValueError: `enter` above `leave`.
+    """
+
+    def __init__(self, enter: float = 0.03, leave: float = 0.04, screened: bool | None = None) -> None:
+        super().__init__()
+        if not 0 <= enter <= leave:
+            raise ValueError(f"A switch needs 0 <= enter <= leave, got enter={enter} and leave={leave}.")
+        self.enter, self.leave, self.sparse = enter, leave, Sparse(screened)
+        self.density, self.is_sparse = math.nan, False
+
+    def choose(self, sae: ThresholdSAE, x: Tensor) -> Operators:
+        """The implementation for the batch x; before the first step some of its rows are counted."""
+        if math.isnan(self.density):
+            with torch.no_grad():
+                self.observe(sae, Dense().encode(sae, x[:_PROBE]))
+        return self.sparse if self.is_sparse else Dense()
+
+    @torch.no_grad()
+    def observe(self, sae: ThresholdSAE, code: Code) -> None:
+        """Takes a step's code into the running mean and decides on the next step."""
+        if code.entries is None:
+            rows = code.z[::_ROWS]
+            found = torch.count_nonzero(rows > sae.threshold - sae.bandwidth / 2) / rows.numel()
+        else:
+            found = torch.tensor(len(code.z) / (code.batch * sae.d_sae), device=code.z.device)
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(found)
+            found /= dist.get_world_size()
+        self.density = float(found) if math.isnan(self.density) else 0.9 * self.density + 0.1 * float(found)
+        sparse = self.density < (self.leave if self.is_sparse else self.enter)
+        if sparse != self.is_sparse:
+            _log.info("The step is %s from now on (density %.2g).", "sparse" if sparse else "dense", self.density)
+        self.is_sparse = sparse
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"density": self.density, "is_sparse": self.is_sparse}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.density, self.is_sparse = float(state["density"]), bool(state["is_sparse"])

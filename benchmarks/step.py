@@ -1,0 +1,180 @@
+"""Time and memory of a training step, as ratios to the encoder's product alone: `python -m benchmarks.step --json step.json`.
+
+Everything that is compared runs interleaved in one process; medians. Inputs are Gaussian with E‖x‖² = 1, thresholds are calibrated to --l0 on
+other vectors. `forward_backward_s` is loss and gradients of the objective; `step_s` is a whole step of Lightning's Trainer: the input transform,
+loss, gradients, Adam, unit-norm projection, metrics and logging. `peak_bytes` is the peak of the process's resident memory over whole steps, each
+implementation in a process of its own. `encoder_product_s` is x @ W_enc in float32 on the same vectors.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from atomlab.sae import InputTransform, TargetL0, ThresholdSAE, calibrate_thresholds_
+from atomlab.sae.ops import Dense, DensitySwitch, Operators, Sparse, objective
+from atomlab.theory import AtomicInnerProduct
+from atomlab.training.callbacks import DecoderNorm
+from atomlab.training.module import SAEModule
+
+OPERATORS: dict[str, Callable[[], Operators]] = {
+    "dense": Dense,
+    "sparse": lambda: Sparse(screened=False),
+    "screened": lambda: Sparse(screened=True),
+}
+SWITCHES: dict[str, Callable[[], DensitySwitch]] = {
+    "dense": lambda: DensitySwitch(0, 0),
+    "sparse": lambda: DensitySwitch(2, 2, screened=False),
+    "screened": lambda: DensitySwitch(2, 2, screened=True),
+    "automatic": DensitySwitch,
+}
+
+
+def problem(d_in: int, d_sae: int, batch: int, l0: float) -> tuple[ThresholdSAE, Tensor]:
+    torch.manual_seed(0)
+    sae = ThresholdSAE(d_in, d_sae)
+    calibrate_thresholds_(sae, torch.randn(4096, d_in) / d_in**0.5, l0)
+    return sae, torch.randn(batch, d_in) / d_in**0.5
+
+
+def seconds(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+@torch.no_grad()
+def product(sae: ThresholdSAE, x: Tensor) -> None:
+    x @ sae.W_enc
+
+
+def forward_backward(operators: Operators, sae: ThresholdSAE, x: Tensor, l0: float) -> None:
+    sae.zero_grad()
+    objective(operators, sae, x, TargetL0(1.0, l0)).loss.backward()
+
+
+def measure_forward_backward(sae: ThresholdSAE, x: Tensor, l0: float, names: list[str], repeats: int) -> dict[str, Any]:
+    works: dict[str, Callable[[], object]] = {"product": lambda: product(sae, x)}
+    works |= {name: lambda o=OPERATORS[name](): forward_backward(o, sae, x, l0) for name in names}
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for repeat in range(repeats + 1):
+        for name, work in works.items():
+            taken = seconds(work)
+            if repeat:  # the first round warms up
+                times[name].append(taken)
+    sae.zero_grad()
+    return {name: median(values) for name, values in times.items()}
+
+
+class Clock(Callback):
+    """Times the encoder's product before each step, and the step from then on to the end of the next callbacks."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x, self.products, self.steps, self.since = x, list[float](), list[float](), 0.0
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+        if self.since:
+            self.steps.append(time.perf_counter() - self.since)
+        self.products.append(seconds(lambda: product(pl_module.sae, self.x)))
+        self.since = time.perf_counter()
+
+
+def train(sae: ThresholdSAE, x: Tensor, l0: float, name: str, steps: int) -> tuple[float, float]:
+    """Seconds of the product and of a whole step in Lightning's Trainer, without the first step."""
+    d_in = x.shape[1]
+    metric = AtomicInnerProduct(torch.eye(d_in, dtype=torch.float64))
+    module = SAEModule(
+        sae,
+        InputTransform.identity(d_in),
+        TargetL0(1.0, l0),
+        metric,
+        learning_rate=1e-4,
+        threshold_learning_rate=1e-4,
+        switch=SWITCHES[name](),
+    )
+    clock = Clock(x)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = Trainer(
+            accelerator="cpu",
+            max_steps=steps + 1,
+            max_epochs=1,
+            logger=False,
+            deterministic=True,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+            callbacks=[DecoderNorm(), clock],
+        )
+        trainer.fit(module, DataLoader(cast(Any, [x] * (steps + 1)), batch_size=None))
+    return median(clock.products[1:]), median(clock.steps)
+
+
+def peak_bytes() -> int:
+    status = Path("/proc/self/status")  # ru_maxrss would count the parent's memory at the fork too
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def in_new_process(arguments: argparse.Namespace, name: str) -> int:
+    shape = [f"--{key.replace('_', '-')}={getattr(arguments, key)}" for key in ("d_in", "d_sae", "batch", "l0", "threads")]
+    command = [sys.executable, "-m", "benchmarks.step", *shape, f"--peak={name}"]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, kind, value in (("d-in", int, 768), ("d-sae", int, 12_288), ("batch", int, 4096), ("l0", float, 40.0)):
+        parser.add_argument(f"--{name}", type=kind, default=value)
+    parser.add_argument("--implementations", nargs="+", default=["dense", "sparse", "screened"], choices=list(OPERATORS))
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--json", type=Path, help="where the figures go")
+    parser.add_argument("--peak", choices=list(SWITCHES), help="only run steps and print the peak memory in bytes")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    sae, x = problem(arguments.d_in, arguments.d_sae, arguments.batch, arguments.l0)
+    if arguments.peak:
+        train(sae, x, arguments.l0, arguments.peak, 2)
+        print(peak_bytes())
+        return
+    times = measure_forward_backward(sae, x, arguments.l0, arguments.implementations, arguments.repeats)
+    result: dict[str, Any] = {
+        "shape": {key: getattr(arguments, key) for key in ("d_in", "d_sae", "batch", "l0", "threads")},
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "encoder_product_s": times["product"],
+    }
+    for name in arguments.implementations:
+        alone, step = train(sae, x, arguments.l0, name, arguments.repeats)
+        result[name] = {
+            "forward_backward_s": times[name],
+            "forward_backward_ratio": times[name] / times["product"],
+            "step_s": step,
+            "step_ratio": step / alone,
+            "peak_bytes": in_new_process(arguments, name),
+        }
+    text = json.dumps(result, indent=2)
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
