@@ -142,7 +142,9 @@ def _passage(ids: Tensor, position: Tensor, wanted: Tensor, spans: list[slice]) 
     mask = pad(torch.ones_like(ids, dtype=torch.bool))
     places, edited = pad(position.long()), pad(wanted)
     places = torch.where(mask, places, torch.arange(mask.shape[1]))
-    inputs = {"input_ids": pad(ids.long()), "position_ids": places}
+    inputs = {"input_ids": pad(ids.long())}
+    if (places != torch.arange(places.shape[1])).any():  # documents that do not see one another
+        inputs["position_ids"] = places
     if not mask.all():
         inputs["attention_mask"] = mask.long()
     after = mask & (edited.cumsum(1) > 0)
