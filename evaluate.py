@@ -1,5 +1,6 @@
-"""Measures units with controls: `python evaluate.py run=outputs/...`, or a study of its own with `experiment=...`; options in conf/."""
+"""Measures units with controls: `python evaluate.py run=outputs/...`, or a study: `experiment=...`; options in conf/."""
 
+import sys
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -33,11 +34,11 @@ def evaluate(config: DictConfig) -> float:
         folder=Path(HydraConfig.get().runtime.output_dir),
         shrinkage=trained.sae.shrinkage,
         seed=trained.seed,
-        configuration=f"{OmegaConf.to_yaml(trained)}\n# evaluation\n{OmegaConf.to_yaml(config.study)}{OmegaConf.to_yaml(config.metrics)}",
+        configuration="\n".join(OmegaConf.to_yaml(part) for part in (trained, config.study, config.metrics)),
         run=None if config.run is None else Path(config.run),
     )
     text, objective = study(bench)
-    print(text)
+    sys.stdout.write(f"{text}\n")
     return objective
 
 

@@ -1,5 +1,6 @@
-"""Trains a TSAE on the activations of a language model and measures what it found: `python train.py`, options in conf/."""
+"""Trains a TSAE on a language model's activations and measures what it found: `python train.py`, options in conf/."""
 
+import sys
 from pathlib import Path
 
 import torch
@@ -14,56 +15,45 @@ from atomlab.launch import launch
 
 
 def train(config: DictConfig) -> float | None:
-    """Harvests what is missing, trains, tests, and on the first process saves the TSAE and writes the table and the report.
+    """Harvests what is missing, trains, tests, saves the TSAE, and writes the table and the report.
 
-    With `harvest_only` it stops after the harvest and prints statistics of each site. Returns the atoms' held-out R² in the S-norm (on the first process), the objective of a sweep.
+With `harvest_only` it stops after the harvest and prints statistics of each site. Returns the atoms' held-out R²
+    in the S-norm, the objective of a sweep; None on all processes but the first, which are done once the test is.
     """
-    seed_everything(config.seed, workers=True, verbose=False)
     data = instantiate(config.activations)
-    trainer = instantiate(
-        config.trainer,
-        callbacks=list(instantiate(config.callbacks).values()),
-        logger=instantiate(config.logger).get("logger"),
-    )
+    callbacks = list(instantiate(config.callbacks).values())
+    trainer = instantiate(config.trainer, callbacks=callbacks, logger=instantiate(config.logger).get("logger"))
     data.harvest(trainer)
     if config.harvest_only:
         if trainer.is_global_zero:
-            print(data.describe())
+            sys.stdout.write(f"{data.describe()}\n")
         return None
     data.setup()
+    seed_everything(config.seed, workers=True, verbose=False)  # here, since a harvest draws random numbers too
     module = instantiate(config.sae, data=data)
-    trainer.fit(module, data, ckpt_path=config.resume)
-    trainer.test(module, data, verbose=False)
-    objective = None
-    if trainer.is_global_zero:
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        sae = module.folded().cpu()
-        save_sae(sae, folder / "sae", {"model_name": data.model.title, "hook_name": str(data.point)})
-        rows, text = evaluate_run(
-            sae,
-            data,
-            instantiate(config.metrics),
-            folder,
-            shrinkage=config.sae.shrinkage,
-            configuration=OmegaConf.to_yaml(config),
-            seed=config.seed,
-        )
-        print(text)
-        if trainer.logger is not None:
-            trainer.logger.log_metrics(
-                {
-                    f"table/{row['unit']}/{key}": float(value)
-                    for row in rows
-                    for key, value in row.items()
-                    if isinstance(value, float)
-                }
-            )
-        objective = rows[0]["r2_test_s"]
+    trainer.fit(module, data, ckpt_path=config.resume, weights_only=True)
+    trainer.test(module, data, verbose=False, weights_only=True)
+    if torch.distributed.is_initialized():  # the table is one process's work, and its metrics must not wait for others
+        torch.distributed.destroy_process_group()
+    if not trainer.is_global_zero:
+        return None
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    sae = module.folded().cpu()
+    save_sae(sae, folder / "sae", {"model_name": data.model.title, "hook_name": str(data.point)})
+    rows, text = evaluate_run(
+        sae,
+        data,
+        instantiate(config.metrics),
+        folder,
+        shrinkage=config.sae.shrinkage,
+        configuration=OmegaConf.to_yaml(config),
+        seed=config.seed,
+    )
+    sys.stdout.write(f"{text}\n")
     for logger in trainer.loggers:
+        logger.log_metrics({f"table/{row['unit']}/{k}": v for row in rows for k, v in row.items() if type(v) is float})
         logger.finalize("success")
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
-    return objective
+    return rows[0]["r2_test_s"]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line's outer shell: a user's mistake ends in one sentence and leaves nothing behind, a bug in its stack trace."""
+"""The command line's outer shell: a user's mistake ends in one sentence, a bug in its stack trace."""
 
 import logging
 import os
@@ -22,10 +22,10 @@ _MISTAKES = (ValueError, OSError, JobFailed, HydraException, OmegaConfBaseExcept
 
 
 def launch(task: FunctionType, config_path: str, config_name: str) -> None:
-    """Composes the configuration from the command line and runs `task` on it; ends with exit code 2 on a user's mistake.
+    """Composes the configuration from the command line and runs `task` on it; exit code 2 on a user's mistake.
 
-    ValueError and OSError are taken for mistakes of the user (atomlab raises them with a sentence that says what to do), as are
-    Hydra's and OmegaConf's own; with HYDRA_FULL_ERROR=1 they show their stack trace.
+    ValueError and OSError are taken for mistakes of the user (atomlab raises them with a sentence that says what to
+    do), as are Hydra's and OmegaConf's own; with HYDRA_FULL_ERROR=1 they show their stack trace. Interrupted: 130.
 
     Args:
         task: from a configuration to an objective or None.
@@ -44,28 +44,38 @@ def launch(task: FunctionType, config_path: str, config_name: str) -> None:
         if wants_trace:
             raise
         mistakes.append(error)
+    except KeyboardInterrupt:
+        _say("interrupted; what is complete is kept, the same command goes on from there.")
+        sys.exit(130)
     for mistake in mistakes:
-        print(f"atomlab: {_one_sentence(_root_cause(mistake))}", file=sys.stderr)  # noqa: T201  # the command line's own voice
+        _say(_one_sentence(_root_cause(mistake)))
     if mistakes:
         sys.exit(2)
 
 
+_NOISE = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    "Sparse CSR tensor support is in beta",
+    ".*does not have many workers",
+    "`broadcast_buffers` is deprecated",  # its successor came with torch 2.12
+    ".*smaller than the logging interval",
+    r"It is recommended to use `self\.log\(.*sync_dist=True",  # what is logged is the same on all processes already
+)
+
+
 def _quieten() -> None:
     """What Lightning and PyTorch say about themselves at every start, and nobody can act on."""
-    warnings.filterwarnings("ignore", message="`isinstance\\(treespec, LeafSpec\\)` is deprecated")
-    warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    logging.getLogger("huggingface_hub").setLevel(
-        logging.ERROR
-    )  # its retries; what comes of them is said in one sentence
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; the outcome is said in one sentence
 
 
 def _guarded(
     task: Callable[[Any], float | None], mistakes: list[Exception], wants_trace: bool
 ) -> Callable[[Any], float | None]:
-    """Collects a task's mistakes, so that Hydra adds no words of its own and a sweep's other jobs go on; a failed run that left nothing
-    of its own in its folder leaves no folder.
+    """Collects a task's mistakes, so that Hydra adds no words of its own and a sweep's other jobs go on; a failed run
+    that left nothing of its own in its folder leaves no folder.
     """
 
     def run(config: Any) -> float | None:
@@ -87,6 +97,10 @@ def _guarded(
     return run
 
 
+def _say(sentence: str) -> None:
+    sys.stderr.write(f"atomlab: {sentence}\n")
+
+
 def _remove_empty(folder: Path) -> None:
     while folder != Path.cwd() and not any(folder.iterdir()):
         folder.rmdir()
@@ -94,7 +108,7 @@ def _remove_empty(folder: Path) -> None:
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    """Hydra wraps what a `_target_` raised, and raises some errors without a word of their own: the sentence is inside."""
+    """Hydra wraps what a `_target_` raised, and raises some errors without a word of their own: it is inside."""
     while error.__cause__ is not None and (isinstance(error, InstantiationException) or not str(error)):
         error = error.__cause__
     return error

@@ -1,4 +1,4 @@
-"""One process per multirun job, so that `-m` works with Lightning's process launchers and leaks nothing from job to job."""
+"""One process per multirun job, so that `-m` works with Lightning's launchers and leaks nothing from job to job."""
 
 import os
 import subprocess
@@ -18,14 +18,15 @@ class JobFailed(Exception):
     """A job of a multirun ended with an error, which it has reported itself."""
 
 
+_LAUNCHER = ("hydra.mode", "hydra.run", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra/sweeper")
 _DISTRIBUTED = {"LOCAL_RANK", "NODE_RANK", "RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 
 def one_process_per_job(task: Callable[[Any], float | None]) -> Callable[[Any], float | None]:
-    """Wraps a Hydra task: as a single run it is called as it is; as a job of a multirun it runs in a fresh single run of the same script.
+    """Wraps a Hydra task: a single run is called as it is; a job of a multirun becomes a single run in a fresh process.
 
-    Lightning starts further ranks by repeating the command line; under `-m` each of them would run the sweep again. The job's result is read
-    from a file in its run folder.
+    Lightning starts further ranks by repeating the command line; under `-m` each of them would run the sweep again. The
+    job's result is read from a file that its first process wrote into its run folder.
 
     Raises:
         JobFailed: the job's process failed; its own message stands above.
@@ -36,13 +37,15 @@ def one_process_per_job(task: Callable[[Any], float | None]) -> Callable[[Any], 
         hydra = HydraConfig.get()
         if hydra.mode != RunMode.MULTIRUN:
             objective = task(config)
-            if objective is not None and "LOCAL_RANK" not in os.environ:
+            if objective is not None:  # the first process's
                 (Path(hydra.runtime.output_dir) / RESULT_FILE).write_text(repr(objective), encoding="utf-8")
             return objective
         folder = Path(hydra.runtime.output_dir)
-        command = [sys.executable, sys.argv[0], f"--config-name={hydra.job.config_name}", *hydra.overrides.task]
+        kept = [word for word in hydra.overrides.hydra if not word.lstrip("+~").startswith(_LAUNCHER)]
+        command = [sys.executable, sys.argv[0], f"--config-name={hydra.job.config_name}", *hydra.overrides.task, *kept]
         command += [f"hydra.run.dir={folder}", "hydra.mode=RUN", "hydra/launcher=basic", "hydra/sweeper=basic"]
         environment = {name: value for name, value in os.environ.items() if name not in _DISTRIBUTED}
+        environment.setdefault("WANDB_RUN_GROUP", "-".join(Path(hydra.sweep.dir).parts[-2:]))
         finished = subprocess.run(command, env=environment, check=False)
         if finished.returncode:
             raise JobFailed(

@@ -1,0 +1,110 @@
+"""train.py and evaluate.py end to end on SmolLM2 and Wikipedia: complete runs, bit-equal repeats, ranks, sweeps."""
+
+import csv
+import json
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from atomlab import load_sae
+from tests.conftest import SMALL, run, run_and_stop
+
+WEIGHTS = "sae/sae_weights.safetensors"
+
+
+@pytest.fixture(scope="module")
+def first(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that the others are held against."""
+    folder = tmp_path_factory.mktemp("first")
+    finished = run("train.py", *SMALL, f"hydra.run.dir={folder}", cwd=folder, cache=cache)
+    assert finished.returncode == 0, finished.stderr
+    (folder / "stdout.txt").write_text(finished.stdout)
+    (folder / "stderr.txt").write_text(finished.stderr)
+    return folder
+
+
+def rows(folder: Path) -> dict[str, dict]:
+    return {row["unit"]: row for row in json.loads((folder / "results.json").read_text())["rows"]}
+
+
+def logged(folder: Path, prefix: str) -> dict[str, float]:
+    """The last value of each logged metric of one stage."""
+    found: dict[str, float] = {}
+    for line in csv.DictReader((folder / "csv" / "metrics.csv").read_text().splitlines()):
+        found |= {name: float(value) for name, value in line.items() if name.startswith(prefix) and value}
+    return found
+
+
+def test_one_command_leaves_a_table_a_report_and_a_published_format(first: Path) -> None:
+    printed = (first / "stdout.txt").read_text()
+    for unit in ("atoms", "neurons", "random + OMP"):
+        assert re.search(rf"^{re.escape(unit)}\s+\S", printed, re.MULTILINE)
+    assert str(first / "report.html") in printed
+    assert sorted(path.name for path in (first / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert list(first.glob("wandb/offline-run-*/*.wandb"))  # no key: offline, and one line says so
+    assert "no key found, logging offline" in (first / "stderr.txt").read_text()
+    table, sae = rows(first), load_sae(first / "sae")
+    assert sae.W_dec.shape == (288, 576)
+    assert table["neurons"]["r2_test"] == 1
+    assert table["neurons"]["l0"] == 576
+    assert 0 < table["atoms"]["r2_test"] < table["atoms"]["r2_train"] < 1
+    assert not list(first.rglob(".writing-*"))
+
+
+def test_evaluate_gives_the_same_numbers_again(first: Path, cache: Path, tmp_path: Path) -> None:
+    words = (f"run={first}", "metrics.samples=256", f"hydra.run.dir={tmp_path / 'again'}")
+    finished = run("evaluate.py", *words, cwd=tmp_path, cache=cache)
+    assert finished.returncode == 0, finished.stderr
+    again = rows(tmp_path / "again")
+    for unit, row in rows(first).items():
+        for key, value in row.items():
+            same = pytest.approx(value, rel=1e-6) if isinstance(value, float) else value
+            assert again[unit][key] == same, (unit, key)
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(first: Path, cache: Path, tmp_path: Path) -> None:
+    """SIGTERM in the middle, then `resume`: the weights are those of the run that nobody stopped."""
+    options = [*SMALL, "logger=none", "callbacks.progress_bar.refresh_rate=1"]
+    stopped = [*options, f"hydra.run.dir={tmp_path / 'stopped'}"]
+    code, said = run_and_stop(*stopped, cwd=tmp_path, cache=cache, when="| 7/30", sign=signal.SIGTERM)
+    assert code != 0
+    step = re.search(r"stopped after step (\d+); go on with resume=(\S+)", said)
+    assert step, said
+    assert 7 <= int(step[1]) < 30
+    assert not (tmp_path / "stopped" / "results.json").exists()
+    resumed = [*options, f"resume={step[2]}", f"hydra.run.dir={tmp_path / 'resumed'}"]
+    finished = run("train.py", *resumed, cwd=tmp_path, cache=cache)
+    assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "resumed" / WEIGHTS).read_bytes() == (first / WEIGHTS).read_bytes()
+
+
+def test_two_processes_agree_with_one(cache: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder, words in ((one, ()), (two, ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"))):
+        finished = run("train.py", *SMALL, "logger=csv", *words, f"hydra.run.dir={folder}", cwd=tmp_path, cache=cache)
+        assert finished.returncode == 0, finished.stderr
+    assert (two / "objective.txt").exists()
+    for stage in ("validation/", "test/"):
+        alone, together = logged(one, stage), logged(two, stage)
+        assert alone.keys() == together.keys()
+        for name, value in alone.items():
+            if "restricted_isometry_lower" not in name:  # a search: processes try different supports
+                assert together[name] == pytest.approx(value, rel=1e-3, abs=1e-3), name
+
+
+def test_a_sweep_leaves_two_complete_runs_and_one_harvest(cache: Path, tmp_path: Path) -> None:
+    own = tmp_path / "cache"
+    own.mkdir()
+    (own / "models").symlink_to(cache / "models")
+    words = [*SMALL, "logger=none", "sae.expansion=0.25,0.5", "steps=10", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    finished = run("train.py", "-m", *words, cwd=tmp_path, cache=own)
+    assert finished.returncode == 0, finished.stderr
+    for job, width in (("0", 144), ("1", 288)):
+        folder = tmp_path / "sweep" / job
+        assert len(load_sae(folder / "sae").W_dec) == width
+        for name in ("results.json", "results.csv", "report.html", "objective.txt", "checkpoints/last.ckpt"):
+            assert (folder / name).exists(), name
+    assert finished.stderr.count("harvest:   0%") == 1
+    assert len(list((own / "activations").iterdir())) == 1
