@@ -133,7 +133,9 @@ def peak_bytes() -> int:
 
 
 def in_new_process(arguments: argparse.Namespace, name: str) -> int:
-    shape = [f"--{key.replace('_', '-')}={getattr(arguments, key)}" for key in ("d_in", "d_sae", "batch", "l0", "threads")]
+    shape = [
+        f"--{key.replace('_', '-')}={getattr(arguments, key)}" for key in ("d_in", "d_sae", "batch", "l0", "threads")
+    ]
     command = [sys.executable, "-m", "benchmarks.step", *shape, f"--peak={name}"]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
@@ -142,7 +144,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, kind, value in (("d-in", int, 768), ("d-sae", int, 12_288), ("batch", int, 4096), ("l0", float, 40.0)):
         parser.add_argument(f"--{name}", type=kind, default=value)
-    parser.add_argument("--implementations", nargs="+", default=["dense", "sparse", "screened"], choices=list(OPERATORS))
+    parser.add_argument(
+        "--implementations", nargs="+", default=["dense", "sparse", "screened"], choices=list(OPERATORS)
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path, help="where the figures go")

@@ -1,7 +1,7 @@
 """Loss terms (theory.md 7). The sparsity gradient is taken on pre-activations, so that the window below θ counts."""
 
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -51,6 +51,7 @@ def pre_activation_penalty(
     return (torch.relu(threshold - z) * norms).sum() / len(z)
 
 
+@runtime_checkable
 class Sparsity(Protocol):
     """A sparsity term, its coefficient λ included, on one batch's code."""
 

@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from atomlab.sae.code import Code
 from atomlab.sae.losses import target_l0_penalty
 
 
@@ -17,7 +18,7 @@ def problem() -> tuple[torch.Tensor, torch.Tensor]:
 def work(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     z, theta = problem()
-    target_l0_penalty(z[rank::2], theta, 0.5, 2.0).backward()
+    target_l0_penalty(Code(z[rank::2], z[rank::2], None, 6), theta, 0.5, 2.0).backward()
     assert theta.grad is not None
     dist.all_reduce(theta.grad)
     if rank == 0:
@@ -28,5 +29,5 @@ def work(rank: int, folder: str) -> None:
 def test_gradient_on_two_processes(tmp_path: Path) -> None:
     mp.spawn(work, args=(str(tmp_path),), nprocs=2)  # type: ignore[attr-defined]
     z, theta = problem()
-    target_l0_penalty(z, theta, 0.5, 2.0).backward()
+    target_l0_penalty(Code(z, z, None, 12), theta, 0.5, 2.0).backward()
     torch.testing.assert_close(torch.load(tmp_path / "gradient.pt", weights_only=True), theta.grad)

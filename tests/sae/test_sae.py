@@ -21,6 +21,7 @@ from atomlab.sae import (
     step,
     threshold_activation,
 )
+from atomlab.sae.code import Code
 from atomlab.sae.losses import pre_activation_penalty
 
 EPS = 0.4
@@ -90,7 +91,7 @@ def test_sparsity_reaches_below_the_threshold_and_only_thresholds(sparsity) -> N
     z = (sae.threshold.detach() - 0.005).expand(4, -1).clone().requires_grad_()  # inside the window, below θ: f = 0
     codes = sae.activate(z)
     assert not codes.any()
-    sparsity(sae, z, codes).backward()
+    sparsity(sae, Code(z, codes, None, 4)).backward()
     assert sae.threshold.grad is not None
     assert (sae.threshold.grad != 0).all()
     assert z.grad is None
@@ -100,14 +101,15 @@ def test_values_of_the_losses() -> None:
     sae, x = random_sae(), torch.randn(6, 5, dtype=torch.float64)
     z = sae.pre_activations(x)
     codes = sae.activate(z)
+    code = Code(z, codes, None, 6)
     l0 = (codes != 0).sum(1).double().mean()
-    torch.testing.assert_close(L0(0.3)(sae, z, codes), 0.3 * l0)
-    torch.testing.assert_close(TargetL0(2.0, 3.0)(sae, z, codes), 2 * (l0 / 3 - 1) ** 2)
+    torch.testing.assert_close(L0(0.3)(sae, code), 0.3 * l0)
+    torch.testing.assert_close(TargetL0(2.0, 3.0)(sae, code), 2 * (l0 / 3 - 1) ** 2)
     norms = sae.W_dec.norm(dim=1)
-    torch.testing.assert_close(Tanh(0.5, 4.0)(sae, z, codes), 0.5 * torch.tanh(4 * codes * norms).sum(1).mean())
-    dead = torch.arange(9) == 2
+    torch.testing.assert_close(Tanh(0.5, 4.0)(sae, code), 0.5 * torch.tanh(4 * codes * norms).sum(1).mean())
+    dead = torch.tensor([2])
     expected = (torch.relu(sae.threshold[2] - z[:, 2]) * norms[2]).mean()
-    torch.testing.assert_close(pre_activation_penalty(z, sae.threshold, norms, dead), expected)
+    torch.testing.assert_close(pre_activation_penalty(z[:, dead], sae.threshold[dead], norms[dead]), expected)
 
 
 def test_tied_is_free_with_the_same_weights() -> None:

@@ -1,7 +1,7 @@
 """The training objective, over any implementation of the arithmetic."""
 
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -11,6 +11,7 @@ from atomlab.sae.code import Code
 from atomlab.sae.losses import Sparsity, pre_activation_penalty, reconstruction_loss
 
 
+@runtime_checkable
 class Operators(Protocol):
     """The encoder and the decoder, with their gradients."""
 

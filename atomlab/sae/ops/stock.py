@@ -17,24 +17,29 @@ _TILE_ELSEWHERE = 1 << 27
 
 
 def select(
-    x: Float[Tensor, "batch width"], atoms: Float[Tensor, "d_sae width"], floor: Float[Tensor, " d_sae"]
+    x: Float[Tensor, "batch width"],
+    atoms: Float[Tensor, "d_sae width"],
+    floor: Float[Tensor, " d_sae"],
+    tile: int | None = None,
 ) -> tuple[Float[Tensor, " entries"], Entries]:
     """The products x·w_j that are at least floor_j, and where they are; all operands of one dtype.
 
-    Tiled over latents: memory of a tile and of the entries, never of (batch, d_sae).
+    Tiled over latents, `tile` at a time (None: by the cache): memory of a tile and of the entries, never of (batch, d_sae).
     """
     batch, d_sae = len(x), len(atoms)
-    size = min(max(64, _TILE.get(x.device.type, _TILE_ELSEWHERE) // batch // 64 * 64), d_sae)
+    if tile is None:
+        tile = max(64, _TILE.get(x.device.type, _TILE_ELSEWHERE) // max(1, batch) // 64 * 64)
+    size = min(tile, d_sae)
     products = x.new_empty(size, batch)
-    mask = torch.zeros(size, -(-batch // 8) * 8, dtype=torch.bool, device=x.device)
+    mask = torch.zeros(size, max(8, -(-batch // 8) * 8), dtype=torch.bool, device=x.device)
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     for first in range(0, d_sae, size):
-        tile = slice(first, min(first + size, d_sae))
-        p, m = products[: tile.stop - first], mask[: tile.stop - first]
-        torch.mm(atoms[tile], x.T, out=p)
-        torch.ge(p, floor[tile, None], out=m[:, :batch])
-        latents, rows = _sparse_nonzero(m)
-        found.append((p.view(-1).index_select(0, latents * batch + rows), rows, latents + first))
+        latents = slice(first, min(first + size, d_sae))
+        p, m = products[: latents.stop - first], mask[: latents.stop - first]
+        torch.mm(atoms[latents], x.T, out=p)
+        torch.ge(p, floor[latents, None], out=m[:, :batch])
+        found_latents, rows = _sparse_nonzero(m)
+        found.append((p.view(-1).index_select(0, found_latents * batch + rows), rows, found_latents + first))
     values, rows, columns = (torch.cat(parts) for parts in zip(*found, strict=True))
     return values, Entries(rows, columns, batch, d_sae)
 
