@@ -37,7 +37,7 @@ def conditional_entropy(
     owner, counts = keys // width, counts.double()
     total = torch.zeros(d_sae, dtype=torch.float64).scatter_add_(0, owner, counts)
     inside = torch.zeros_like(total).scatter_add_(0, owner, counts * counts.log2())
-    return total.log2() - inside / total  # NaN where total is 0
+    return (total.log2() - inside / total).clamp(min=0)  # NaN where total is 0; rounding gives −1e-16
 
 
 @final

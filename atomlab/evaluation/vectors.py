@@ -51,6 +51,10 @@ class VectorsDataModule(LightningDataModule):
         batches = ShuffledBatches(len(self.train), self.batch_size, self.steps, seed=self.seed)
         return DataLoader(_Rows(self.train), batch_size=None, sampler=batches)
 
+    def val_dataloader(self) -> DataLoader[Tensor]:
+        """Never run (`limit_val_batches=0`): Lightning warns of a module that could validate and has nothing to."""
+        return DataLoader(_Rows(self.train[:1]), batch_size=None)
+
 
 class _Rows(TensorDataset):
     def __getitem__(self, index: Tensor) -> Tensor:

@@ -82,15 +82,15 @@ def atom_data(browser: Mapping[str, Any]) -> Markup:
 
 
 def write_figures(folder: Path, figures: Mapping[str, Figure]) -> None:
-    """Each figure as a PNG in `folder`, named after its caption's first words.
+    """Each figure as a PNG in `folder`, named after its caption.
 
     Raises:
         OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for caption, figure in figures.items():
-        words = "".join(c if c.isalnum() else " " for c in caption.lower()).split()
-        (folder / f"{'-'.join(words[:6])}.png").write_bytes(_png(figure))
+        words = "".join(c if c.isascii() and c.isalnum() else " " for c in caption.lower()).split()
+        (folder / f"{'-'.join(words)}.png").write_bytes(_png(figure))
 
 
 def _png(figure: Figure) -> bytes:

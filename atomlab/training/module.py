@@ -156,7 +156,9 @@ class SAEModule(LightningModule):
                 {"params": weights, "lr": self.learning_rate},
                 {"params": [self.sae.threshold], "lr": self.threshold_learning_rate},
             ],
-            fused=not (self.trainer.gradient_clip_val and "mixed" in str(self.trainer.precision)),  # Lightning forbids it
+            fused=not (
+                self.trainer.gradient_clip_val and "mixed" in str(self.trainer.precision)
+            ),  # Lightning forbids it
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, [schedule, lambda step: schedule(step) * (step / steps < 1 - self.freeze_share)]

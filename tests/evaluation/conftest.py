@@ -103,7 +103,6 @@ def bench(data_of: Callable[..., ActivationDataModule], tmp_path: Path) -> Bench
         max_steps=20,
         max_epochs=1,
         enable_model_summary=False,
-        enable_progress_bar=False,
         default_root_dir=str(tmp_path),
     )
     return Bench(

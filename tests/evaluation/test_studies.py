@@ -80,8 +80,15 @@ def test_the_shift_study_knows_its_identity_and_its_null(bench: Bench) -> None:
     RepresentationShiftStudy(layers=[0, 2], samples=128)(bench)
     rows = json.loads((bench.folder / "results.json").read_text())["rows"]
     assert {row["layer"] for row in rows} == {0, 2}
-    own = [row for row in rows if row["unit"] == "AIP, these vectors"]
-    assert all(row["shift"] < 2 for row in own)  # an identity on the inner products: theory.md 1
+    data = bench.data.at("resid_post", 2)
+    data.setup()
+    x = data.sample("test", 128).double()
+    for name, seen in (("Euclidean", x), ("centred", x - data.moments.mean)):
+        unit = torch.nn.functional.normalize(seen, dim=1)
+        angles = (unit @ unit.T)[tuple(torch.triu_indices(len(x), len(x), 1))].clamp(-1, 1).arccos().rad2deg()
+        row = next(row for row in rows if (row["unit"], row["layer"]) == (name, 2))
+        assert (row["mean"], row["sd"]) == pytest.approx((float(angles.mean()), float(angles.std(correction=0))))
+        assert row["shift"] == pytest.approx(abs(row["mean"] - 90))
     assert {row["unit"] for row in rows} >= {"Euclidean", "centred", "Mahalanobis", "causal", "AIP, reference corpus"}
 
 
