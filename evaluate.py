@@ -1,41 +1,57 @@
-"""Measures the TSAE of a finished run again: `python evaluate.py run=outputs/...`, with the run's own configuration."""
+"""Measures units with controls: `python evaluate.py run=outputs/...`, or a study: `experiment=...`; options in conf/."""
 
+import sys
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from atomlab import load_sae
-from atomlab.evaluation import evaluate_run
+from atomlab.evaluation import Bench, Recipe, Study
 from atomlab.launch import launch
+
+_BESIDE_RUN = ("run", "study", "metrics")
 
 
 def evaluate(config: DictConfig) -> float:
-    """Writes results.json, results.csv and report.html into this run's folder; returns the atoms' held-out R² in the S-norm.
+    """Writes results.json, results.csv, figures/ and report.html into this run's folder; returns the study's objective.
 
     Raises:
         FileNotFoundError: `run` is no finished run of train.py.
+        ValueError: beside `run`, an override of what that run fixes.
     """
-    source = Path(config.run)
-    if not (source / ".hydra" / "config.yaml").exists():
-        raise FileNotFoundError(f"run={source} is no run folder of train.py: it has no .hydra/config.yaml.")
-    trained = OmegaConf.load(source / ".hydra" / "config.yaml")
-    sae = load_sae(source / "sae")
-    data = instantiate(trained.activations)
-    data.prepare_data()
-    data.setup()
-    rows, text = evaluate_run(
-        sae,
-        data,
-        instantiate(config.metrics),
-        Path(HydraConfig.get().runtime.output_dir),
+    trained = config if config.run is None else _config_of(Path(config.run))
+    study: Study = instantiate(config.study, _convert_="all")
+    bench = Bench(
+        data=instantiate(trained.activations),
+        recipe=Recipe(
+            build=instantiate(trained.sae, _partial_=True),
+            trainer=instantiate(trained.trainer, _partial_=True),
+            batch_size=trained.batch_size,
+            steps=trained.steps,
+        ),
+        protocol=instantiate(config.metrics),
+        folder=Path(HydraConfig.get().runtime.output_dir),
         shrinkage=trained.sae.shrinkage,
-        configuration=OmegaConf.to_yaml(trained),
         seed=trained.seed,
+        configuration="\n".join(OmegaConf.to_yaml(part) for part in (trained, config.study, config.metrics)),
+        run=None if config.run is None else Path(config.run),
     )
-    print(text)
-    return rows[0]["r2_test_s"]
+    text, objective = study(bench)
+    sys.stdout.write(f"{text}\n")
+    return objective
+
+
+def _config_of(run: Path) -> DictConfig:
+    file = run / ".hydra" / "config.yaml"
+    if not file.exists():
+        raise FileNotFoundError(f"run={run} is no run folder of train.py: it has no .hydra/config.yaml.")
+    keys = [override.lstrip("+~").split("=")[0].split(".")[0] for override in HydraConfig.get().overrides.task]
+    if fixed := sorted(set(keys) - set(_BESIDE_RUN)):
+        raise ValueError(
+            f"run={run} fixes {', '.join(fixed)}: leave it out, or leave out run to measure something else."
+        )
+    return OmegaConf.load(file)  # type: ignore[return-value]  # a mapping
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ OPTIONS = sorted(
 EXTRAS = sorted(
     f"{file.parent.name}={file.stem}" for group in ("experiment", "sweep") for file in (CONF / group).glob("*.yaml")
 )
+OF_EVALUATE = {"study", "experiment=paper_table", "experiment=representation_shift", "experiment=capacity"}
+MODELS = ("gemma2_2b", "gemma2_9b", "llama31_8b", "smollm2_embedded")
 
 
 def leaves(node: object):
@@ -27,14 +29,15 @@ def leaves(node: object):
             yield from leaves(value)
 
 
-def composed(overrides: list[str]) -> DictConfig:
+def composed(overrides: list[str], name: str = "train") -> DictConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", overrides)
+        return compose(name, overrides)
 
 
 @pytest.mark.parametrize("option", [*OPTIONS, *EXTRAS])
 def test_every_option_binds_to_its_targets(option: str) -> None:
-    config = OmegaConf.to_container(composed([option]), resolve=False)
+    primary = "evaluate" if {option, option.split("=")[0]} & OF_EVALUATE else "train"
+    config = OmegaConf.to_container(composed([option], primary), resolve=False)
     found = list(leaves(config))
     assert len(found) >= 8
     for leaf in found:
@@ -52,6 +55,18 @@ def test_a_hub_model_reads_hub_text_unless_told_otherwise() -> None:
     assert composed(["model=gemma2_2b", "corpus=local"]).corpus._target_.endswith("LocalText")
 
 
-def test_evaluate_composes() -> None:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        assert compose("evaluate", ["run=somewhere"]).metrics.samples == 4096
+@pytest.mark.parametrize("model", MODELS)
+def test_the_papers_models_read_counterfact_and_take_s_from_wikipedia(model: str) -> None:
+    config = composed(["experiment=paper_table", f"model={model}", "corpus.path=p.jsonl"], "evaluate")
+    assert config.corpus._target_.endswith("CounterFact")
+    assert config.reference._target_.endswith("WikipediaEmbedded" if "embedded" in model else "HubText")
+    assert (config.sae.expansion, config.study._target_) == (4, "atomlab.evaluation.PaperTable")
+
+
+def test_evaluate_shares_its_configuration_with_training() -> None:
+    shared = OmegaConf.load(CONF / "common.yaml")
+    for name in ("train", "evaluate"):
+        config = composed([], name)
+        assert {key: config[key] for key in ("layer", "seed", "steps")} == {
+            k: shared[k] for k in ("layer", "seed", "steps")
+        }

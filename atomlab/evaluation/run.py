@@ -1,18 +1,16 @@
-"""From a trained TSAE to results.json, results.csv and report.html."""
+"""What train.py measures at its end, in seconds: the closing table, a few figures, and the report."""
 
-import platform
-import subprocess
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.evaluation.table import Protocol, measure
+from atomlab.evaluation.protocol import Protocol
+from atomlab.evaluation.provenance import describe
+from atomlab.evaluation.table import Row, measure
 from atomlab.report import (
-    COLUMNS,
     coherence_figure,
     render_text,
     spectrum_figure,
@@ -35,7 +33,7 @@ def evaluate_run(
     shrinkage: float,
     configuration: str,
     seed: int,
-) -> tuple[list[dict[str, Any]], str]:
+) -> tuple[list[Row], str]:
     """Measures atoms, neurons and random atoms with OMP codes at the atoms' mean L0; writes the files, returns the rows and the text to print.
 
     Args:
@@ -47,83 +45,66 @@ def evaluate_run(
         configuration: YAML of the run, for the report.
         seed: of the run, for the report.
     """
-    reference = data.reference_moments
-    metric = AtomicInnerProduct.from_second_moment(reference.second_moment, shrinkage=shrinkage, count=reference.count)
+    metric = reference_metric(data, shrinkage)
     train, test = data.sample("train", protocol.samples), data.sample("test", protocol.samples)
     trained = atoms(sae)
     rows = [measure(trained, train, test, metric, protocol)]
-    k = min(max(1, round(rows[0]["l0"])), data.d_in)
-    generator = torch.Generator().manual_seed(protocol.seed)
-    control = random_atoms(sae.d_sae, data.moments.mean.float(), k, metric, generator)
+    k = pursuit_size(rows[0]["l0"], data.d_in)
+    control = random_atoms(
+        sae.d_sae, data.moments.mean.float(), k, metric, torch.Generator().manual_seed(protocol.seed)
+    )
     rows += [measure(unit, train, test, metric, protocol) for unit in (neurons(data.d_in), control)]
-    provenance = describe(data, reference.count, shrinkage, seed, len(train), len(test))
+    provenance = describe(data, protocol, shrinkage, seed)
     write_json(folder / "results.json", {"rows": rows, "provenance": provenance})
-    write_csv(folder / "results.csv", rows, COLUMNS)
+    write_csv(folder / "results.csv", rows)
     report = folder / "report.html"
     write_report(
         report,
         title=f"Atoms of {provenance['model']}, {provenance['site']}",
         rows=rows,
-        columns=COLUMNS,
         figures=_figures(trained, control, sae, data, metric, test),
         configuration=configuration,
         provenance=provenance,
         conclusion=conclude(rows),
     )
-    text = f"{render_text(rows, COLUMNS)}\n\n{conclude(rows)}\n{provenance['measured on']}\nreport: {report.resolve()}"
-    return rows, text
+    return rows, f"{render_text(rows)}\n\n{conclude(rows)}\n{provenance['measured on']}\nreport: {report.resolve()}"
 
 
-def conclude(rows: list[dict[str, Any]]) -> str:
-    """What the table lets a reader say, in one or two sentences that hold whatever the numbers are."""
-    trained, control = rows[0], rows[-1]
-    better = trained["r2_test_s"] > control["r2_test_s"]
+def reference_metric(data: ActivationDataModule, shrinkage: float) -> AtomicInnerProduct:
+    """S of the reference corpus."""
+    reference = data.reference_moments
+    return AtomicInnerProduct.from_second_moment(reference.second_moment, shrinkage=shrinkage, count=reference.count)
+
+
+def pursuit_size(l0: float, d_in: int) -> int:
+    """K of a control's OMP codes: the atoms' mean L0, at least 1 and at most d_in."""
+    return min(max(1, round(l0)), d_in)
+
+
+def conclude(rows: list[Row]) -> str:
+    """What the table lets a reader say, in sentences that hold whatever the numbers are: each control that the atoms do not beat is named.
+
+    Neurons (R² = 1 by construction) and surrogates measured on their own vectors are no competitors.
+    """
+    trained = rows[0]
+    controls = [row for row in rows[1:] if row["unit"] != "neurons" and not row["unit"].endswith("on its own")]
     certified = trained["certified_level_4"] or 0.0
+    lost = {
+        norm: [row["unit"] for row in controls if row.get(f"r2_test{norm}", 0.0) >= trained[f"r2_test{norm}"]]
+        for norm in ("", "_s")
+    }
+    verdicts = [
+        f"{name} they explain more than every control"
+        if not better
+        else f"{name} they do not explain more than {', '.join(better)}"
+        for name, better in (("in the Euclidean norm", lost[""]), ("in the S-norm", lost["_s"]))
+    ]
     return (
         f"Held out, the atoms explain {trained['r2_test']:.1%} of the variance ({trained['r2_test_s']:.1%} in the S-norm) with {trained['l0']:.1f} of "
-        f"{trained['d_sae']} latents a vector, {'more' if better else 'no more'} than random atoms with the best codes OMP finds "
-        f"({control['r2_test']:.1%}, {control['r2_test_s']:.1%}). For {certified:.1%} of the vectors the code is certified as the unique non-negative "
-        f"l1-minimal one (level 4); q* is an index and certifies nothing."
+        f"{trained['d_sae']} latents a vector; {verdicts[0]}, {verdicts[1]}. On training vectors it is {trained['r2_train']:.1%} "
+        f"({trained['r2_train_s']:.1%}): the difference is memory. For {certified:.1%} of the vectors the code is certified as the unique "
+        f"non-negative ℓ1-minimal one (level 4); q* is an index and certifies nothing."
     )
-
-
-def describe(
-    data: ActivationDataModule, reference_count: int, shrinkage: float, seed: int, train: int, test: int
-) -> dict[str, str]:
-    """What a reader needs to repeat the numbers; no path of the machine."""
-    return {
-        "model": data.model.title,
-        "revision": data.model.revision,
-        "site": str(data.point),
-        "corpus": type(data.corpus).__name__,
-        "metric S": f"{type(data.reference).__name__}, {reference_count:,} vectors, shrinkage {shrinkage:g}",
-        "vectors": ", ".join(f"{split} {len(rows):,}" for split, rows in data.rows.items()),
-        "measured on": f"Measured on {train:,} training and {test:,} held-out vectors; held-out groups (documents, subjects or templates) share none with training.",
-        "seed": str(seed),
-        "commit": commit(),
-        "versions": ", ".join(
-            f"{name} {metadata.version(name)}"
-            for name in ("torch", "lightning", "transformers", "torchmetrics", "numpy")
-        ),
-        "python": platform.python_version(),
-    }
-
-
-def commit() -> str:
-    """The source tree's commit, marked if it was changed; `unknown` outside a checkout."""
-    source = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=source,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
-        return found.stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
 
 
 def _figures(

@@ -1,15 +1,16 @@
 """One row of the closing table for each set of units, measured on the same activations by the same code."""
 
-from dataclasses import dataclass
-from typing import Any, final
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from atomlab.metrics import DeadLatents, ExplainedVariance, L0Histogram, MeanL0
+from atomlab.evaluation.protocol import Protocol
+from atomlab.metrics import DeadLatents, ExplainedVariance, L0Histogram
 from atomlab.theory import (
     MARGIN,
     AtomicInnerProduct,
+    CoherenceStatistics,
     coherence_certified,
     coherence_statistics,
     dual_certificates,
@@ -21,77 +22,96 @@ from atomlab.theory import (
 )
 from atomlab.units import Unit
 
-_LARGEST_CERTIFIED_SUPPORT = 256  # beyond it the K x K systems of level 4 dominate everything
-
-
-@final
-@dataclass(frozen=True)
-class Protocol:
-    """How many activations a table is measured on.
-
-    Args:
-        samples: training vectors and held-out vectors, each; all if there are fewer.
-        isometry_samples: random supports tried for the lower bound of δ_K.
-        seed: of the samples, the random atoms and the random supports.
-    """
-
-    samples: int = 4096
-    isometry_samples: int = 256
-    seed: int = 0
+Row = dict[str, Any]
+LARGEST_CERTIFIED_SUPPORT = 256  # beyond it the K x K systems of levels 3 and 4 dominate everything
 
 
 @torch.no_grad()
-def measure(unit: Unit, train: Tensor, test: Tensor, metric: AtomicInnerProduct, protocol: Protocol) -> dict[str, Any]:
-    """A row: R² on train and held out, everything about codes held out, everything about geometry in the metric S.
+def measure(unit: Unit, train: Tensor, test: Tensor, metric: AtomicInnerProduct, protocol: Protocol) -> Row:
+    """The closing table's row: R² on train and held out, everything about codes held out, everything about geometry in the metric S.
 
     Certified rates are over samples with K ≥ 1. Level 4 is not solved for supports beyond 256 atoms: such samples count as not certified, and
-    where all are of that size (neurons) the rate is None.
+    where all are of that size (neurons) the rate is None. Codes are made a batch at a time and not kept.
     """
-    row: dict[str, Any] = {"unit": unit.name, "samples": len(test), "d_sae": len(unit.dictionary)}
-    dead, l0, histogram = DeadLatents(len(unit.dictionary)), MeanL0(), L0Histogram(len(unit.dictionary))
-    for split, x in (("train", train), ("test", test)):
+    row: Row = {"unit": unit.name, "d_sae": unit.d_sae, "samples_train": len(train), "samples": len(test)}
+    dead, sizes = DeadLatents(unit.d_sae), L0Histogram(unit.d_sae)
+    for split, vectors, firing in (("train", train, dead), ("test", test, sizes)):
+        row |= _faithfulness(unit, vectors, split, metric, firing, protocol.batch)
+    counts = sizes.compute()
+    row["l0"] = float((counts * torch.arange(len(counts))).sum() / counts.sum())
+    row |= {"l0_median": sizes.quantile(0.5), "l0_q998": sizes.quantile(0.998)}
+    row |= {"dead": float(dead.compute()), "single_sample": float((dead.firing == 1).double().mean())}
+    statistics = coherence_statistics(unit.dictionary, metric, k=min(unit.d_sae - 1, max(1, 2 * row["l0_q998"])))
+    row |= geometry(unit, sizes, statistics, metric)
+    codes = unit.encode(test[: protocol.certified_samples])
+    return row | _quick_certificates(unit, codes, sizes, row["coherence"], metric, protocol)
+
+
+def _faithfulness(
+    unit: Unit, vectors: Tensor, split: str, metric: AtomicInnerProduct, firing: DeadLatents | L0Histogram, batch: int
+) -> Row:
+    """R² in three norms; the split's codes go to `firing` too."""
+    d_in = vectors.shape[1]
+    explained = {"": ExplainedVariance(d_in), "_s": ExplainedVariance(d_in, metric)}
+    squares, errors = 0.0, 0.0
+    for x in vectors.split(batch):
         codes = unit.encode(x)
         x_hat = unit.decode(codes)
-        for key, explained in (
-            (f"r2_{split}", ExplainedVariance(x.shape[1])),
-            (f"r2_{split}_s", ExplainedVariance(x.shape[1], metric)),
-        ):
-            explained.update(x, x_hat)
-            row[key] = float(explained.compute())
-        if split == "train":
-            dead.update(codes)
-    l0.update(codes)
-    histogram.update(codes)
-    row["l0"], row["dead"] = float(l0.compute()), float(dead.compute())
-    row |= geometry(unit, codes, histogram, metric, protocol)
+        for measure_ in explained.values():
+            measure_.update(x, x_hat)
+        firing.update(codes)
+        squares += float(x.double().square().sum())
+        errors += float((x.double() - x_hat.double()).square().sum())
+    row: Row = {f"r2_{split}{norm}": float(measure_.compute()) for norm, measure_ in explained.items()}
+    return row | {f"r2_{split}_uncentred": 1 - errors / squares}
+
+
+def geometry(unit: Unit, sizes: L0Histogram, statistics: CoherenceStatistics, metric: AtomicInnerProduct) -> Row:
+    """Coherence over all pairs and both readings of q*."""
+    counts, k = sizes.compute(), max(1, sizes.quantile(0.5))
+    return {
+        "coherence": statistics.coherence,
+        "coherence_median": float(statistics.per_atom.median()),
+        "babel": {"k": k, "value": float(statistics.babel[min(k, len(statistics.babel)) - 1])},
+        "pair_q50": statistics.pair_quantile(0.5),
+        "pair_q99": statistics.pair_quantile(0.99),
+        "pair_q999": statistics.pair_quantile(0.999),
+        "stability_pairwise": stability_pairwise(unit.dictionary, counts, metric, statistics=statistics),
+        "stability_per_atom": stability_per_atom(unit.dictionary, counts, metric, statistics=statistics),
+    }
+
+
+def _quick_certificates(
+    unit: Unit,
+    codes: Tensor,
+    histogram: L0Histogram,
+    coherence: float,
+    metric: AtomicInnerProduct,
+    protocol: Protocol,
+) -> Row:
+    """Rates at levels 1 (all samples) and 4 (the first `certified_samples`), and the interval of δ_K at the median K."""
+    counts = histogram.compute()
+    certified = coherence_certified(torch.arange(len(counts)), coherence)
+    alive = int(counts[1:].sum())
+    row: Row = {"samples_certified": len(codes), "certified_level_4": None, "restricted_isometry_k": None}
+    row["certified_level_1"] = float(counts[certified].sum() / alive) if alive else None
+    chosen = supports(codes)
+    with_atoms = chosen.sizes > 0
+    if not with_atoms.any():
+        return row
+    if int(chosen.sizes[with_atoms].min()) <= LARGEST_CERTIFIED_SUPPORT:
+        margins = dual_certificates(
+            codes, unit.dictionary, metric, one_sided=not unit.signed, largest=LARGEST_CERTIFIED_SUPPORT
+        )
+        row["certified_level_4"] = float((margins[with_atoms] < 1 - MARGIN).double().mean())
+    k = max(1, histogram.quantile(0.5))
+    row["restricted_isometry_k"] = isometry_interval(unit, k, metric, protocol, codes)
     return row
 
 
-def geometry(
-    unit: Unit, codes: Tensor, histogram: L0Histogram, metric: AtomicInnerProduct, protocol: Protocol
-) -> dict[str, Any]:
-    """Coherence, both readings of q*, certified rates at levels 1 and 4 and the interval of δ_K at the median K."""
-    statistics = coherence_statistics(unit.dictionary, metric, k=1)
-    sizes = histogram.compute()
-    values: dict[str, Any] = {
-        "coherence": statistics.coherence,
-        "stability_pairwise": stability_pairwise(unit.dictionary, sizes, metric, statistics=statistics),
-        "stability_per_atom": stability_per_atom(unit.dictionary, sizes, metric, statistics=statistics),
-        "certified_level_1": None,
-        "certified_level_4": None,
-        "restricted_isometry_k": None,
-    }
+def isometry_interval(unit: Unit, k: int, metric: AtomicInnerProduct, protocol: Protocol, codes: Tensor) -> Row:
+    """The interval of δ_K, with the codes' own supports of that size among those tried."""
     chosen = supports(codes)
-    alive = chosen.sizes > 0
-    if not alive.any():
-        return values
-    values["certified_level_1"] = float(coherence_certified(chosen.sizes, statistics.coherence)[alive].double().mean())
-    if int(chosen.sizes.min()) <= _LARGEST_CERTIFIED_SUPPORT:
-        margins = dual_certificates(
-            codes, unit.dictionary, metric, one_sided=not unit.signed, largest=_LARGEST_CERTIFIED_SUPPORT
-        )
-        values["certified_level_4"] = float((margins[alive] < 1 - MARGIN).double().mean())
-    k = max(1, histogram.quantile(0.5))
     bounds = restricted_isometry_bounds(
         unit.dictionary,
         k,
@@ -100,5 +120,4 @@ def geometry(
         samples=protocol.isometry_samples,
         generator=torch.Generator().manual_seed(protocol.seed),
     )
-    values["restricted_isometry_k"] = {"k": k, "low": bounds.lower, "high": bounds.upper}
-    return values
+    return {"k": k, "low": bounds.lower, "high": bounds.upper}

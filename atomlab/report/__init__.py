@@ -1,18 +1,39 @@
 """Tables, figures and a page to look at."""
 
-from atomlab.report.figures import coherence_figure, spectrum_figure, thresholds_figure
-from atomlab.report.html import write_report
-from atomlab.report.table import COLUMNS, Column, render_markdown, render_text, write_csv, write_json
+from atomlab.report.columns import CLOSING, COLUMNS, Column
+from atomlab.report.figures import (
+    angles_figure,
+    babel_figure,
+    capacity_figure,
+    coherence_figure,
+    isometry_figure,
+    layers_figure,
+    rates_figure,
+    spectrum_figure,
+    thresholds_figure,
+)
+from atomlab.report.html import write_figures, write_report
+from atomlab.report.table import cell, grouped, render_markdown, render_text, write_csv, write_json
 
 __all__ = [
+    "CLOSING",
     "COLUMNS",
     "Column",
+    "angles_figure",
+    "babel_figure",
+    "capacity_figure",
+    "cell",
     "coherence_figure",
+    "grouped",
+    "isometry_figure",
+    "layers_figure",
+    "rates_figure",
     "render_markdown",
     "render_text",
     "spectrum_figure",
     "thresholds_figure",
     "write_csv",
+    "write_figures",
     "write_json",
     "write_report",
 ]

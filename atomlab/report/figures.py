@@ -1,12 +1,12 @@
 """Arrays to figures; colours that colour-blind readers tell apart (Okabe–Ito), no global matplotlib state."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 
 
 def coherence_figure(per_atom: Mapping[str, NDArray], welch: float) -> Figure:
@@ -18,6 +18,51 @@ def coherence_figure(per_atom: Mapping[str, NDArray], welch: float) -> Figure:
     axes.axvline(welch, color="black", linestyle=":", label=f"Welch bound {welch:.3f}")
     axes.set(xlabel="per-atom coherence", ylabel="atoms", xlim=(0, 1))
     axes.legend(frameon=False)
+    return figure
+
+
+def babel_figure(curves: Mapping[str, ArrayLike], welch: float) -> Figure:
+    """Babel function μ₁(k) of each set of units; kμ_Welch is the least that any dictionary of this size can have at k = 1."""
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for (name, values), colour in zip(curves.items(), _COLOURS, strict=False):
+        k = np.arange(1, len(np.asarray(values)) + 1)
+        axes.loglog(k, values, color=colour, label=name, linewidth=1.6)
+    axes.axhline(1, color="black", linewidth=0.8, label="limit of level 2a at k = 2K − 1")
+    axes.plot([1], [welch], "k^", label=f"Welch bound {welch:.3f}")
+    axes.set(xlabel="k", ylabel="Babel function μ₁(k)")
+    axes.legend(frameon=False)
+    return figure
+
+
+def isometry_figure(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
+    """The interval that contains δ_K against K for each set of units, with the limits 1/√2 and 1 for δ_2K."""
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for (name, (lower, upper)), colour in zip(curves.items(), _COLOURS, strict=False):
+        lower, upper = np.asarray(lower)[1:], np.asarray(upper)[1:]
+        axes.fill_between(np.arange(1, len(lower) + 1), lower, upper, color=colour, alpha=0.25, label=name, step="mid")
+        axes.plot(np.arange(1, len(lower) + 1), lower, color=colour, linewidth=1)
+    for limit, text in ((1, "1: unique sparsest, at 2K"), (0.5**0.5, "1/√2: ℓ1 exact, at 2K")):
+        axes.axhline(limit, color="black", linewidth=0.8, linestyle=":" if limit < 1 else "-", label=text)
+    axes.set(xlabel="K", ylabel="δ_K", xscale="log", ylim=(0, 2.5))
+    axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def rates_figure(rates: Mapping[str, ArrayLike], samples: ArrayLike) -> Figure:
+    """Uniqueness rates against L0: one line a level over support sizes that occur, with the number of vectors of each size below."""
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    counts = np.asarray(samples)
+    seen = np.flatnonzero(counts)
+    seen = seen[seen > 0]
+    for (name, values), colour in zip(rates.items(), _COLOURS, strict=False):
+        above.plot(seen, np.asarray(values, dtype=float)[seen], ".-", color=colour, label=name)
+    above.set(ylabel="share certified", ylim=(-0.03, 1.03))
+    above.legend(frameon=False)
+    below.bar(seen, counts[seen], color=_COLOURS[-1])
+    below.set(xlabel="support size K", ylabel="vectors")
     return figure
 
 
@@ -39,4 +84,43 @@ def spectrum_figure(eigenvalues: NDArray) -> Figure:
     axes = figure.subplots()
     axes.semilogy(np.arange(1, len(eigenvalues) + 1), np.clip(eigenvalues, 1e-12, None), color=_COLOURS[0])
     axes.set(xlabel="rank", ylabel="eigenvalue")
+    return figure
+
+
+def layers_figure(layers: Sequence[int], series: Mapping[str, ArrayLike], ylabel: str) -> Figure:
+    """A number per layer (counted from 0) for each name."""
+    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for (name, values), colour in zip(series.items(), _COLOURS * 3, strict=False):
+        axes.plot(layers, values, "o-" if "null" not in name else "x:", color=colour, label=name, markersize=4)
+    axes.set(xlabel="layer, from 0", ylabel=ylabel)
+    axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def angles_figure(histograms: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
+    """Densities of angles in degrees (histograms of equal bins of [0°, 180°]): observed as a line, the null dotted in its colour."""
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for (name, pair), colour in zip(histograms.items(), _COLOURS, strict=False):
+        for counts, style, label in zip(map(np.asarray, pair), ("-", ":"), (name, None), strict=True):
+            edges = np.linspace(0, 180, len(counts) + 1)
+            axes.stairs(counts / counts.sum(), edges, color=colour, linestyle=style, label=label)
+    axes.axvline(90, color="black", linewidth=0.6)
+    axes.set(xlabel="angle, degrees", ylabel="share of pairs a bin", yscale="log", ylim=(1e-6, None))
+    axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def capacity_figure(vectors: Sequence[int], atoms: Sequence[int], grids: Mapping[str, NDArray]) -> Figure:
+    """Heat maps of R² over training vectors (columns) and atoms (rows), one a name."""
+    figure = Figure(figsize=(3.6 * len(grids), 3.4), layout="constrained")
+    for axes, (name, grid) in zip(np.atleast_1d(figure.subplots(1, len(grids))), grids.items(), strict=True):
+        image = axes.imshow(grid, vmin=0, vmax=1, origin="lower", cmap="viridis", aspect="auto")
+        axes.set(title=name, xlabel="training vectors", ylabel="atoms")
+        axes.set_xticks(range(len(vectors)), [f"{count:,}" for count in vectors])
+        axes.set_yticks(range(len(atoms)), [f"{count:,}" for count in atoms])
+        for (i, j), value in np.ndenumerate(grid):
+            axes.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.6 else "black")
+    figure.colorbar(image, ax=figure.axes, label="R²")
     return figure

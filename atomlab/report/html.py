@@ -1,14 +1,22 @@
-"""One self-contained HTML file: no server, no network, all text escaped."""
+"""One self-contained HTML file: no server, no network, all text escaped, no script but atomlab's own."""
 
 import base64
+import hashlib
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from atomlab.report.table import Column, Row, cell, write_text
+from atomlab.report.columns import COLUMNS, Column
+from atomlab.report.table import Row, cell, finite, grouped, write_text
+
+_FOLDER = Path(__file__).parent
+_SCRIPTS = ("tables.js", "browser.js")
 
 
 def write_report(
@@ -16,41 +24,80 @@ def write_report(
     *,
     title: str,
     rows: Sequence[Row],
-    columns: Sequence[Column],
+    columns: Sequence[Column] = COLUMNS,
     figures: Mapping[str, Figure],
     configuration: str,
     provenance: Mapping[str, str],
     conclusion: str,
+    notes: Mapping[str, str] | None = None,
+    browser: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes the report, all or nothing: the table (sortable), definitions, figures, configuration and provenance.
+    """Writes the report, all or nothing: tables (sortable) with definitions, atom browser, figures, configuration and provenance.
+
+    Every text is escaped; a Content-Security-Policy lets no script run but the page's own, named by their hashes.
 
     Args:
         path: of the file.
         title, conclusion: plain text.
-        rows, columns: of the table.
+        rows, columns: of the tables; columns that are empty are left out.
         figures: by caption.
         configuration: of the run, as text.
         provenance: what a reader needs to repeat the numbers.
+        notes: what each row is.
+        browser: of the atoms, see `atom_data`.
 
     Raises:
         OSError: the file cannot be written.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(loader=FileSystemLoader(_FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    scripts = [(_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS]
+    tables = {
+        heading: {"columns": found, "lines": [[cell(row, column) for column in found] for row in rows]}
+        for heading, found in grouped(rows, columns).items()
+    }
     page = environment.get_template("report.html").render(
         title=title,
-        columns=columns,
-        table=[[cell(row, column) for column in columns] for row in rows],
-        figures={caption: _png(figure) for caption, figure in figures.items()},
+        tables=tables,
+        figures={caption: base64.b64encode(_png(figure)).decode() for caption, figure in figures.items()},
         configuration=configuration,
         provenance=provenance,
         conclusion=conclusion,
+        notes=notes or {},
+        atom_data=None if browser is None else atom_data(browser),
+        browsed=None if browser is None else f"{browser['samples']:,}",
+        scripts=[Markup(script) for script in scripts],
+        script_hashes=Markup(" ".join(f"'sha256-{_sha256(script)}'" for script in scripts)),
     )
     write_text(path, page)
 
 
-def _png(figure: Figure) -> str:
+def atom_data(browser: Mapping[str, Any]) -> Markup:
+    """JSON for the browser, in which no character can end the element that holds it.
+
+    Keys: `columns` (each `key`, `header`, `definition` and `values`, one an atom; the first is the atom's number), `nearest` (pairs of atom
+    and cosine), `up` and `down` (vocabulary numbers, or null), `contexts` (value, place of the token, vocabulary numbers), `vocabulary` (texts).
+    """
+    text = json.dumps(finite(browser), ensure_ascii=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def write_figures(folder: Path, figures: Mapping[str, Figure]) -> None:
+    """Each figure as a PNG in `folder`, named after its caption.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for caption, figure in figures.items():
+        words = "".join(c if c.isascii() and c.isalnum() else " " for c in caption.lower()).split()
+        (folder / f"{'-'.join(words)}.png").write_bytes(_png(figure))
+
+
+def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=144, metadata={"Software": None})
-    return base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
+
+
+def _sha256(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,4 +1,4 @@
-"""The closing table: columns with their definitions, as text, Markdown, CSV and JSON."""
+"""Tables as text, Markdown, CSV and JSON."""
 
 import csv
 import io
@@ -6,71 +6,12 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from atomlab.report.columns import CLOSING, COLUMNS, GROUPS, UNIT, Column
+
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column: the key in a row, the header, what it means in one sentence, and the format of its numbers."""
-
-    key: str
-    header: str
-    definition: str
-    format: str = ".3f"
-
-
-COLUMNS = (
-    Column(
-        "unit",
-        "units",
-        "The set of units: trained atoms, the site's own neurons, or random atoms with codes by orthogonal matching pursuit.",
-    ),
-    Column("r2_train", "R² train", "1 − Σ‖x − x̂‖² / Σ‖x − x̄‖² on training vectors, Euclidean."),
-    Column("r2_test", "R² held out", "The same on held-out vectors."),
-    Column(
-        "r2_train_s",
-        "R²_S train",
-        "R² with S-norms, S the inverse second moment of the reference corpus: every direction counts alike.",
-    ),
-    Column("r2_test_s", "R²_S held out", "The same on held-out vectors."),
-    Column("l0", "L0", "Mean number of non-zero codes a held-out vector.", ".1f"),
-    Column("dead", "dead", "Share of units that fire on none of the measured training vectors.", ".1%"),
-    Column("coherence", "μ", "Mutual coherence: the largest |cos_S| of two units; exact."),
-    Column(
-        "stability_pairwise",
-        "q* pairs",
-        "Stability over pairs of units: an index, not a certificate; random units score high.",
-        ".1%",
-    ),
-    Column(
-        "stability_per_atom",
-        "q* atoms",
-        "Stability over each unit's largest |cos_S|: the stricter reading of the same index.",
-        ".1%",
-    ),
-    Column(
-        "certified_level_1",
-        "cert. 1",
-        "Share of vectors with μ(2K − 1) < 1: the code is the unique sparsest one and l1 finds it; sufficient, a lower bound.",
-        ".1%",
-    ),
-    Column(
-        "certified_level_4",
-        "cert. 4",
-        "Share of vectors with a dual certificate: the code is the unique (non-negative) l1-minimal one; sufficient, a lower bound; supports beyond 256 count as not certified.",
-        ".1%",
-    ),
-    Column(
-        "restricted_isometry_k",
-        "δ_K",
-        "Interval that contains the restricted isometry constant at the median K of held-out vectors: a witness below, Gershgorin above.",
-        ".2f",
-    ),
-)
 
 
 def cell(row: Row, column: Column) -> str:
@@ -78,12 +19,30 @@ def cell(row: Row, column: Column) -> str:
     value = row.get(column.key)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
-    if isinstance(value, dict):
+    if not isinstance(value, dict):
+        return f"{value:{column.format}}" if isinstance(value, float) else str(value)
+    if "low" in value:
         return f"[{value['low']:{column.format}}, {value['high']:{column.format}}] K={value['k']}"
-    return f"{value:{column.format}}" if isinstance(value, float) else str(value)
+    if "value" in value:
+        return f"{value['value']:{column.format}} K={value['k']}"
+    return " / ".join(f"{part:{column.format}}" for part in value.values())
 
 
-def render_text(rows: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> str:
+def present(rows: Sequence[Row], columns: Sequence[Column]) -> list[Column]:
+    """The columns that have a value in some row."""
+    return [column for column in columns if any(cell(row, column) != "–" for row in rows)]
+
+
+def grouped(rows: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> dict[str, list[Column]]:
+    """Tables by title, each beginning with the units; without columns and tables that are empty."""
+    tables = {
+        title: [column for column in present(rows, columns) if column.group == group and column is not UNIT]
+        for group, title in GROUPS.items()
+    }
+    return {title: [UNIT, *found] for title, found in tables.items() if found}
+
+
+def render_text(rows: Sequence[Row], columns: Sequence[Column] = CLOSING) -> str:
     """Aligned plain text for the terminal."""
     table = [[column.header for column in columns], *([cell(row, column) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
@@ -96,7 +55,7 @@ def render_text(rows: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> str
     return "\n".join([lines[0], "─" * len(lines[0]), *lines[1:]])
 
 
-def render_markdown(rows: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> str:
+def render_markdown(rows: Sequence[Row], columns: Sequence[Column] = CLOSING) -> str:
     lines = [
         [column.header for column in columns],
         ["---"] * len(columns),
@@ -105,13 +64,9 @@ def render_markdown(rows: Sequence[Row], columns: Sequence[Column] = COLUMNS) ->
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def write_csv(path: Path, rows: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> None:
-    """Full precision, one column a number: an interval becomes three columns."""
-    flat = [
-        {key: part for c in columns for key, part in _flatten(c.key, row.get(c.key)).items()}
-        | {"samples": row.get("samples")}
-        for row in rows
-    ]
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Every number of every row at full precision, one column a number: an interval becomes three; curves stay in the JSON."""
+    flat = [{name: part for key, value in row.items() for name, part in _flatten(key, value).items()} for row in rows]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(key for row in flat for key in row)))
     writer.writeheader()
@@ -121,7 +76,7 @@ def write_csv(path: Path, rows: Sequence[Row], columns: Sequence[Column] = COLUM
 
 def write_json(path: Path, payload: Any) -> None:
     """Strict JSON: NaN and infinity become null."""
-    write_text(path, json.dumps(_finite(payload), indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(finite(payload), indent=2, ensure_ascii=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -140,12 +95,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _flatten(key: str, value: Any) -> dict[str, Any]:
-    return {f"{key}_{part}": number for part, number in value.items()} if isinstance(value, dict) else {key: value}
+    if not isinstance(value, dict):
+        return {} if isinstance(value, list) else {key: value}
+    return {f"{key}_{part}": number for part, number in value.items() if not isinstance(number, list)}
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """NaN and infinity become None, at any depth."""
     if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
+        return {key: finite(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
+        return [finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,13 +1,13 @@
 """Training of a TSAE on activations: losses and schedules."""
 
 import math
-from typing import Any, Literal, final
+from typing import Any, Literal, Protocol, final
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.activations.moments import Moments
 from atomlab.sae import (
     InputTransform,
     Sparsity,
@@ -21,6 +21,21 @@ from atomlab.training.measurement import Measurement
 
 InputVariant = Literal["raw", "unit_mean_square", "whitened"]
 _REFERENCE_WIDTH = 2304  # d_sae at which the default learning rate was chosen
+
+
+class TrainingData(Protocol):
+    """What `build` asks of the data: width, moments of the vectors and of the reference corpus, and some vectors."""
+
+    @property
+    def d_in(self) -> int: ...
+
+    @property
+    def moments(self) -> Moments: ...
+
+    @property
+    def reference_moments(self) -> Moments: ...
+
+    def sample(self, split: str, count: int) -> Tensor: ...
 
 
 @final
@@ -166,7 +181,7 @@ class SAEModule(LightningModule):
 
 
 def build(
-    data: ActivationDataModule,
+    data: TrainingData,
     sparsity: Sparsity,
     *,
     expansion: float = 4,
@@ -229,7 +244,7 @@ def build(
     )
 
 
-def _transform(inputs: InputVariant, data: ActivationDataModule, metric: AtomicInnerProduct) -> InputTransform:
+def _transform(inputs: InputVariant, data: TrainingData, metric: AtomicInnerProduct) -> InputTransform:
     mean, second_moment = data.moments.mean, data.moments.second_moment
     identity = torch.eye(data.d_in, dtype=torch.float64)
     if inputs == "raw":

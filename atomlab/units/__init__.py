@@ -1,5 +1,17 @@
-"""What is compared: atoms, neurons, controls; each gives a dictionary and codes."""
+"""What is compared: atoms, neurons, features, controls; each gives a dictionary and codes."""
 
-from atomlab.units.unit import Unit, atoms, neurons, random_atoms
+from atomlab.units.controls import data_dictionary, data_nearest, k_means, random_atoms, with_pursuit
+from atomlab.units.features import features
+from atomlab.units.unit import Unit, atoms, neurons
 
-__all__ = ["Unit", "atoms", "neurons", "random_atoms"]
+__all__ = [
+    "Unit",
+    "atoms",
+    "data_dictionary",
+    "data_nearest",
+    "features",
+    "k_means",
+    "neurons",
+    "random_atoms",
+    "with_pursuit",
+]

@@ -1,0 +1,89 @@
+"""The atom browser's data and the monosemanticity columns, which need the same pass over held-out vectors."""
+
+from typing import Any, Protocol
+
+import torch
+
+from atomlab.activations.language_model import LanguageModel
+from atomlab.evaluation.bench import Bench
+from atomlab.evaluation.browser import browser_data, context_texts, token_texts
+from atomlab.evaluation.contexts import Firing, firing
+from atomlab.evaluation.controls import Case
+from atomlab.evaluation.delphi import export_delphi
+from atomlab.evaluation.logits import logit_effects
+from atomlab.evaluation.monosemanticity import context_agreement, monosemanticity, sentence_embedder
+from atomlab.evaluation.table import Row
+from atomlab.sae import ThresholdSAE
+from atomlab.theory import AtomicInnerProduct
+
+_LOGITS = 8
+_AGREEMENT_ATOMS = 500
+
+
+class Wishes(Protocol):
+    """What of it is asked for."""
+
+    @property
+    def embedder(self) -> LanguageModel | None: ...
+
+    @property
+    def delphi(self) -> bool: ...
+
+
+@torch.no_grad()
+def browse(
+    sae: ThresholdSAE,
+    cases: list[Case],
+    rows: list[Row],
+    model: torch.nn.Module | None,
+    metric: AtomicInnerProduct,
+    bench: Bench,
+    wishes: Wishes,
+) -> dict[str, Any]:
+    """The browser's data of the first case, the atoms; entropies are added to the rows of every non-negative unit on the data."""
+    data, protocol = bench.data, bench.protocol
+    held_out = data.rows["test"]
+    found = entropies = None
+    for case, row in zip(cases, rows, strict=True):
+        if case.unit.signed or case.test is not cases[0].test:
+            continue
+        fired = firing(case.unit, held_out, protocol.browsed_samples, protocol.contexts, protocol.batch, protocol.seed)
+        origin = held_out.origin(fired.rows)
+        measured = monosemanticity(fired, origin.token_id, _groups(origin.group), protocol.seed)
+        row |= measured.row(fired.counts) | {"samples_browsed": len(fired.rows)}
+        if found is None:
+            found, entropies = fired, measured
+    assert found is not None
+    assert entropies is not None
+    if wishes.embedder is not None:
+        rows[0] |= _agreement(found, bench, wishes.embedder)
+    if wishes.delphi:
+        pad = data.model.tokenizer.pad_token_id or data.model.tokenizer.eos_token_id or 0
+        export_delphi(found, held_out, bench.folder / "delphi", str(data.point), data.model.title, pad)
+    residual = model is not None and data.site in ("resid_pre", "resid_post")
+    logits = logit_effects(model, sae.W_dec.detach(), _LOGITS) if residual and model is not None else None
+    return browser_data(
+        sae.W_dec.detach(), sae.threshold.detach(), metric, found, entropies, held_out, data.model.tokenizer, logits
+    )
+
+
+def _groups(names: list[str]) -> torch.Tensor:
+    """Documents, subjects or templates as numbers."""
+    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    return torch.tensor([number[name] for name in names])
+
+
+def _agreement(found: Firing, bench: Bench, embedder: LanguageModel) -> Row:
+    """Median over atoms with two contexts at least, and over as many groups of random contexts."""
+    held_out, embed = bench.data.rows["test"], sentence_embedder(embedder)
+    groups = context_texts(found, held_out, bench.data.model)[:_AGREEMENT_ATOMS]
+    generator = torch.Generator().manual_seed(bench.protocol.seed)
+    drawn = torch.randint(len(held_out), (sum(map(len, groups)),), generator=generator)
+    random = iter(token_texts(bench.data.model.tokenizer, held_out.contexts(drawn, before=16, after=6)))
+    null = [[next(random) for _ in group] for group in groups]
+    medians = [float(torch.tensor(context_agreement(part, embed)).nanmedian()) for part in (groups, null)]
+    return {
+        "context_agreement": medians[0],
+        "context_agreement_null": medians[1],
+        "samples_agreement_atoms": len(groups),
+    }

@@ -1,0 +1,133 @@
+"""Capacity against data (theory.md 10): what an in-sample R² of 99.9% means, and when it is memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+
+from atomlab.evaluation.bench import Bench
+from atomlab.evaluation.provenance import describe
+from atomlab.evaluation.run import reference_metric
+from atomlab.evaluation.table import Row, measure
+from atomlab.evaluation.vectors import VectorsDataModule, gaussian_vectors
+from atomlab.report import Column, capacity_figure, render_text, write_csv, write_figures, write_json, write_report
+from atomlab.theory import AtomicInnerProduct
+from atomlab.units import atoms
+
+_COLUMNS = (
+    Column("unit", "data", "What the TSAE was trained on."),
+    Column("vectors", "vectors", "Training vectors.", "d"),
+    Column("d_sae", "atoms", "Number of atoms.", "d"),
+    Column("r2_train", "R² train", "Euclidean, on training vectors."),
+    Column("r2_test", "R² held out", "The same on held-out vectors."),
+    Column("r2_train_s", "R²_S train", "In the S-norm, on training vectors."),
+    Column("r2_test_s", "R²_S held out", "The same on held-out vectors."),
+    Column("l0", "L0", "Mean number of non-zero codes a held-out vector.", ".1f"),
+    Column(
+        "single_sample", "single", "Share of atoms that fire on exactly one of the measured training vectors.", ".1%"
+    ),
+    Column("stability_pairwise", "q* pairs", "Stability over pairs.", ".1%"),
+    Column("stability_per_atom", "q* atoms", "Stability over atoms.", ".1%"),
+)
+
+
+@final
+@dataclass(frozen=True)
+class CapacityGrid:
+    """TSAEs over a grid of training vectors and atoms, on the data and on a Gaussian surrogate.
+
+    Args:
+        vectors: numbers of training vectors; those beyond what there is are cut to it.
+        expansions: d_sae / d_in.
+        surrogate: the same grid on Gaussian vectors with the same mean and covariance.
+    """
+
+    vectors: Sequence[int] = (2000, 4000, 8000, 16000)
+    expansions: Sequence[float] = (1, 4, 8)
+    surrogate: bool = True
+
+    def __call__(self, bench: Bench) -> tuple[str, float]:
+        """Writes results.json, results.csv, figures/ and report.html; returns text and the largest gap between train and held out (S-norm).
+        Time: a TSAE a cell.
+        """
+        data = bench.data
+        data.prepare_data()
+        data.setup()
+        metric = reference_metric(data, bench.shrinkage)
+        available = data.sample("train", max(self.vectors))
+        counts = list(dict.fromkeys(min(count, len(available)) for count in self.vectors))
+        order = torch.randperm(len(available), generator=torch.Generator().manual_seed(bench.seed))
+        test = data.sample("test", bench.protocol.samples)
+        rows = [
+            self._cell("data", available[order[:count]], test, expansion, metric, bench)
+            for count in counts
+            for expansion in self.expansions
+        ]
+        if self.surrogate:
+            generator = torch.Generator().manual_seed(bench.seed)
+            drawn = gaussian_vectors(data.moments, len(available), generator)
+            fresh = gaussian_vectors(data.moments, len(test), generator)
+            rows += [
+                self._cell("Gaussian surrogate", drawn[:count], fresh, expansion, metric, bench)
+                for count in counts
+                for expansion in self.expansions
+            ]
+        return self._write(rows, counts, bench), max(row["r2_train_s"] - row["r2_test_s"] for row in rows)
+
+    def _cell(
+        self,
+        name: str,
+        train: torch.Tensor,
+        test: torch.Tensor,
+        expansion: float,
+        metric: AtomicInnerProduct,
+        bench: Bench,
+    ) -> Row:
+        recipe = bench.recipe
+        vectors = VectorsDataModule(
+            train, bench.data.reference_moments, batch_size=recipe.batch_size, steps=recipe.steps, seed=bench.seed
+        )
+        sae = recipe.train(vectors, seed=bench.seed, expansion=expansion)
+        sample = vectors.sample("train", bench.protocol.samples)
+        return {"vectors": len(train)} | measure(atoms(sae, name), sample, test, metric, bench.protocol)
+
+    def _write(self, rows: list[Row], counts: list[int], bench: Bench) -> str:
+        provenance = describe(bench.data, bench.protocol, bench.shrinkage, bench.seed)
+        figures = {f"R² in the S-norm over atoms and vectors: {name}": figure for name, figure in _maps(rows, counts)}
+        gap = max(rows, key=lambda row: row["r2_train_s"] - row["r2_test_s"])
+        verdict = (
+            f"In-sample R² follows atoms per vector, held-out R² follows vectors. Widest gap: {gap['d_sae']} atoms on {gap['vectors']:,} vectors "
+            f"({gap['unit']}), S-norm {gap['r2_train_s']:.3f} in sample and {gap['r2_test_s']:.3f} held out. A high in-sample R² with atoms as "
+            f"numerous as vectors is no evidence of atoms: the Gaussian surrogate, which has none, reaches it too."
+        )
+        write_json(bench.folder / "results.json", {"rows": rows, "provenance": provenance})
+        write_csv(bench.folder / "results.csv", rows)
+        write_figures(bench.folder / "figures", figures)
+        write_report(
+            bench.folder / "report.html",
+            title=f"Capacity against data: {provenance['model']}, {provenance['site']}",
+            rows=rows,
+            columns=_COLUMNS,
+            figures=figures,
+            configuration=bench.configuration,
+            provenance=provenance,
+            conclusion=verdict,
+        )
+        return f"{render_text(rows, _COLUMNS)}\n\n{verdict}\nreport: {(bench.folder / 'report.html').resolve()}"
+
+
+def _maps(rows: list[Row], counts: list[int]) -> list[tuple[str, object]]:
+    figures = []
+    for name in dict.fromkeys(row["unit"] for row in rows):
+        mine = [row for row in rows if row["unit"] == name]
+        sizes = sorted({row["d_sae"] for row in mine})
+        grids = {
+            split: np.array(
+                [[next(r[key] for r in mine if (r["d_sae"], r["vectors"]) == (n, c)) for c in counts] for n in sizes]
+            )
+            for split, key in (("in sample", "r2_train_s"), ("held out", "r2_test_s"))
+        }
+        figures.append((name, capacity_figure(counts, sizes, grids)))
+    return figures

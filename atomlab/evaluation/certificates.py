@@ -1,0 +1,137 @@
+"""The dear part of a row: all five levels, isometry verdicts, identifiability, and what a random dictionary would score."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atomlab.evaluation.protocol import Protocol
+from atomlab.evaluation.table import LARGEST_CERTIFIED_SUPPORT, Row, isometry_interval
+from atomlab.metrics import ExplainedVariance
+from atomlab.theory import (
+    STABLE_THRESHOLD,
+    UNIQUE_THRESHOLD,
+    AtomicInnerProduct,
+    coherence_statistics,
+    empirical_isometry,
+    random_dictionary,
+    reconstruct,
+    recovery_levels,
+    refit_codes,
+    restricted_isometry_curve,
+    shared_thresholds,
+    solved_recovery,
+    stability_pairwise,
+    stability_per_atom,
+    support_recovery,
+    supports,
+    threshold_windows,
+)
+from atomlab.units import Unit
+
+LEVELS = {
+    "coherence": "certified_level_1",
+    "babel_unique": "certified_level_2a",
+    "babel_recovery": "certified_level_2b",
+    "exact_recovery": "certified_level_3",
+    "dual_certificate": "certified_level_4",
+    "solved": "solved_level_5",
+}
+_LONGEST_CURVE = 512
+
+
+@torch.no_grad()
+def certify(unit: Unit, row: Row, train: Tensor, test: Tensor, metric: AtomicInnerProduct, protocol: Protocol) -> Row:
+    """`row` of `measure` with everything that is too dear for train.py's closing table.
+
+    Units whose every support is beyond 256 atoms (neurons) get no levels and no verdicts: the systems would be singular or hopeless.
+    """
+    row = row | random_stability(unit, test, protocol)
+    codes = unit.encode(test[: protocol.certified_samples])
+    sizes = supports(codes).sizes
+    if not (sizes > 0).any() or int(sizes[sizes > 0].min()) > LARGEST_CERTIFIED_SUPPORT:
+        return row
+    row = row | _levels(unit, codes, metric, protocol) | _isometry(unit, codes, metric, protocol)
+    return row if unit.signed else row | _identifiability(unit, codes, train, test, metric, protocol)
+
+
+def random_stability(unit: Unit, test: Tensor, protocol: Protocol) -> Row:
+    """q* of independent random atoms of the same number and width at the unit's own L0: what q* says without any structure."""
+    counts = torch.zeros(unit.d_sae + 1, dtype=torch.int64)
+    for x in test.split(protocol.batch):
+        counts += torch.bincount((unit.encode(x) != 0).sum(1), minlength=len(counts))
+    generator = torch.Generator().manual_seed(protocol.seed)
+    dictionary = random_dictionary(unit.d_sae, unit.dictionary.shape[1], generator)
+    statistics = coherence_statistics(dictionary, k=1)
+    return {
+        "stability_pairwise_random": stability_pairwise(dictionary, counts, statistics=statistics),
+        "stability_per_atom_random": stability_per_atom(dictionary, counts, statistics=statistics),
+    }
+
+
+def _levels(unit: Unit, codes: Tensor, metric: AtomicInnerProduct, protocol: Protocol) -> Row:
+    """Rates at all levels, whole and by K. Level 5 is solved on the first `solved_samples`, except where level 4 implies it."""
+    found = recovery_levels(
+        codes, unit.dictionary, metric, one_sided=not unit.signed, solve=False, largest=LARGEST_CERTIFIED_SUPPORT
+    )
+    part = codes[: protocol.solved_samples]
+    solved = found.dual_certificate[: len(part)].clone()
+    unknown = (~solved).nonzero().squeeze(1)
+    solved[unknown] = solved_recovery(part[unknown], unit.dictionary, metric, nonnegative=not unit.signed)
+    row: Row = {LEVELS[name]: rate for name, rate in found.rates().items()}
+    del row["certified_level_1"]  # the closing table has it over all samples
+    alive = found.sizes[: len(part)] > 0
+    row |= {"samples_solved": int(alive.sum()), "solved_level_5": float(solved[alive].double().mean())}
+    by_size = {LEVELS[name]: rates.tolist() for name, rates in found.rates_by_size().items()}
+    counts = torch.bincount(found.sizes)
+    return row | {"by_k": {"k": list(range(len(counts))), "samples": counts.tolist(), **by_size}}
+
+
+def _isometry(unit: Unit, codes: Tensor, metric: AtomicInnerProduct, protocol: Protocol) -> Row:
+    """δ_2K at the median K; over samples, whether δ_2K < 1 (unique sparsest) and < 1/√2 (ℓ1 exact); isometry on the codes themselves."""
+    sizes = supports(codes).sizes
+    alive = sizes > 0
+    k = max(1, int(sizes.median()))
+    curve = restricted_isometry_curve(
+        unit.dictionary,
+        min(2 * int(sizes.max()), _LONGEST_CURVE),
+        metric,
+        generator=torch.Generator().manual_seed(protocol.seed),
+    )
+    row: Row = {"isometry_curve": {"lower": curve.lower.tolist(), "upper": curve.upper.tolist()}}
+    doubled = min(2 * k, *unit.dictionary.shape)
+    row["restricted_isometry_2k"] = isometry_interval(unit, doubled, metric, protocol, codes)
+    for name, threshold in (("unique", UNIQUE_THRESHOLD), ("stable", STABLE_THRESHOLD)):
+        verdicts = vars(curve.verdicts(sizes, threshold))
+        row[f"isometry_{name}"] = {key: float(holds[alive].double().mean()) for key, holds in verdicts.items()}
+    own = empirical_isometry(codes, unit.dictionary, metric, largest=LARGEST_CERTIFIED_SUPPORT)
+    low, high = own.ratio[alive].quantile(torch.tensor([0.01, 0.99], dtype=torch.float64)).tolist()
+    return row | {"isometry_ratio": {"k": k, "low": low, "high": high}, "isometry_own": float(own.constant.nanmedian())}
+
+
+def _identifiability(
+    unit: Unit, codes: Tensor, train: Tensor, test: Tensor, metric: AtomicInnerProduct, protocol: Protocol
+) -> Row:
+    """Theory.md 6, thresholds chosen on as many training vectors; R² in the S-norm before and after the refit."""
+    x, fit = test[: len(codes)], train[: protocol.certified_samples]
+    alive = supports(codes).sizes > 0
+    windows = threshold_windows(codes, unit.dictionary, metric)
+    thresholds = shared_thresholds(fit - unit.bias, unit.encode(fit), unit.dictionary, metric)
+    recovered = support_recovery(x - unit.bias, codes, unit.dictionary, thresholds, metric)
+    refitted = reconstruct(refit_codes(x - unit.bias, codes, unit.dictionary, metric), unit.dictionary) + unit.bias
+    rates = {
+        "identifiable_a_priori": windows.feasible,
+        "identifiable_shared": recovered.shared,
+        "identifiable_oracle": recovered.oracle,
+    }
+    row: Row = {name: float(holds[alive].double().mean()) for name, holds in rates.items()}
+    for name, x_hat in (("before", unit.decode(codes)), ("after", refitted)):
+        explained = ExplainedVariance(x.shape[1], metric)
+        explained.update(x, x_hat)
+        row[f"r2_s_{name}_refit"] = float(explained.compute())
+    return row
+
+
+def samples_of(row: Row) -> dict[str, Any]:
+    """Every sample size of a row, for the reader."""
+    return {key: value for key, value in row.items() if key.startswith("samples") or key == "d_sae"}

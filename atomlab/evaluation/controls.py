@@ -1,0 +1,104 @@
+"""The controls of theory.md 9 for a given run: same d_sae, same training vectors, same L0, same training code."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.evaluation.protocol import Protocol
+from atomlab.evaluation.recipe import Recipe
+from atomlab.evaluation.vectors import VectorsDataModule, gaussian_vectors
+from atomlab.theory import AtomicInnerProduct
+from atomlab.units import Unit, atoms, data_dictionary, data_nearest, k_means, random_atoms, with_pursuit
+
+CONTROLS = {
+    "data": "Training vectors as atoms (a random d_sae of them where there are more), centred: memory and nothing else. Two codes: "
+    "the nearest atom alone by cos_S, and OMP with the atoms' mean L0.",
+    "k_means": "Centroids by minibatch k-means in the metric S, with OMP codes at the atoms' mean L0.",
+    "random": "Independent random atoms, uniform on the S-unit sphere, with OMP codes at the atoms' mean L0: no knowledge of the data but S.",
+    "gaussian": "A TSAE trained by the same code on Gaussian vectors with the data's mean and covariance: measured on the data, and "
+    "('on its own') on its own training vectors and fresh ones, which have no structure beyond their covariance.",
+}
+
+
+_SEEDS = 1_000_003  # so that the data dictionary is not drawn by the same permutation as the measured sample
+
+
+@final
+@dataclass(frozen=True)
+class Case:
+    """A unit and the vectors it is measured on."""
+
+    unit: Unit
+    train: Tensor
+    test: Tensor
+
+
+def control_cases(
+    names: Sequence[str],
+    d_sae: int,
+    k: int,
+    atoms_case: Case,
+    data: ActivationDataModule,
+    metric: AtomicInnerProduct,
+    recipe: Recipe,
+    protocol: Protocol,
+) -> list[Case]:
+    """The named controls, ready to be measured.
+
+    Args:
+        names: of `CONTROLS`.
+        d_sae, k: number of atoms, and of atoms in an OMP code.
+        atoms_case: the trained atoms, on whose vectors the controls are measured.
+        data: set up.
+        metric: S.
+        recipe: of the surrogate's training.
+        protocol: sample sizes and seed.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if unknown := [name for name in names if name not in CONTROLS]:
+        raise ValueError(f"study.controls names {', '.join(unknown)}: choose from {', '.join(CONTROLS)}.")
+    mean, generator = data.moments.mean.float(), torch.Generator().manual_seed(_SEEDS + protocol.seed)
+    train, test = atoms_case.train, atoms_case.test
+    vectors = data.sample("train", protocol.control_samples)
+    units: list[Unit] = []
+    if "data" in names:
+        dictionary = data_dictionary(vectors, mean, d_sae, generator)
+        units += [
+            data_nearest(dictionary, mean, metric),
+            with_pursuit("data + OMP", dictionary, mean, min(k, len(dictionary)), metric),
+        ]
+    if "k_means" in names:
+        centroids = k_means(vectors, mean, d_sae, metric, protocol.seed)
+        units.append(with_pursuit("k-means + OMP", centroids, mean, min(k, len(centroids)), metric))
+    if "random" in names:
+        units.append(random_atoms(d_sae, mean, k, metric, generator))
+    cases = [Case(unit, train, test) for unit in units]
+    return cases + (_gaussian(d_sae, data, len(vectors), train, test, recipe, protocol) if "gaussian" in names else [])
+
+
+def _gaussian(
+    d_sae: int,
+    data: ActivationDataModule,
+    count: int,
+    train: Tensor,
+    test: Tensor,
+    recipe: Recipe,
+    protocol: Protocol,
+) -> list[Case]:
+    generator = torch.Generator().manual_seed(_SEEDS + protocol.seed)
+    vectors = gaussian_vectors(data.moments, count, generator)
+    surrogate = VectorsDataModule(
+        vectors, data.reference_moments, batch_size=recipe.batch_size, steps=recipe.steps, seed=protocol.seed
+    )
+    sae = recipe.train(surrogate, seed=protocol.seed, expansion=d_sae / data.d_in)
+    fresh = gaussian_vectors(data.moments, len(test), generator)
+    return [
+        Case(atoms(sae, "Gaussian TSAE"), train, test),
+        Case(atoms(sae, "Gaussian TSAE on its own"), vectors[: protocol.samples], fresh),
+    ]

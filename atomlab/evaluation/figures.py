@@ -1,0 +1,55 @@
+"""The figures of the table with controls."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from atomlab.evaluation.controls import Case
+from atomlab.evaluation.table import Row
+from atomlab.report import babel_figure, coherence_figure, isometry_figure, rates_figure, thresholds_figure
+from atomlab.sae import ThresholdSAE
+from atomlab.theory import AtomicInnerProduct, coherence_statistics, welch_bound
+
+_BABEL = 256
+_LEVELS = {
+    "1: coherence": "certified_level_1",
+    "2b: Babel": "certified_level_2b",
+    "3: ERC": "certified_level_3",
+    "4: dual": "certified_level_4",
+}
+
+
+def table_figures(
+    rows: list[Row], sae: ThresholdSAE, metric: AtomicInnerProduct, cases: list[Case]
+) -> Mapping[str, Any]:
+    """Coherence and Babel curves, isometry intervals, uniqueness rates, thresholds and firing frequencies."""
+    shown = [case for case in cases if case.unit.name in ("atoms", "k-means + OMP", "random + OMP", "data + OMP")]
+    statistics = {case.unit.name: coherence_statistics(case.unit.dictionary, metric, k=_BABEL) for case in shown}
+    welch = welch_bound(sae.d_sae, sae.d_in)
+    with torch.no_grad():
+        firing = (sae.encode(cases[0].test[:4096]) > 0).double().mean(0)
+    figures = {
+        "Per-atom coherence in the metric S, against the Welch bound": coherence_figure(
+            {name: found.per_atom.numpy() for name, found in statistics.items()}, welch
+        ),
+        "Babel function in the metric S, against the Welch bound": babel_figure(
+            {name: found.babel.numpy() for name, found in statistics.items()}, welch
+        ),
+        "Thresholds, and how often each latent fires on held-out vectors": thresholds_figure(
+            sae.threshold.detach().numpy(), firing.numpy()
+        ),
+    }
+    curves = {
+        row["unit"]: (row["isometry_curve"]["lower"], row["isometry_curve"]["upper"])
+        for row in rows
+        if "isometry_curve" in row and row["unit"] in statistics
+    }
+    if curves:
+        figures["Interval of the restricted isometry constant against K"] = isometry_figure(curves)
+    if "by_k" in rows[0]:
+        by_k = rows[0]["by_k"]
+        figures["Certified rates of the atoms' codes against support size"] = rates_figure(
+            {name: by_k[key] for name, key in _LEVELS.items()}, by_k["samples"]
+        )
+    return figures

@@ -1,0 +1,51 @@
+"""Where the numbers of a report come from: what a reader needs to repeat them, and no path of the machine."""
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.evaluation.protocol import Protocol
+
+
+def describe(data: ActivationDataModule, protocol: Protocol, shrinkage: float, seed: int) -> dict[str, str]:
+    """Model, site, corpus and token rule, metric, sizes, seed, commit, versions and machine, by name."""
+    reference = data.reference_moments
+    train, test = (min(protocol.samples, len(data.rows[split])) for split in ("train", "test"))
+    return {
+        "model": data.model.title,
+        "revision": data.model.revision,
+        "site": str(data.point),
+        "corpus": f"{type(data.corpus).__name__}, tokens: {data.corpus.position}",
+        "metric S": f"{type(data.reference).__name__}, {reference.count:,} vectors, shrinkage {shrinkage:g}",
+        "vectors": ", ".join(f"{split} {len(rows):,}" for split, rows in data.rows.items()),
+        "measured on": f"Measured on {train:,} training and {test:,} held-out vectors; held-out groups (documents, subjects or templates) share none with training.",
+        "seed": str(seed),
+        "commit": commit(),
+        "versions": ", ".join(
+            f"{name} {metadata.version(name)}"
+            for name in ("torch", "lightning", "transformers", "torchmetrics", "numpy", "scikit-learn")
+        ),
+        "machine": f"Python {platform.python_version()}, {platform.machine()}, {torch.get_num_threads()} threads, "
+        f"{torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU'}",
+    }
+
+
+def commit() -> str:
+    """The source tree's commit, marked if it was changed; `unknown` outside a checkout."""
+    source = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=source,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+        return found.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

@@ -1,0 +1,50 @@
+"""How evaluation trains a TSAE of its own: a surrogate's, another seed's, a layer's or a cell's of the capacity grid."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+from lightning import Trainer, seed_everything
+from lightning.pytorch import LightningDataModule
+
+from atomlab.sae import ThresholdSAE
+from atomlab.training.callbacks import DecoderNorm, ProgressBar
+from atomlab.training.module import SAEModule
+
+
+@final
+@dataclass(frozen=True)
+class Recipe:
+    """The training code of train.py, without its logging, validation and checkpoints.
+
+    Attributes:
+        build: data to an initialised module (`atomlab.training.module.build` with all but `data` given).
+        trainer: keyword arguments to a trainer (`lightning.Trainer` with the configuration's own given).
+        batch_size: vectors a step.
+        steps: of a run.
+    """
+
+    build: Callable[..., SAEModule]
+    trainer: Callable[..., Trainer]
+    batch_size: int
+    steps: int
+
+    def train(self, data: LightningDataModule, *, seed: int, expansion: float | None = None) -> ThresholdSAE:
+        """A TSAE of the data's raw activations, with atoms of unit S-norm.
+
+        Args:
+            data: prepared and set up.
+            seed: of the initial atoms.
+            expansion: d_sae / d_in; the configuration's own if None.
+        """
+        seed_everything(seed, workers=True, verbose=False)
+        module = self.build(data=data) if expansion is None else self.build(data=data, expansion=expansion)
+        trainer = self.trainer(
+            callbacks=[DecoderNorm(), ProgressBar(refresh_rate=20)],
+            logger=False,
+            enable_checkpointing=False,
+            limit_val_batches=0,
+            val_check_interval=1.0,
+        )
+        trainer.fit(module, data)
+        return module.folded().cpu()

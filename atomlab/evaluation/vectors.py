@@ -1,0 +1,81 @@
+"""Vectors in memory in place of harvested ones: subsets of the data and Gaussian surrogates, for the same training code."""
+
+from typing import final
+
+import torch
+from jaxtyping import Float
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from atomlab.activations.moments import Moments
+from atomlab.activations.shuffle import ShuffledBatches
+
+
+@final
+class VectorsDataModule(LightningDataModule):
+    """Training vectors and the moments that training asks for.
+
+    Args:
+        train: (vectors, d_in) float32, all of them.
+        reference_moments: of the corpus that defines S.
+        batch_size: vectors a step, at most all of them.
+        steps: of the run.
+        seed: of the order.
+    """
+
+    def __init__(
+        self,
+        train: Float[Tensor, "vectors d_in"],
+        reference_moments: Moments,
+        *,
+        batch_size: int,
+        steps: int,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.train, self.reference_moments, self.steps, self.seed = train, reference_moments, steps, seed
+        self.batch_size = min(batch_size, len(train))
+        self.moments = moments_of(train)
+
+    @property
+    def d_in(self) -> int:
+        return self.train.shape[1]
+
+    def sample(self, split: str, count: int) -> Tensor:
+        """(min(count, vectors), d_in): distinct random training vectors, the same for the same seed."""
+        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(self.seed))[:count]
+        return self.train[order.sort().values]
+
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        batches = ShuffledBatches(len(self.train), self.batch_size, self.steps, seed=self.seed)
+        return DataLoader(_Rows(self.train), batch_size=None, sampler=batches)
+
+    def val_dataloader(self) -> DataLoader[Tensor]:
+        """Never run (`limit_val_batches=0`): Lightning warns of a module that could validate and has nothing to."""
+        return DataLoader(_Rows(self.train[:1]), batch_size=None)
+
+
+class _Rows(TensorDataset):
+    def __getitem__(self, index: Tensor) -> Tensor:
+        return self.tensors[0][index]
+
+
+def moments_of(vectors: Float[Tensor, "vectors d_in"], block: int = 8192) -> Moments:
+    """Mean and uncentred second moment, float64; 2·vectors·d_in² FLOPs."""
+    total = torch.zeros(vectors.shape[1], dtype=torch.float64)
+    second = torch.zeros(vectors.shape[1], vectors.shape[1], dtype=torch.float64)
+    for part in vectors.split(block):
+        x = part.double()
+        total += x.sum(0)
+        second.addmm_(x.T, x)
+    return Moments(len(vectors), total / len(vectors), second / len(vectors))
+
+
+def gaussian_vectors(moments: Moments, count: int, generator: torch.Generator) -> Float[Tensor, "count d_in"]:
+    """Independent float32 draws from the normal distribution with this mean and covariance: the data without its structure."""
+    covariance = moments.second_moment - torch.outer(moments.mean, moments.mean)
+    values, vectors = torch.linalg.eigh(covariance)
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    noise = torch.randn(count, len(root), generator=generator)
+    return noise @ root.float() + moments.mean.float()

@@ -1,0 +1,118 @@
+"""A tiny random language model, a corpus of random words (some of them hostile), and harvested activations, all through the real code."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedTokenizerFast
+
+from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.activations.language_model import LanguageModel
+from atomlab.activations.local_text import LocalText
+from atomlab.evaluation import Bench, Protocol, Recipe
+from atomlab.sae import TargetL0
+from atomlab.training.module import build
+
+WORDS = ["[UNK]", "<s>", "</s>", "<script>alert(1)</script>", '"><img/onerror=alert(2)>', *(f"w{i}" for i in range(59))]
+CONFIGS = {
+    "llama": LlamaConfig(
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        bos_token_id=1,
+        eos_token_id=2,
+    ),
+    "gpt2": GPT2Config(vocab_size=64, n_embd=16, n_layer=3, n_head=2, n_positions=64, bos_token_id=1, eos_token_id=2),
+}
+
+
+@pytest.fixture(scope="session")
+def models_of(tmp_path_factory: pytest.TempPathFactory) -> dict[str, LanguageModel]:
+    found = {}
+    for name, config in CONFIGS.items():
+        folder = tmp_path_factory.mktemp("models") / name
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.3 * torch.randn_like(parameter)
+        model.save_pretrained(folder)
+        words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+        words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        PreTrainedTokenizerFast(
+            tokenizer_object=words, unk_token="[UNK]", bos_token="<s>", eos_token="</s>"
+        ).save_pretrained(folder)
+        found[name] = LanguageModel(str(folder), dtype="float32", device="cpu")
+    return found
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("corpus") / "text.jsonl"
+    generator = torch.Generator().manual_seed(0)
+    lines = []
+    for _ in range(40):
+        ids = torch.randint(3, 64, (60,), generator=generator).tolist()
+        lines.append(json.dumps({"text": " ".join(WORDS[i] for i in ids)}))
+    file.write_text("\n".join(lines), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="session")
+def data_of(
+    models_of: dict[str, LanguageModel], corpus: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., ActivationDataModule]:
+    cache = tmp_path_factory.mktemp("cache")
+
+    def opened(family: str = "llama", site: str = "resid_post", layer: int = 1) -> ActivationDataModule:
+        text = LocalText(str(corpus))
+        data = ActivationDataModule(
+            models_of[family],
+            text,
+            text,
+            site=site,
+            layer=layer,
+            cache_dir=str(cache),
+            context=32,
+            fractions=(0.6, 0.1, 0.3),
+            batch_size=64,
+            steps=20,
+            max_norm_ratio=None,
+        )
+        data.prepare_data()
+        data.setup()
+        return data
+
+    return opened
+
+
+@pytest.fixture
+def bench(data_of: Callable[..., ActivationDataModule], tmp_path: Path) -> Bench:
+    trainer = partial(
+        lightning.Trainer,
+        accelerator="cpu",
+        devices=1,
+        max_steps=20,
+        max_epochs=1,
+        enable_model_summary=False,
+        default_root_dir=str(tmp_path),
+    )
+    return Bench(
+        data=data_of(),
+        recipe=Recipe(
+            partial(build, sparsity=TargetL0(1.0, 4.0), initial_l0=4.0, expansion=2, shrinkage=1e-3), trainer, 64, 20
+        ),
+        protocol=Protocol(200, 50, 20, 16, 1000, 100, 300, 3, 64),
+        folder=tmp_path,
+        shrinkage=1e-3,
+        seed=0,
+        configuration="<b>config</b>",
+    )

@@ -1,0 +1,111 @@
+"""Every study from text to report, on a tiny real model."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from atomlab import save_sae
+from atomlab.evaluation import Bench, CapacityGrid, ControlledTable, PaperTable, RepresentationShiftStudy
+from atomlab.evaluation.paper_table import mean_rows
+from atomlab.evaluation.vectors import VectorsDataModule, gaussian_vectors
+
+ALL = ["atoms", "neurons", "imported", "data, nearest", "data + OMP", "k-means + OMP", "random + OMP"]
+ALL += ["Gaussian TSAE", "Gaussian TSAE on its own"]
+
+
+def test_the_controlled_table_has_every_row_and_column_and_its_report(bench: Bench) -> None:
+    sae = bench.recipe.train(bench.data, seed=3)
+    save_sae(sae, bench.folder / "imported", {})
+    study = ControlledTable(features={"imported": str(bench.folder / "imported")}, retrain=1, delphi=True)
+    text, objective = study(bench)
+    written = json.loads((bench.folder / "results.json").read_text())
+    rows = {row["unit"]: row for row in written["rows"]}
+    assert list(rows) == ALL
+    assert objective == rows["atoms"]["r2_test_s"]
+    for key in ("loss_recovered_zero", "kl", "consistency", "token_entropy", "solved_level_5", "isometry_stable"):
+        assert rows["atoms"][key] is not None
+    for row in rows.values():
+        assert {"samples", "d_sae", "s_corpus", "s_vectors", "shrinkage", "stability_pairwise_random"} <= row.keys()
+    assert rows["neurons"]["r2_test"] == pytest.approx(1)
+    assert {path.name for path in bench.folder.iterdir()} >= {"results.csv", "report.html", "figures", "delphi"}
+    page = (bench.folder / "report.html").read_text()
+    assert "<script>alert" not in page
+    assert "<img/onerror" not in page
+    assert "&lt;b&gt;config" in page
+    assert "Held out, the atoms explain" in text
+    assert load_file(next((bench.folder / "delphi").rglob("*.safetensors")))["locations"].shape[1] == 3
+
+
+def test_a_gaussian_without_structure_is_remembered_by_as_many_atoms_as_vectors(bench: Bench) -> None:
+    """Theory.md 9: near-perfect in-sample R² needs no atoms in the data; held out shows it."""
+    moments = bench.data.moments
+    generator = torch.Generator().manual_seed(0)
+    train, fresh = (gaussian_vectors(moments, count, generator) for count in (64, 1000))
+    trainer = bench.recipe.trainer
+    recipe = replace(bench.recipe, steps=600, trainer=lambda **given: trainer(**(given | {"max_steps": 600})))
+    data = VectorsDataModule(train, bench.data.reference_moments, batch_size=64, steps=600)
+    sae = recipe.train(data, seed=0, expansion=8)
+
+    def r2(x: torch.Tensor) -> float:
+        with torch.no_grad():
+            return float(1 - (x - sae(x)).square().sum() / (x - x.mean(0)).square().sum())
+
+    assert r2(train) > 0.9
+    assert r2(fresh) < r2(train) - 0.3
+
+
+def test_the_papers_table_is_one_harvest_and_a_mean_over_layers(bench: Bench) -> None:
+    text, objective = PaperTable(layers=[0, 2], controls=["random"])(bench)
+    written = json.loads((bench.folder / "results.json").read_text())
+    assert [(row["layer"], row["unit"]) for row in written["rows"]] == [
+        (layer, unit) for layer in (0, 2) for unit in ("atoms", "neurons", "random + OMP")
+    ]
+    ours = [row["r2_test_s"] for row in written["rows"] if row["unit"] == "atoms"]
+    assert objective == written["means"][0]["r2_test_s"] == pytest.approx(sum(ours) / 2)
+    assert "Published for features" in text
+
+
+def test_means_leave_out_what_is_missing() -> None:
+    rows = [{"unit": "a", "x": 1.0, "y": None}, {"unit": "a", "x": 3.0, "y": 4.0}, {"unit": "b", "x": 5.0, "y": None}]
+    assert mean_rows(rows) == [
+        {"unit": "a", "layers": 2, "x": 2.0, "y": 4.0},
+        {"unit": "b", "layers": 1, "x": 5.0, "y": None},
+    ]
+
+
+def test_the_shift_study_knows_its_identity_and_its_null(bench: Bench) -> None:
+    RepresentationShiftStudy(layers=[0, 2], samples=128)(bench)
+    rows = json.loads((bench.folder / "results.json").read_text())["rows"]
+    assert {row["layer"] for row in rows} == {0, 2}
+    data = bench.data.at("resid_post", 2)
+    data.setup()
+    x = data.sample("test", 128).double()
+    for name, seen in (("Euclidean", x), ("centred", x - data.moments.mean)):
+        unit = torch.nn.functional.normalize(seen, dim=1)
+        angles = (unit @ unit.T)[tuple(torch.triu_indices(len(x), len(x), 1))].clamp(-1, 1).arccos().rad2deg()
+        row = next(row for row in rows if (row["unit"], row["layer"]) == (name, 2))
+        assert (row["mean"], row["sd"]) == pytest.approx((float(angles.mean()), float(angles.std(correction=0))))
+        assert row["shift"] == pytest.approx(abs(row["mean"] - 90))
+    assert {row["unit"] for row in rows} >= {"Euclidean", "centred", "Mahalanobis", "causal", "AIP, reference corpus"}
+
+
+def test_the_capacity_grid_has_a_cell_for_every_pair_and_its_surrogate(bench: Bench) -> None:
+    CapacityGrid(vectors=[64, 128, 10**6], expansions=[1, 2])(bench)
+    rows = json.loads((bench.folder / "results.json").read_text())["rows"]
+    available = len(bench.data.rows["train"])
+    assert [(r["unit"], r["vectors"], r["d_sae"]) for r in rows] == [
+        (unit, n, m) for unit in ("data", "Gaussian surrogate") for n in (64, 128, available) for m in (16, 32)
+    ]
+    assert len(list((bench.folder / "figures").iterdir())) == 2
+
+
+def test_what_does_not_fit_is_refused(bench: Bench) -> None:
+    with pytest.raises(ValueError, match="study.controls names nonsense"):
+        ControlledTable(controls=["nonsense"], certify=False, loss=False, browser=False)(bench)
+    save_sae(bench.recipe.train(bench.data, seed=0), bench.folder / "sae", {})
+    other = replace(bench, data=bench.data.at("mlp_hidden", 1))
+    with pytest.raises(ValueError, match="d_in=16 and this site 24"):
+        ControlledTable(atoms=str(bench.folder / "sae"))(other)

@@ -1,0 +1,69 @@
+"""A report with everything in it, and text that tries to break out of it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atomlab.report import COLUMNS, coherence_figure, spectrum_figure, thresholds_figure, write_report
+
+EVIL = '<script>window.broken = 1</script>"><img src=x onerror="window.broken = 2"></script><!--'
+ROW: dict[str, Any] = {column.key: 0.25 for column in COLUMNS} | {
+    "unit": EVIL,
+    "l0_median": 3,
+    "l0_q998": 9,
+    "babel": {"k": 3, "value": 0.5},
+    "restricted_isometry_k": {"k": 3, "low": 0.5, "high": 1.5},
+    "restricted_isometry_2k": {"k": 6, "low": 0.5, "high": 1.5},
+    "isometry_ratio": {"k": 3, "low": 0.5, "high": 1.5},
+    "isometry_unique": {"certified": 0.25, "failed": 0.5, "undecided": 0.25},
+    "isometry_stable": {"certified": 0.0, "failed": 0.5, "undecided": 0.5},
+    "samples": 9,
+}
+ROWS = [ROW, ROW | {"unit": "neurons", "coherence": float("nan"), "certified_level_4": None}]
+
+
+def atoms(count: int, contexts: int = 8, length: int = 23) -> dict[str, Any]:
+    """Browser data of `count` atoms: rates rise with the number, atom 7 never fires, contexts hold evil text."""
+    rng = np.random.default_rng(0)
+    words = [EVIL, *(f" word{i}" for i in range(2000))]
+    ids = rng.integers(1, len(words), size=(count, contexts, length))
+    ids[0, 0, :] = 0
+    ids[:, 0, 5] = np.arange(count) % 2000 + 1
+    rate = (np.arange(count) * 7919 % count) / count
+
+    def column(key: str, values: list) -> dict[str, Any]:
+        return {"key": key, "header": key, "definition": EVIL, "values": values}
+
+    return {
+        "samples": 1000,
+        "columns": [
+            column("atom", list(range(count))),
+            column("rate", rate.tolist()),
+            column("h_token", [None if i == 7 else float(i % 5) for i in range(count)]),
+        ],
+        "nearest": [[[(i + 1) % count, -0.5]] for i in range(count)],
+        "up": [[i % 2000 + 1] * 8 for i in range(count)],
+        "down": [[0] for _ in range(count)],
+        "contexts": [[] if i == 7 else [[1.5, 5, *line] for line in ids[i].tolist()] for i in range(count)],
+        "vocabulary": words,
+    }
+
+
+def write(path: Path, count: int) -> None:
+    figures = {
+        EVIL: coherence_figure({"atoms": np.linspace(0, 1, 50)}, 0.1),
+        "b": thresholds_figure(np.ones(9), np.zeros(9)),
+        "c": spectrum_figure(np.arange(9.0)),
+    }
+    write_report(
+        path,
+        title=EVIL,
+        rows=ROWS,
+        figures=figures,
+        configuration=EVIL,
+        provenance={EVIL: EVIL},
+        conclusion=EVIL,
+        notes={EVIL: EVIL},
+        browser=atoms(count),
+    )
