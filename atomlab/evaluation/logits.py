@@ -4,7 +4,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-
 _FINAL_NORMS = ("model.norm", "transformer.ln_f", "gpt_neox.final_layer_norm", "model.language_model.norm")
 
 
@@ -14,7 +13,8 @@ def logit_effects(
 ) -> tuple[Float[Tensor, "d_sae k"], Int[Tensor, "d_sae k"], Float[Tensor, "d_sae k"], Int[Tensor, "d_sae k"]]:
     """Logits that each atom alone raises and lowers most, relative to its mean effect: values and token ids, twice.
 
-    Effect: W_U (norm(d) − norm(0)) with the model's own final norm, which depends on the direction of d only and acts linearly on it up to the
+    Effect: W_U (norm(d) − norm(0)) with the model's own final norm, which depends on the direction of d only and acts
+    linearly on it up to the
     scale of the residual stream it is added to. The direct path only: what later layers do to the atom is not in it.
     Cost: 2·d_sae·d_in·vocabulary FLOPs.
 
