@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -121,7 +121,7 @@ class CapacityGrid:
         return f"{render_text(rows, _COLUMNS)}\n\n{verdict}\nreport: {(bench.folder / 'report.html').resolve()}"
 
 
-def _maps(rows: list[Row], counts: list[int]) -> list[tuple[str, object]]:
+def _maps(rows: list[Row], counts: list[int]) -> list[tuple[str, Any]]:
     figures = []
     for name in dict.fromkeys(row["unit"] for row in rows):
         mine = [row for row in rows if row["unit"] == name]

@@ -4,7 +4,7 @@ corpora, with the null.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -102,7 +102,8 @@ class RepresentationShiftStudy:
     def _unembedding(self, data: ActivationDataModule) -> Tensor | None:
         if not self.causal or not data.model.is_causal or data.site not in ("resid_pre", "resid_post"):
             return None
-        return data.model.load(1).get_output_embeddings().weight.detach().float().cpu()
+        model: Any = data.model.load(1)
+        return model.get_output_embeddings().weight.detach().float().cpu()
 
     def _layer(
         self, data: ActivationDataModule, bench: Bench, unembedding: Tensor | None

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset
 
 from atomlab.activations.moments import Moments
 from atomlab.activations.shuffle import ShuffledBatches
@@ -58,9 +58,15 @@ class VectorsDataModule(LightningDataModule):
         return DataLoader(_Rows(self.train[:1]), batch_size=None)
 
 
-class _Rows(TensorDataset):
+class _Rows(Dataset[Tensor]):
+    def __init__(self, vectors: Tensor) -> None:
+        self.vectors = vectors
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
     def __getitem__(self, index: Tensor) -> Tensor:
-        return self.tensors[0][index]
+        return self.vectors[index]
 
 
 def moments_of(vectors: Float[Tensor, "vectors d_in"], block: int = 8192) -> Moments:

@@ -124,11 +124,11 @@ def capacity_figure(vectors: Sequence[int], atoms: Sequence[int], grids: Mapping
     """Heat maps of R² over training vectors (columns) and atoms (rows), one a name."""
     figure = Figure(figsize=(3.6 * len(grids), 3.4), layout="constrained")
     for axes, (name, grid) in zip(np.atleast_1d(figure.subplots(1, len(grids))), grids.items(), strict=True):
-        image = axes.imshow(grid, vmin=0, vmax=1, origin="lower", cmap="viridis", aspect="auto")
+        axes.imshow(grid, vmin=0, vmax=1, origin="lower", cmap="viridis", aspect="auto")
         axes.set(title=name, xlabel="training vectors", ylabel="atoms")
         axes.set_xticks(range(len(vectors)), [f"{count:,}" for count in vectors])
         axes.set_yticks(range(len(atoms)), [f"{count:,}" for count in atoms])
         for (i, j), value in np.ndenumerate(grid):
             axes.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.6 else "black")
-    figure.colorbar(image, ax=figure.axes, label="R²")
+    figure.colorbar(figure.axes[0].images[0], ax=figure.axes, label="R²")
     return figure

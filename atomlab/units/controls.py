@@ -69,6 +69,8 @@ def k_means(
     """
     white = metric.whiten(train - mean)
     count = min(d_sae, len(white))
-    model = MiniBatchKMeans(count, batch_size=4096, n_init=1, max_iter=20, random_state=seed, reassignment_ratio=0.0)
+    model = MiniBatchKMeans(
+        count, batch_size=4096, n_init="auto", max_iter=20, random_state=seed, reassignment_ratio=0.0
+    )
     centres = torch.from_numpy(model.fit(white.numpy()).cluster_centers_).to(white)
     return centres[centres.norm(dim=1) > 0] @ metric.unwhitening.to(white)
