@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -49,7 +49,8 @@ class CapacityGrid:
     surrogate: bool = True
 
     def __call__(self, bench: Bench) -> tuple[str, float]:
-        """Writes results.json, results.csv, figures/ and report.html; returns text and the largest gap between train and held out (S-norm).
+        """Writes results.json, results.csv, figures/ and report.html; returns text and the largest gap between train
+        and held out (S-norm).
         Time: a TSAE a cell.
         """
         data = bench.data
@@ -98,8 +99,10 @@ class CapacityGrid:
         figures = {f"R² in the S-norm over atoms and vectors: {name}": figure for name, figure in _maps(rows, counts)}
         gap = max(rows, key=lambda row: row["r2_train_s"] - row["r2_test_s"])
         verdict = (
-            f"In-sample R² follows atoms per vector, held-out R² follows vectors. Widest gap: {gap['d_sae']} atoms on {gap['vectors']:,} vectors "
-            f"({gap['unit']}), S-norm {gap['r2_train_s']:.3f} in sample and {gap['r2_test_s']:.3f} held out. A high in-sample R² with atoms as "
+            f"In-sample R² follows atoms per vector, held-out R² follows vectors. Widest gap: {gap['d_sae']} atoms on "
+            f"{gap['vectors']:,} vectors "
+            f"({gap['unit']}), S-norm {gap['r2_train_s']:.3f} in sample and {gap['r2_test_s']:.3f} held out. A high "
+            "in-sample R² with atoms as "
             f"numerous as vectors is no evidence of atoms: the Gaussian surrogate, which has none, reaches it too."
         )
         write_json(bench.folder / "results.json", {"rows": rows, "provenance": provenance})
@@ -118,7 +121,7 @@ class CapacityGrid:
         return f"{render_text(rows, _COLUMNS)}\n\n{verdict}\nreport: {(bench.folder / 'report.html').resolve()}"
 
 
-def _maps(rows: list[Row], counts: list[int]) -> list[tuple[str, object]]:
+def _maps(rows: list[Row], counts: list[int]) -> list[tuple[str, Any]]:
     figures = []
     for name in dict.fromkeys(row["unit"] for row in rows):
         mine = [row for row in rows if row["unit"] == name]

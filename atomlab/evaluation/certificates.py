@@ -1,4 +1,6 @@
-"""The dear part of a row: all five levels, isometry verdicts, identifiability, and what a random dictionary would score."""
+"""The dear part of a row: all five levels, isometry verdicts, identifiability, and what a random dictionary would
+score.
+"""
 
 from typing import Any
 
@@ -44,7 +46,8 @@ _LONGEST_CURVE = 512
 def certify(unit: Unit, row: Row, train: Tensor, test: Tensor, metric: AtomicInnerProduct, protocol: Protocol) -> Row:
     """`row` of `measure` with everything that is too dear for train.py's closing table.
 
-    Units whose every support is beyond 256 atoms (neurons) get no levels and no verdicts: the systems would be singular or hopeless.
+    Units whose every support is beyond 256 atoms (neurons) get no levels and no verdicts: the systems would be singular
+    or hopeless.
     """
     row = row | random_stability(unit, test, protocol)
     codes = unit.encode(test[: protocol.certified_samples])
@@ -56,7 +59,9 @@ def certify(unit: Unit, row: Row, train: Tensor, test: Tensor, metric: AtomicInn
 
 
 def random_stability(unit: Unit, test: Tensor, protocol: Protocol) -> Row:
-    """q* of independent random atoms of the same number and width at the unit's own L0: what q* says without any structure."""
+    """q* of independent random atoms of the same number and width at the unit's own L0: what q* says without any
+    structure.
+    """
     counts = torch.zeros(unit.d_sae + 1, dtype=torch.int64)
     for x in test.split(protocol.batch):
         counts += torch.bincount((unit.encode(x) != 0).sum(1), minlength=len(counts))
@@ -70,7 +75,9 @@ def random_stability(unit: Unit, test: Tensor, protocol: Protocol) -> Row:
 
 
 def _levels(unit: Unit, codes: Tensor, metric: AtomicInnerProduct, protocol: Protocol) -> Row:
-    """Rates at all levels, whole and by K. Level 5 is solved on the first `solved_samples`, except where level 4 implies it."""
+    """Rates at all levels, whole and by K. Level 5 is solved on the first `solved_samples`, except where level 4
+    implies it.
+    """
     found = recovery_levels(
         codes, unit.dictionary, metric, one_sided=not unit.signed, solve=False, largest=LARGEST_CERTIFIED_SUPPORT
     )
@@ -88,7 +95,9 @@ def _levels(unit: Unit, codes: Tensor, metric: AtomicInnerProduct, protocol: Pro
 
 
 def _isometry(unit: Unit, codes: Tensor, metric: AtomicInnerProduct, protocol: Protocol) -> Row:
-    """δ_2K at the median K; over samples, whether δ_2K < 1 (unique sparsest) and < 1/√2 (ℓ1 exact); isometry on the codes themselves."""
+    """δ_2K at the median K; over samples, whether δ_2K < 1 (unique sparsest) and < 1/√2 (ℓ1 exact); isometry on the
+    codes themselves.
+    """
     sizes = supports(codes).sizes
     alive = sizes > 0
     k = max(1, int(sizes.median()))

@@ -1,4 +1,6 @@
-"""Are these atoms? One model, layer and site: every set of units, every column, the controls, the report and the atom browser."""
+"""Are these atoms? One model, layer and site: every set of units, every column, the controls, the report and the atom
+browser.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +27,7 @@ from atomlab.units import atoms, features, neurons
 
 NOTES = {
     "atoms": "The trained TSAE: its decoder rows, coded by its own one-step threshold encoder.",
-    "neurons": "The identity basis of the site: the code is the activation itself, so R² = 1 at L0 = d_in by construction.",
+    "neurons": "The identity basis of the site: the code is the activation, so R² = 1 at L0 = d_in by construction.",
     "features": "An imported SAE, as released.",
 }
 
@@ -60,7 +62,8 @@ class ControlledTable:
     delphi: bool = False
 
     def __call__(self, bench: Bench) -> tuple[str, float]:
-        """Writes results.json, results.csv, figures/ and report.html; returns the text to print and the atoms' held-out R² in the S-norm.
+        """Writes results.json, results.csv, figures/ and report.html; returns the text to print and the atoms' held-out
+        R² in the S-norm.
 
         Raises:
             FileNotFoundError, ValueError: an SAE that cannot be read or does not fit the site; an unknown control.
@@ -111,7 +114,9 @@ class ControlledTable:
         }
 
     def _consistency(self, sae: ThresholdSAE, metric: AtomicInnerProduct, bench: Bench) -> Row:
-        """Mean matched cosine with the atoms of other seeds, and of two random dictionaries; nothing if there is no other seed."""
+        """Mean matched cosine with the atoms of other seeds, and of two random dictionaries; nothing if there is no
+        other seed.
+        """
         others = [load_sae(Path(folder) / "sae") for folder in self.seeds]
         expansion = sae.d_sae / sae.d_in
         others += [

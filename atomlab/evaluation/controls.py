@@ -15,12 +15,20 @@ from atomlab.theory import AtomicInnerProduct
 from atomlab.units import Unit, atoms, data_dictionary, data_nearest, k_means, random_atoms, with_pursuit
 
 CONTROLS = {
-    "data": "Training vectors as atoms (a random d_sae of them where there are more), centred: memory and nothing else. Two codes: "
-    "the nearest atom alone by cos_S, and OMP with the atoms' mean L0.",
-    "k_means": "Centroids by minibatch k-means in the metric S, with OMP codes at the atoms' mean L0.",
-    "random": "Independent random atoms, uniform on the S-unit sphere, with OMP codes at the atoms' mean L0: no knowledge of the data but S.",
-    "gaussian": "A TSAE trained by the same code on Gaussian vectors with the data's mean and covariance: measured on the data, and "
-    "('on its own') on its own training vectors and fresh ones, which have no structure beyond their covariance.",
+    "data": (
+        "Training vectors as atoms (a random d_sae of them where there are more), centred: memory and nothing "
+        "else. Two codes: the nearest atom alone by cos_S, and OMP with the atoms' mean L0."
+    ),
+    "k_means": ("Centroids by minibatch k-means in the metric S, with OMP codes at the atoms' mean L0."),
+    "random": (
+        "Independent random atoms, uniform on the S-unit sphere, with OMP codes at the atoms' mean L0: no "
+        "knowledge of the data but S."
+    ),
+    "gaussian": (
+        "A TSAE trained by the same code on Gaussian vectors with the data's mean and covariance: measured on "
+        "the data, and ('on its own') on its own training vectors and fresh ones, which have no structure "
+        "beyond their covariance."
+    ),
 }
 
 

@@ -1,6 +1,8 @@
-"""Firings in the cache format of eai-delphi (0.1.3, `delphi.latents.cache.LatentCache.save_splits`), for scores by a language model.
+"""Firings in the cache format of eai-delphi (0.1.3, `delphi.latents.cache.LatentCache.save_splits`), for scores by a
+language model.
 
-<folder>/<hook point>/<first>_<last>.safetensors   locations (firings, 3): sequence, position, latent − first; activations; tokens
+<folder>/<hook point>/<first>_<last>.safetensors   locations (firings, 3): sequence, position, latent − first;
+activations; tokens
 <folder>/<hook point>/config.json
 """
 

@@ -1,20 +1,22 @@
 """What an atom of the residual stream does to the logits on its way through the unembedding."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-
 
 _FINAL_NORMS = ("model.norm", "transformer.ln_f", "gpt_neox.final_layer_norm", "model.language_model.norm")
 
 
 @torch.no_grad()
 def logit_effects(
-    model: nn.Module, dictionary: Float[Tensor, "d_sae d_in"], k: int, block: int = 256
+    model: Any, dictionary: Float[Tensor, "d_sae d_in"], k: int, block: int = 256
 ) -> tuple[Float[Tensor, "d_sae k"], Int[Tensor, "d_sae k"], Float[Tensor, "d_sae k"], Int[Tensor, "d_sae k"]]:
     """Logits that each atom alone raises and lowers most, relative to its mean effect: values and token ids, twice.
 
-    Effect: W_U (norm(d) − norm(0)) with the model's own final norm, which depends on the direction of d only and acts linearly on it up to the
+    Effect: W_U (norm(d) − norm(0)) with the model's own final norm, which depends on the direction of d only and acts
+    linearly on it up to the
     scale of the residual stream it is added to. The direct path only: what later layers do to the atom is not in it.
     Cost: 2·d_sae·d_in·vocabulary FLOPs.
 
@@ -35,7 +37,7 @@ def logit_effects(
     return up_values, up_ids, down_values, down_ids
 
 
-def _final_norm(model: nn.Module) -> nn.Module:
+def _final_norm(model: Any) -> nn.Module:
     modules = dict(model.named_modules())
     for name in _FINAL_NORMS:
         if name in modules and hasattr(model, "get_output_embeddings") and model.get_output_embeddings() is not None:

@@ -1,6 +1,8 @@
-"""Offline proxies of monosemanticity. None of them is monosemanticity: each says what it counts, and its null stands beside it.
+"""Offline proxies of monosemanticity. None of them is monosemanticity: each says what it counts, and its null stands
+beside it.
 
-- token entropy: H(token | atom fires) in bits, over the tokens whose activations make the atom fire, each firing counted once. 0: always on
+- token entropy: H(token | atom fires) in bits, over the tokens whose activations make the atom fire, each firing
+counted once. 0: always on
   the same token. Plug-in estimate, biased downwards for few firings: log2(firings) bounds it.
 - document entropy: the same for the document, subject or template. Small: a topic, or a single text.
 - context agreement: mean cosine between embeddings of an atom's top contexts, by a sentence-embedding model.
@@ -73,7 +75,7 @@ def monosemanticity(
 
 
 def context_agreement(groups: Sequence[Sequence[str]], embed: Callable[[list[str]], Tensor]) -> list[float]:
-    """Mean cosine over the pairs of each group's texts; NaN for groups of fewer than two. `embed`: texts to unit rows."""
+    """Mean cosine over the pairs of each group's texts; NaN for fewer than two. `embed`: texts to unit rows."""
     texts = [text for group in groups for text in group]
     vectors = embed(texts) if texts else torch.zeros(0, 1)
     result = []

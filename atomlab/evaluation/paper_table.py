@@ -1,4 +1,6 @@
-"""The paper's protocol (arXiv:2509.20784) over the layers of a model: one harvest, a TSAE a layer, and ours beside the published figures."""
+"""The paper's protocol (arXiv:2509.20784) over the layers of a model: one harvest, a TSAE a layer, and ours beside the
+published figures.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +31,7 @@ _COLUMNS = (CLOSING[0], _LAYERS, *(column for column in CLOSING[1:] if column.ke
 
 
 class Published(NamedTuple):
-    """Of the paper: layers (from 0), R² and q* of its atoms, as it prints them; measured in sample, as far as it says."""
+    """Of the paper: layers (from 0), R² and q* of its atoms, as it prints them; in sample, as far as it says."""
 
     layers: int
     r2: str
@@ -58,7 +60,8 @@ class PaperTable:
     controls: Sequence[str] = ("data", "k_means", "random")
 
     def __call__(self, bench: Bench) -> tuple[str, float]:
-        """Writes results.json (a row a unit and layer, and the means), results.csv, figures/ and report.html; returns text and the atoms' mean
+        """Writes results.json (a row a unit and layer, and the means), results.csv, figures/ and report.html; returns
+        text and the atoms' mean
         held-out R² in the S-norm. Time: a TSAE a layer; memory: one layer's activations.
         """
         layers = self._layers(bench.data)
@@ -133,8 +136,10 @@ def _verdict(means: Sequence[Row], data: ActivationDataModule) -> str:
         else "The paper has no figures for this model (its own: R² 99.9%, q* 99.7% to 99.95%)."
     )
     return (
-        f"Atoms, mean over {ours['layers']} layers: R² {ours['r2_train']:.2%} in sample and {ours['r2_test']:.2%} held out "
-        f"(S-norm {ours['r2_train_s']:.2%} and {ours['r2_test_s']:.2%}), q* {ours['stability_pairwise']:.2%} over pairs and "
+        f"Atoms, mean over {ours['layers']} layers: R² {ours['r2_train']:.2%} in sample and {ours['r2_test']:.2%} held "
+        "out "
+        f"(S-norm {ours['r2_train_s']:.2%} and {ours['r2_test_s']:.2%}), q* {ours['stability_pairwise']:.2%} over "
+        "pairs and "
         f"{ours['stability_per_atom']:.2%} over atoms, at L0 {ours['l0']:.1f}. {published} {_OTHERS}"
     )
 

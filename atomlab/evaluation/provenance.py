@@ -22,7 +22,8 @@ def describe(data: ActivationDataModule, protocol: Protocol, shrinkage: float, s
         "corpus": f"{type(data.corpus).__name__}, tokens: {data.corpus.position}",
         "metric S": f"{type(data.reference).__name__}, {reference.count:,} vectors, shrinkage {shrinkage:g}",
         "vectors": ", ".join(f"{split} {len(rows):,}" for split, rows in data.rows.items()),
-        "measured on": f"Measured on {train:,} training and {test:,} held-out vectors; held-out groups (documents, subjects or templates) share none with training.",
+        "measured on": f"Measured on {train:,} training and {test:,} held-out vectors; "
+        f"held-out groups (documents, subjects or templates) share none with training.",
         "seed": str(seed),
         "commit": commit(),
         "versions": ", ".join(

@@ -1,4 +1,4 @@
-"""How evaluation trains a TSAE of its own: a surrogate's, another seed's, a layer's or a cell's of the capacity grid."""
+"""How evaluation trains TSAEs of its own: of a surrogate, another seed, a layer, a cell of the capacity grid."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

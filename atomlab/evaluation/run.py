@@ -34,7 +34,8 @@ def evaluate_run(
     configuration: str,
     seed: int,
 ) -> tuple[list[Row], str]:
-    """Measures atoms, neurons and random atoms with OMP codes at the atoms' mean L0; writes the files, returns the rows and the text to print.
+    """Measures atoms, neurons and random atoms with OMP codes at the atoms' mean L0; writes the files, returns the rows
+    and the text to print.
 
     Args:
         sae: of raw activations.
@@ -82,7 +83,8 @@ def pursuit_size(l0: float, d_in: int) -> int:
 
 
 def conclude(rows: list[Row]) -> str:
-    """What the table lets a reader say, in sentences that hold whatever the numbers are: each control that the atoms do not beat is named.
+    """What the table lets a reader say, in sentences that hold whatever the numbers are: each control that the atoms do
+    not beat is named.
 
     Neurons (R² = 1 by construction) and surrogates measured on their own vectors are no competitors.
     """
@@ -100,9 +102,12 @@ def conclude(rows: list[Row]) -> str:
         for name, better in (("in the Euclidean norm", lost[""]), ("in the S-norm", lost["_s"]))
     ]
     return (
-        f"Held out, the atoms explain {trained['r2_test']:.1%} of the variance ({trained['r2_test_s']:.1%} in the S-norm) with {trained['l0']:.1f} of "
-        f"{trained['d_sae']} latents a vector; {verdicts[0]}, {verdicts[1]}. On training vectors it is {trained['r2_train']:.1%} "
-        f"({trained['r2_train_s']:.1%}): the difference is memory. For {certified:.1%} of the vectors the code is certified as the unique "
+        f"Held out, the atoms explain {trained['r2_test']:.1%} of the variance ({trained['r2_test_s']:.1%} in the "
+        f"S-norm) with {trained['l0']:.1f} of "
+        f"{trained['d_sae']} latents a vector; {verdicts[0]}, {verdicts[1]}. On training vectors it is "
+        f"{trained['r2_train']:.1%} "
+        f"({trained['r2_train_s']:.1%}): the difference is memory. For {certified:.1%} of the vectors the code is "
+        "certified as the unique "
         f"non-negative ℓ1-minimal one (level 4); q* is an index and certifies nothing."
     )
 

@@ -1,8 +1,10 @@
-"""Representation shift per layer (theory.md 2): angles between activations in every metric, same corpus and across corpora, with the null."""
+"""Representation shift per layer (theory.md 2): angles between activations in every metric, same corpus and across
+corpora, with the null.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -12,8 +14,16 @@ from atomlab.evaluation.bench import Bench
 from atomlab.evaluation.provenance import describe
 from atomlab.evaluation.table import Row
 from atomlab.evaluation.vectors import moments_of
-from atomlab.report import Column, angles_figure, layers_figure, render_text, write_csv, write_figures, write_json
-from atomlab.report import write_report
+from atomlab.report import (
+    Column,
+    angles_figure,
+    layers_figure,
+    render_text,
+    write_csv,
+    write_figures,
+    write_json,
+    write_report,
+)
 from atomlab.theory import Geometry, geometries, representation_shift
 
 _COLUMNS = (
@@ -26,7 +36,8 @@ _COLUMNS = (
     Column("null_sd", "null sd", "Its standard deviation.", ".2f"),
 )
 _NOTE = (
-    "In sample, the atomic inner product brings the mean angle near 90° by construction (an identity, not a discovery); only a metric from "
+    "In sample, the atomic inner product brings the mean angle near 90° by construction (an identity, not a "
+    "discovery); only a metric from "
     "other data has content, and only beyond its null."
 )
 
@@ -47,7 +58,9 @@ class RepresentationShiftStudy:
     causal: bool = True
 
     def __call__(self, bench: Bench) -> tuple[str, float]:
-        """Writes results.json, results.csv, figures/ and report.html; returns text and the mean cross-corpus shift in the AIP, in degrees."""
+        """Writes results.json, results.csv, figures/ and report.html; returns text and the mean cross-corpus shift in
+        the AIP, in degrees.
+        """
         data = bench.data
         layers = list(range(data.model.num_layers)) if self.layers is None else list(self.layers)
         first = data.at(data.site, layers[0])
@@ -89,7 +102,8 @@ class RepresentationShiftStudy:
     def _unembedding(self, data: ActivationDataModule) -> Tensor | None:
         if not self.causal or not data.model.is_causal or data.site not in ("resid_pre", "resid_post"):
             return None
-        return data.model.load(1).get_output_embeddings().weight.detach().float().cpu()
+        model: Any = data.model.load(1)
+        return model.get_output_embeddings().weight.detach().float().cpu()
 
     def _layer(
         self, data: ActivationDataModule, bench: Bench, unembedding: Tensor | None
@@ -118,7 +132,8 @@ class RepresentationShiftStudy:
 def metrics_of(
     data: ActivationDataModule, x: Tensor, shrinkage: float, unembedding: Tensor | None
 ) -> dict[str, Geometry]:
-    """Euclidean, centred, Mahalanobis and causal, and the AIP with S from the measured vectors, from the corpus' training part and from the
+    """Euclidean, centred, Mahalanobis and causal, and the AIP with S from the measured vectors, from the corpus'
+    training part and from the
     reference corpus.
     """
     own, reference, sample = data.moments, data.reference_moments, moments_of(x)

@@ -65,7 +65,9 @@ class Spliced:
     tokens: int = field(default=0)
 
     def row(self, name: str) -> dict[str, float | int]:
-        """Loss recovered (L_ablated − L_x̂) / (L_ablated − L_clean), 1 is perfect, against either ablation; NaN where no next token is known."""
+        """Loss recovered (L_ablated − L_x̂) / (L_ablated − L_clean), 1 is perfect, against either ablation; NaN where
+        no next token is known.
+        """
         loss = self.units[name].mean
         recovered = {
             f"loss_recovered_{key}": (ablated.mean - loss) / (ablated.mean - self.clean.mean)
@@ -84,7 +86,8 @@ def splice(
 ) -> Spliced:
     """Runs held-out text through the model with the activations at one hook point replaced.
 
-    Only the positions that were harvested are replaced (not position 0, special tokens or outliers), and positions before the first of them
+    Only the positions that were harvested are replaced (not position 0, special tokens or outliers), and positions
+    before the first of them
     in a sequence, which cannot change, are left out of every mean. Cost: 3 + len(units) forward passes over the text.
 
     Args:

@@ -28,9 +28,11 @@ LARGEST_CERTIFIED_SUPPORT = 256  # beyond it the K x K systems of levels 3 and 4
 
 @torch.no_grad()
 def measure(unit: Unit, train: Tensor, test: Tensor, metric: AtomicInnerProduct, protocol: Protocol) -> Row:
-    """The closing table's row: R² on train and held out, everything about codes held out, everything about geometry in the metric S.
+    """The closing table's row: R² on train and held out, everything about codes held out, everything about geometry in
+    the metric S.
 
-    Certified rates are over samples with K ≥ 1. Level 4 is not solved for supports beyond 256 atoms: such samples count as not certified, and
+    Certified rates are over samples with K ≥ 1. Level 4 is not solved for supports beyond 256 atoms: such samples count
+    as not certified, and
     where all are of that size (neurons) the rate is None. Codes are made a batch at a time and not kept.
     """
     row: Row = {"unit": unit.name, "d_sae": unit.d_sae, "samples_train": len(train), "samples": len(test)}
@@ -89,7 +91,7 @@ def _quick_certificates(
     metric: AtomicInnerProduct,
     protocol: Protocol,
 ) -> Row:
-    """Rates at levels 1 (all samples) and 4 (the first `certified_samples`), and the interval of δ_K at the median K."""
+    """Rates at levels 1 (all samples) and 4 (`certified_samples`), and the interval of δ_K at the median K."""
     counts = histogram.compute()
     certified = coherence_certified(torch.arange(len(counts)), coherence)
     alive = int(counts[1:].sum())

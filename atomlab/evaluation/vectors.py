@@ -1,4 +1,6 @@
-"""Vectors in memory in place of harvested ones: subsets of the data and Gaussian surrogates, for the same training code."""
+"""Vectors in memory in place of harvested ones: subsets of the data and Gaussian surrogates, for the same training
+code.
+"""
 
 from typing import final
 
@@ -6,7 +8,7 @@ import torch
 from jaxtyping import Float
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset
 
 from atomlab.activations.moments import Moments
 from atomlab.activations.shuffle import ShuffledBatches
@@ -56,9 +58,15 @@ class VectorsDataModule(LightningDataModule):
         return DataLoader(_Rows(self.train[:1]), batch_size=None)
 
 
-class _Rows(TensorDataset):
+class _Rows(Dataset[Tensor]):
+    def __init__(self, vectors: Tensor) -> None:
+        self.vectors = vectors
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
     def __getitem__(self, index: Tensor) -> Tensor:
-        return self.tensors[0][index]
+        return self.vectors[index]
 
 
 def moments_of(vectors: Float[Tensor, "vectors d_in"], block: int = 8192) -> Moments:
@@ -73,7 +81,9 @@ def moments_of(vectors: Float[Tensor, "vectors d_in"], block: int = 8192) -> Mom
 
 
 def gaussian_vectors(moments: Moments, count: int, generator: torch.Generator) -> Float[Tensor, "count d_in"]:
-    """Independent float32 draws from the normal distribution with this mean and covariance: the data without its structure."""
+    """Independent float32 draws from the normal distribution with this mean and covariance: the data without its
+    structure.
+    """
     covariance = moments.second_moment - torch.outer(moments.mean, moments.mean)
     values, vectors = torch.linalg.eigh(covariance)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T

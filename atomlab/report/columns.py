@@ -33,7 +33,8 @@ _FAITHFULNESS = (
     Column(
         "loss_recovered_zero",
         "loss rec. (zero)",
-        "(L_zero − L_x̂) / (L_zero − L): cross-entropy of the next token when x̂ replaces x, against replacing it by zero.",
+        "(L_zero − L_x̂) / (L_zero − L): cross-entropy of the next token when x̂ replaces x, against replacing it by "
+        "zero.",
     ),
     Column("loss_recovered_mean", "loss rec. (mean)", "The same against replacing x by the mean training vector."),
     Column(
@@ -179,7 +180,8 @@ _RECOVERY = (
     Column(
         "certified_level_4",
         "cert. 4",
-        f"Share with a dual certificate: the code is the unique (non-negative) ℓ1-minimal one; {_LOWER}; supports beyond 256 do not count.",
+        f"Share with a dual certificate: the code is the unique (non-negative) ℓ1-minimal one; {_LOWER}; supports "
+        "beyond 256 do not count.",
         ".1%",
         "recovery",
         closing=True,

@@ -10,7 +10,9 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 
 
 def coherence_figure(per_atom: Mapping[str, NDArray], welch: float) -> Figure:
-    """Distribution of μ_i = max_j |cos_S(d_i, d_j)| for each set of units, with the Welch bound below which no μ can lie."""
+    """Distribution of μ_i = max_j |cos_S(d_i, d_j)| for each set of units, with the Welch bound below which no μ can
+    lie.
+    """
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     axes = figure.subplots()
     for (name, values), colour in zip(per_atom.items(), _COLOURS, strict=False):
@@ -22,7 +24,9 @@ def coherence_figure(per_atom: Mapping[str, NDArray], welch: float) -> Figure:
 
 
 def babel_figure(curves: Mapping[str, ArrayLike], welch: float) -> Figure:
-    """Babel function μ₁(k) of each set of units; kμ_Welch is the least that any dictionary of this size can have at k = 1."""
+    """Babel function μ₁(k) of each set of units; kμ_Welch is the least that any dictionary of this size can have at k =
+    1.
+    """
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     axes = figure.subplots()
     for (name, values), colour in zip(curves.items(), _COLOURS, strict=False):
@@ -51,7 +55,9 @@ def isometry_figure(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure
 
 
 def rates_figure(rates: Mapping[str, ArrayLike], samples: ArrayLike) -> Figure:
-    """Uniqueness rates against L0: one line a level over support sizes that occur, with the number of vectors of each size below."""
+    """Uniqueness rates against L0: one line a level over support sizes that occur, with the number of vectors of each
+    size below.
+    """
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     counts = np.asarray(samples)
@@ -99,7 +105,9 @@ def layers_figure(layers: Sequence[int], series: Mapping[str, ArrayLike], ylabel
 
 
 def angles_figure(histograms: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
-    """Densities of angles in degrees (histograms of equal bins of [0°, 180°]): observed as a line, the null dotted in its colour."""
+    """Densities of angles in degrees (histograms of equal bins of [0°, 180°]): observed as a line, the null dotted in
+    its colour.
+    """
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
     for (name, pair), colour in zip(histograms.items(), _COLOURS, strict=False):
@@ -116,11 +124,11 @@ def capacity_figure(vectors: Sequence[int], atoms: Sequence[int], grids: Mapping
     """Heat maps of R² over training vectors (columns) and atoms (rows), one a name."""
     figure = Figure(figsize=(3.6 * len(grids), 3.4), layout="constrained")
     for axes, (name, grid) in zip(np.atleast_1d(figure.subplots(1, len(grids))), grids.items(), strict=True):
-        image = axes.imshow(grid, vmin=0, vmax=1, origin="lower", cmap="viridis", aspect="auto")
+        axes.imshow(grid, vmin=0, vmax=1, origin="lower", cmap="viridis", aspect="auto")
         axes.set(title=name, xlabel="training vectors", ylabel="atoms")
         axes.set_xticks(range(len(vectors)), [f"{count:,}" for count in vectors])
         axes.set_yticks(range(len(atoms)), [f"{count:,}" for count in atoms])
         for (i, j), value in np.ndenumerate(grid):
             axes.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.6 else "black")
-    figure.colorbar(image, ax=figure.axes, label="R²")
+    figure.colorbar(figure.axes[0].images[0], ax=figure.axes, label="R²")
     return figure

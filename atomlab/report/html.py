@@ -32,7 +32,8 @@ def write_report(
     notes: Mapping[str, str] | None = None,
     browser: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes the report, all or nothing: tables (sortable) with definitions, atom browser, figures, configuration and provenance.
+    """Writes the report, all or nothing: tables (sortable) with definitions, atom browser, figures, configuration and
+    provenance.
 
     Every text is escaped; a Content-Security-Policy lets no script run but the page's own, named by their hashes.
 
@@ -74,8 +75,10 @@ def write_report(
 def atom_data(browser: Mapping[str, Any]) -> Markup:
     """JSON for the browser, in which no character can end the element that holds it.
 
-    Keys: `columns` (each `key`, `header`, `definition` and `values`, one an atom; the first is the atom's number), `nearest` (pairs of atom
-    and cosine), `up` and `down` (vocabulary numbers, or null), `contexts` (value, place of the token, vocabulary numbers), `vocabulary` (texts).
+    Keys: `columns` (each `key`, `header`, `definition` and `values`, one an atom; the first is the atom's number),
+    `nearest` (pairs of atom
+    and cosine), `up` and `down` (vocabulary numbers, or null), `contexts` (value, place of the token, vocabulary
+    numbers), `vocabulary` (texts).
     """
     text = json.dumps(finite(browser), ensure_ascii=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

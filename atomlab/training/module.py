@@ -1,13 +1,12 @@
 """Training of a TSAE on activations: losses and schedules."""
 
 import math
-from typing import Any, Literal, Protocol, final
+from typing import Any, Literal, final
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from atomlab.activations.moments import Moments
 from atomlab.sae import (
     InputTransform,
     Sparsity,
@@ -17,25 +16,11 @@ from atomlab.sae import (
 )
 from atomlab.sae.ops import DensitySwitch, Terms, objective
 from atomlab.theory import AtomicInnerProduct
+from atomlab.training.data import TrainingData
 from atomlab.training.measurement import Measurement
 
 InputVariant = Literal["raw", "unit_mean_square", "whitened"]
 _REFERENCE_WIDTH = 2304  # d_sae at which the default learning rate was chosen
-
-
-class TrainingData(Protocol):
-    """What `build` asks of the data: width, moments of the vectors and of the reference corpus, and some vectors."""
-
-    @property
-    def d_in(self) -> int: ...
-
-    @property
-    def moments(self) -> Moments: ...
-
-    @property
-    def reference_moments(self) -> Moments: ...
-
-    def sample(self, split: str, count: int) -> Tensor: ...
 
 
 @final

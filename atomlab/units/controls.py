@@ -11,13 +11,16 @@ from atomlab.units.unit import Unit
 
 
 def random_atoms(d_sae: int, mean: Tensor, k: int, metric: AtomicInnerProduct, generator: torch.Generator) -> Unit:
-    """Control: independent random atoms, uniform on the S-unit sphere, with OMP codes of K atoms after the mean is taken off."""
+    """Control: independent random atoms, uniform on the S-unit sphere, with OMP codes of K atoms after the mean is
+    taken off.
+    """
     dictionary = random_dictionary(d_sae, len(mean), generator) @ metric.unwhitening.float()
     return with_pursuit("random + OMP", dictionary, mean, k, metric)
 
 
 def data_nearest(dictionary: Float[Tensor, "d_sae d_in"], mean: Tensor, metric: AtomicInnerProduct) -> Unit:
-    """Control: training vectors as atoms, coded by the nearest one alone, argmax_j cos_S(x, d_j), with its projection coefficient
+    """Control: training vectors as atoms, coded by the nearest one alone, argmax_j cos_S(x, d_j), with its projection
+    coefficient
     ⟨x, d_j⟩_S / ‖d_j‖²_S (0 if negative).
 
     A training vector that is an atom is reconstructed exactly: R² train = 1 at L0 = 1, and this is memory.
@@ -33,7 +36,9 @@ def data_nearest(dictionary: Float[Tensor, "d_sae d_in"], mean: Tensor, metric: 
 
 
 def with_pursuit(name: str, dictionary: Tensor, mean: Tensor, k: int, metric: AtomicInnerProduct) -> Unit:
-    """Any dictionary, with OMP codes of K atoms (S-norm, signed) after the mean is taken off: the best codes of its size known here."""
+    """Any dictionary, with OMP codes of K atoms (S-norm, signed) after the mean is taken off: the best codes of its
+    size known here.
+    """
 
     def encode(x: Tensor) -> Tensor:
         return orthogonal_matching_pursuit(x - mean, dictionary, k, metric)
@@ -44,7 +49,9 @@ def with_pursuit(name: str, dictionary: Tensor, mean: Tensor, k: int, metric: At
 def data_dictionary(
     train: Float[Tensor, "samples d_in"], mean: Tensor, d_sae: int, generator: torch.Generator
 ) -> Float[Tensor, "n d_in"]:
-    """Distinct training vectors, centred, as atoms: all of them, or a random d_sae where there are more. Cost: one sort of the rows' bytes."""
+    """Distinct training vectors, centred, as atoms: all of them, or a random d_sae where there are more. Cost: one sort
+    of the rows' bytes.
+    """
     order = torch.randperm(len(train), generator=generator)
     rows = np.ascontiguousarray(train[order].numpy())
     first = np.unique(rows.view(f"V{rows.strides[0]}").squeeze(1), return_index=True)[1]
@@ -54,12 +61,16 @@ def data_dictionary(
 def k_means(
     train: Float[Tensor, "samples d_in"], mean: Tensor, d_sae: int, metric: AtomicInnerProduct, seed: int
 ) -> Float[Tensor, "n d_in"]:
-    """Centroids of the centred, whitened training vectors by scikit-learn's MiniBatchKMeans, as raw atoms; min(d_sae, samples) of them.
+    """Centroids of the centred, whitened training vectors by scikit-learn's MiniBatchKMeans, as raw atoms; min(d_sae,
+    samples) of them.
 
-    Clusters are found in the metric S, where every direction counts alike. Time: a few passes of 2·samples·d_in·d_sae FLOPs.
+    Clusters are found in the metric S, where every direction counts alike. Time: a few passes of 2·samples·d_in·d_sae
+    FLOPs.
     """
     white = metric.whiten(train - mean)
     count = min(d_sae, len(white))
-    model = MiniBatchKMeans(count, batch_size=4096, n_init=1, max_iter=20, random_state=seed, reassignment_ratio=0.0)
+    model = MiniBatchKMeans(
+        count, batch_size=4096, n_init="auto", max_iter=20, random_state=seed, reassignment_ratio=0.0
+    )
     centres = torch.from_numpy(model.fit(white.numpy()).cluster_centers_).to(white)
     return centres[centres.norm(dim=1) > 0] @ metric.unwhitening.to(white)

@@ -1,4 +1,6 @@
-"""A tiny random language model, a corpus of random words (some of them hostile), and harvested activations, all through the real code."""
+"""A tiny random language model, a corpus of random words (some of them hostile), and harvested activations, all through
+the real code.
+"""
 
 import json
 from collections.abc import Callable

@@ -103,7 +103,7 @@ def test_the_capacity_grid_has_a_cell_for_every_pair_and_its_surrogate(bench: Be
 
 
 def test_what_does_not_fit_is_refused(bench: Bench) -> None:
-    with pytest.raises(ValueError, match="study.controls names nonsense"):
+    with pytest.raises(ValueError, match=r"study\.controls names nonsense"):
         ControlledTable(controls=["nonsense"], certify=False, loss=False, browser=False)(bench)
     save_sae(bench.recipe.train(bench.data, seed=0), bench.folder / "sae", {})
     other = replace(bench, data=bench.data.at("mlp_hidden", 1))

@@ -1,4 +1,6 @@
-"""A page in a real browser: headless Chromium over its debugging pipe (JSON messages that end in a zero byte), no driver needed."""
+"""A page in a real browser: headless Chromium over its debugging pipe (JSON messages that end in a zero byte), no
+driver needed.
+"""
 
 import json
 import os

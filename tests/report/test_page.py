@@ -1,6 +1,7 @@
 """The page: escaped, self-contained, all or nothing; and, where there is a Chromium, opened in it.
 
-`apt-get install chromium` (or google-chrome) is all that the browser's tests need; without it they are left out, and those on the text remain.
+`apt-get install chromium` (or google-chrome) is all that the browser's tests need; without it they are left out, and
+those on the text remain.
 """
 
 import base64

@@ -87,7 +87,9 @@ def test_there_are_never_more_centroids_than_vectors() -> None:
 
 @pytest.mark.parametrize("k", [3, 5, 8])
 def test_q_star_of_random_atoms_is_the_closed_form(k: int) -> None:
-    """cos² of independent directions is Beta(1/2, (d − 1)/2), so at constant K the pairwise q* is its distribution function at 1/(2K − 1)²."""
+    """cos² of independent directions is Beta(1/2, (d − 1)/2), so at constant K the pairwise q* is its distribution
+    function at 1/(2K − 1)².
+    """
     s = AtomicInnerProduct.from_second_moment(torch.diag(torch.linspace(1, 9, 64, dtype=torch.float64)))
     unit = random_atoms(800, torch.zeros(64), k, s, generator())
     sizes = torch.bincount(torch.tensor([k] * 10), minlength=k + 1)

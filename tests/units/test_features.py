@@ -1,4 +1,6 @@
-"""Imported SAEs: one saved by the real sae-lens 6.54.12 (with what it computes), and Gemma Scope's layout against its published formula."""
+"""Imported SAEs: one saved by the real sae-lens 6.54.12 (with what it computes), and Gemma Scope's layout against its
+published formula.
+"""
 
 import json
 import shutil
