@@ -37,9 +37,9 @@ OPERATORS: dict[str, Callable[[], Operators]] = {
     "screened": lambda: Sparse(screened=True),
 }
 SWITCHES: dict[str, Callable[[], DensitySwitch]] = {
-    "dense": lambda: DensitySwitch(0, 0),
-    "sparse": lambda: DensitySwitch(2, 2, screened=False),
-    "screened": lambda: DensitySwitch(2, 2, screened=True),
+    "dense": lambda: DensitySwitch(0.0, 0.0),
+    "sparse": lambda: DensitySwitch(2.0, 2.0, screened=False),
+    "screened": lambda: DensitySwitch(2.0, 2.0, screened=True),
     "automatic": DensitySwitch,
 }
 

@@ -32,6 +32,7 @@ class Sparse:
         self.screened = screened
 
     def encode(self, sae: ThresholdSAE, x: Float[Tensor, "batch d_in"]) -> Code:
+        x = x.to(sae.W_dec.dtype)  # autocast may have made it narrower; gradients are summed in the parameters' dtype
         centred = x - sae.b_dec if sae.apply_b_dec_to_input else x
         screened = pays(centred, sae.W_enc) if self.screened is None else self.screened
         # the latents' weights as contiguous rows, as they lie in memory unless someone put them otherwise

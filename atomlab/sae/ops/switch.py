@@ -16,6 +16,9 @@ from atomlab.sae.ops.sparse import Sparse
 
 _log = logging.getLogger(__name__)
 _PROBE = 256  # samples on which the first step's density is counted
+_SCREEN_LIMIT = (
+    0.04  # density beyond which recomputing the candidates costs more than bfloat16 saves (docs/benchmarks.md)
+)
 _ROWS = 8  # of a dense code, one row in so many is counted
 
 
@@ -35,11 +38,11 @@ class DensitySwitch(nn.Module):
         ValueError: `enter` above `leave`.
     """
 
-    def __init__(self, enter: float = 0.03, leave: float = 0.04, screened: bool | None = None) -> None:
+    def __init__(self, enter: float = 0.08, leave: float = 0.1, screened: bool | None = None) -> None:
         super().__init__()
         if not 0 <= enter <= leave:
             raise ValueError(f"A switch needs 0 <= enter <= leave, got enter={enter} and leave={leave}.")
-        self.enter, self.leave, self.sparse = enter, leave, Sparse(screened)
+        self.enter, self.leave, self.screened = enter, leave, screened
         self.density, self.is_sparse = math.nan, False
 
     def choose(self, sae: ThresholdSAE, x: Tensor) -> Operators:
@@ -47,7 +50,10 @@ class DensitySwitch(nn.Module):
         if math.isnan(self.density):
             with torch.no_grad():
                 self.observe(sae, Dense().encode(sae, x[:_PROBE]))
-        return self.sparse if self.is_sparse else Dense()
+        if not self.is_sparse:
+            return Dense()
+        too_many = self.screened is None and self.density > _SCREEN_LIMIT
+        return Sparse(False if too_many else self.screened)
 
     @torch.no_grad()
     def observe(self, sae: ThresholdSAE, code: Code) -> None:
