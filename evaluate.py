@@ -1,5 +1,4 @@
-"""Measures units with controls: `python evaluate.py run=outputs/...`, or a study: `experiment=...`; options in conf/.
-"""
+"""Measures units with controls: `python evaluate.py run=outputs/...`, or a study: `experiment=...`; options in conf/."""
 
 import sys
 from pathlib import Path

@@ -1,7 +1,10 @@
-"""A peer's training step beside the encoder's product: `python benchmarks/peers.py saelens`, in the peer's own environment.
+"""A peer's training step beside the encoder's product: `python benchmarks/peers.py saelens`, in the peer's own
+environment.
 
-No atomlab here; shape, data and sparsity are those of benchmarks/step.py: Gaussian vectors with E‖x‖² = 1, thresholds at the calibrated quantile.
-`forward_backward_s` is loss and gradients through the peer's own code; the peers' optimisers and projections are left out, in their favour.
+No atomlab here; shape, data and sparsity are those of benchmarks/step.py: Gaussian vectors with E‖x‖² = 1,
+thresholds at the calibrated quantile.
+`forward_backward_s` is loss and gradients through the peer's own code; the peers' optimisers and projections are
+left out, in their favour.
 """
 
 import argparse

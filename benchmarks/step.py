@@ -1,8 +1,12 @@
-"""Time and memory of a training step, as ratios to the encoder's product alone: `python -m benchmarks.step --json step.json`.
+"""Time and memory of a training step, as ratios to the encoder's product alone: `python -m benchmarks.step --json
+step.json`.
 
-Everything that is compared runs interleaved in one process; medians. Inputs are Gaussian with E‖x‖² = 1, thresholds are calibrated to --l0 on
-other vectors. `forward_backward_s` is loss and gradients of the objective; `step_s` is a whole step of Lightning's Trainer: the input transform,
-loss, gradients, Adam, unit-norm projection, metrics and logging. `peak_bytes` is the peak of the process's resident memory over whole steps, each
+Everything that is compared runs interleaved in one process; medians. Inputs are Gaussian with E‖x‖² = 1, thresholds
+are calibrated to --l0 on
+other vectors. `forward_backward_s` is loss and gradients of the objective; `step_s` is a whole step of Lightning's
+Trainer: the input transform,
+loss, gradients, Adam, unit-norm projection, metrics and logging. `peak_bytes` is the peak of the process's resident
+memory over whole steps, each
 implementation in a process of its own. `encoder_product_s` is x @ W_enc in float32 on the same vectors.
 """
 

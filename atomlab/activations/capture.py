@@ -32,9 +32,8 @@ def capture(model: nn.Module, points: Sequence[HookPoint], inputs: Mapping[str, 
         ValueError: a module that does not exist, or that the forward pass never reaches.
     """
     seen: dict[HookPoint, Tensor] = {}
-    with _hooks(model, points, seen):
-        with suppress(_Reached):
-            model(**inputs, **_without_cache(model))
+    with _hooks(model, points, seen), suppress(_Reached):
+        model(**inputs, **_without_cache(model))
     if missing := [str(point) for point in points if point not in seen]:
         raise ValueError(f"The forward pass never reached {', '.join(missing)}: choose a module that this model runs.")
     return seen

@@ -23,7 +23,9 @@ from atomlab.activations.writer import ShardWriter
 
 
 def is_complete(folder: Path, points: Sequence[HookPoint]) -> bool:
-    """Whether each hook point has its index and every shard that it names; sizes and checksums are for `store.check`."""
+    """Whether each hook point has its index and every shard that it names; sizes and checksums are for
+    `store.check`.
+    """
     return all(
         (folder / str(point) / INDEX).exists()
         and all((folder / str(point) / name).exists() for name in read_json(folder / str(point) / INDEX)["shards"])

@@ -11,7 +11,9 @@ from atomlab.activations.store import shard_name
 
 @dataclass(frozen=True)
 class Shard:
-    """A file of each hook point: the kept tokens of consecutive batches of consecutive sequences, [start, stop) each."""
+    """A file of each hook point: the kept tokens of consecutive batches of consecutive sequences, [start, stop)
+    each.
+    """
 
     name: str
     split: str
@@ -52,7 +54,9 @@ def plan(split: str, sequences: Sequences, shard_rows: int, batch_tokens: int) -
 
 
 def equal_lengths(sequences: Sequences, batch_tokens: int) -> list[tuple[int, int]]:
-    """Runs [start, stop) of neighbours of equal length with at most `batch_tokens` tokens, but at least one sequence."""
+    """Runs [start, stop) of neighbours of equal length with at most `batch_tokens` tokens, but at least one
+    sequence.
+    """
     lengths = sequences.lengths.tolist()
     edges = [0] if lengths else []
     for i, length in enumerate(lengths):

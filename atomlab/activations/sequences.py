@@ -166,7 +166,9 @@ def prompts(
 
 
 def sample(sequences: Sequences, max_rows: int | None, seed: int) -> Sequences:
-    """Sequences in random order, as many as give at most `max_rows` kept tokens (all if None), then sorted by length."""
+    """Sequences in random order, as many as give at most `max_rows` kept tokens (all if None), then sorted by
+    length.
+    """
     order = torch.randperm(len(sequences.lengths), generator=torch.Generator().manual_seed(seed))
     if max_rows is not None:
         order = order[sequences.rows_per_sequence()[order].cumsum(0) <= max_rows]

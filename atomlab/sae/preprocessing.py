@@ -37,7 +37,9 @@ class InputTransform(nn.Module):
 
     @classmethod
     def scaled(cls, mean: Tensor, matrix: Tensor, inverse: Tensor, second_moment: Tensor) -> "InputTransform":
-        """(x − mean) M, with M scaled so that E‖x̃‖² = 1 for the given mean and uncentred second moment E[x xᵀ] of the data."""
+        """(x − mean) M, with M scaled so that E‖x̃‖² = 1 for the given mean and uncentred second moment E[x xᵀ] of
+        the data.
+        """
         covariance = second_moment - torch.outer(mean, mean)
         scale = ((matrix.T @ covariance @ matrix).trace()).rsqrt()
         return cls(*(value.float() for value in (mean, matrix * scale, inverse / scale)))

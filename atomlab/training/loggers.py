@@ -10,7 +10,8 @@ from lightning.pytorch.loggers import WandbLogger
 def wandb_logger(
     save_dir: str, project: str = "atomlab", name: str | None = None, group: str | None = None
 ) -> WandbLogger:
-    """A wandb logger that goes offline, with one line of notice, where there is no key; `wandb sync` uploads such a run later.
+    """A wandb logger that goes offline, with one line of notice, where there is no key; `wandb sync` uploads such a
+    run later.
 
     Raises:
         OSError: `save_dir` cannot be written.

@@ -28,7 +28,7 @@ from atomlab.theory import AtomicInnerProduct, coherence_statistics, random_code
 @final
 class Measurement:
     """One epoch's numbers, the same on every process. Streaming: R², L0, dead latents, q*, levels 1 and 2, the isometry
-    of the codes. On the first `certificate_samples` vectors of each process: levels 3 and 4, δ(Λ), threshold windows.
+    of the codes. On the first `certificate_samples` vectors: levels 3 and 4, δ(Λ), threshold windows.
 
     Names that end in `_null` are the same numbers for a random dictionary of the same n and d and codes of the same
     sizes (and values, at random latents).
@@ -36,14 +36,15 @@ class Measurement:
     Args:
         sae: of raw activations, on the device of the batches.
         metric: S.
-        certificate_samples: vectors of each process for the dearer numbers.
+        certificate_samples: vectors, over all processes, for the dearer numbers.
         null: with those of the random dictionary for levels 3 and 4, too.
     """
 
     def __init__(
         self, sae: ThresholdSAE, metric: AtomicInnerProduct, *, certificate_samples: int = 1024, null: bool = False
     ) -> None:
-        self.sae, self.metric, self.remaining = sae, metric, certificate_samples
+        processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+        self.sae, self.metric, self.remaining = sae, metric, certificate_samples // processes
         dictionary = sae.W_dec.detach()
         generator = torch.Generator().manual_seed(0)
         self.random = random_dictionary(sae.d_sae, sae.d_in, generator).to(dictionary) if null else None

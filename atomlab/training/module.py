@@ -27,7 +27,8 @@ _REFERENCE_WIDTH = 2304  # d_sae at which the default learning rate was chosen
 class SAEModule(LightningModule):
     """A TSAE in training, in the coordinates of `transform`; `folded()` is the same TSAE for raw activations.
 
-    Adam; the rate rises over the first `warm_up` share of the steps and falls linearly over the last `decay` share. Over the last
+    Adam; the rate rises over the first `warm_up` share of the steps and falls linearly over the last `decay` share.
+    Over the last
     `freeze` share thresholds stand still and the sparsity term is off, so that the atoms settle on fixed supports.
 
     Args:
