@@ -15,7 +15,8 @@ class ThresholdSAE(nn.Module):
 
     Parameters: `W_enc` (d_in, d_sae), `b_enc` (d_sae,), `W_dec` (d_sae, d_in), `b_dec` (d_in,), `threshold`
     (d_sae,) float32, θ itself and never below 0. With `tied`, W_enc is W_decᵀ and no parameter: in coordinates whitened
-    by the metric S this is the encoder S W_decᵀ. Starts with random unit atoms from the global generator, W_enc = W_decᵀ, zero biases and θ = 0.001.
+    by the metric S this is the encoder S W_decᵀ. Starts with random unit atoms from the global generator,
+    W_enc = W_decᵀ, zero biases and θ = 0.001.
 
     Args:
         d_in: width of the activations.
