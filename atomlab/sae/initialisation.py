@@ -11,7 +11,8 @@ from atomlab.sae.autoencoder import ThresholdSAE
 def calibrate_thresholds_(
     sae: ThresholdSAE, x: Float[Tensor, "samples d_in"], target_l0: float, block: int = 1024
 ) -> float:
-    """Sets each θ to the value above which its latent fires on a share target_l0/d_sae of the samples, and returns the mean L0 reached.
+    """Sets each θ to the value above which its latent fires on a share target_l0/d_sae of the samples, and returns
+    the mean L0 reached.
 
     Quantiles per latent (clamped at 0), in blocks of latents: (samples, block) memory.
 

@@ -48,7 +48,8 @@ class _Step(torch.autograd.Function):
 def threshold_activation(
     z: Float[Tensor, "*batch d_sae"], threshold: Float[Tensor, " d_sae"], bandwidth: float, ste_to_input: bool = False
 ) -> Float[Tensor, "*batch d_sae"]:
-    """f = z·1[z > θ], exact forward; backward the straight-through estimators of theory.md 7, summed over the batch for θ.
+    """f = z·1[z > θ], exact forward; backward the straight-through estimators of theory.md 7, summed over the batch
+    for θ.
 
     Args:
         z: pre-activations, any floating dtype; the result has the same.

@@ -12,9 +12,11 @@ from atomlab.training.module import SAEModule
 
 @final
 class DecoderNorm(Callback):
-    """Keeps atoms at unit norm in the coordinates of the training (with whitened inputs that is the S-norm up to a constant) and θ at 0 or above.
+    """Keeps atoms at unit norm in the coordinates of the training (with whitened inputs that is the S-norm up to a
+    constant) and θ at 0 or above.
 
-    The gradient's component that would only change a norm is removed first, so that the optimiser's moments do not fill with it.
+    The gradient's component that would only change a norm is removed first, so that the optimiser's moments do not
+    fill with it.
     """
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:

@@ -1,9 +1,11 @@
-"""The step on entries: only the encoder's product is dense; decoder, its gradient, the code's and the encoder's touch entries only.
+"""The step on entries: only the encoder's product is dense; decoder, its gradient, the code's and the encoder's touch
+entries only.
 
     z = x·w_j + b_j        on entries with z > θ or |z − θ| < ε/2, found by `select`
     x̂ = Σ_j f_j d_j        ∂ℓ/∂f_ij = g_i·d_j        ∂ℓ/∂d_j = Σ_i f_ij g_i        ∂ℓ/∂w_j = Σ_i (∂ℓ/∂z_ij) x_i
 
-Sums over a sample's entries run in row order, sums over a latent's in column order: no atomic additions, so results repeat bit for bit.
+Sums over a sample's entries run in row order, sums over a latent's in column order: no atomic additions, so results
+repeat bit for bit.
 """
 
 from typing import Any, final
@@ -20,12 +22,14 @@ from atomlab.sae.ops.screen import candidates, pays
 
 @final
 class Sparse:
-    """`Operators` on entries: 2·batch·d_in·d_sae FLOPs and about 10·d_in an entry; memory of a tile, of the entries and of the gradients.
+    """`Operators` on entries: 2·batch·d_in·d_sae FLOPs and about 10·d_in an entry; memory of a tile, of the entries
+    and of the gradients.
 
     Args:
-        screened: find the entries by a bfloat16 product with a proven margin (screen.py) where that pays (None), always or never. The entries
-            and their values are those of the float32 dot products either way; without it they are those of the float32 matrix product, which
-            differ in the last bits.
+        screened: find the entries by a bfloat16 product with a proven margin (screen.py) where that pays (None),
+            always or never. The entries
+            and their values are those of the float32 dot products either way; without it they are those of the
+            float32 matrix product, which differ in the last bits.
     """
 
     def __init__(self, screened: bool | None = None) -> None:

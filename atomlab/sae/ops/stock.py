@@ -24,7 +24,8 @@ def select(
 ) -> tuple[Float[Tensor, " entries"], Entries]:
     """The products x·w_j that are at least floor_j, and where they are; all operands of one dtype.
 
-    Tiled over latents, `tile` at a time (None: by the cache): memory of a tile and of the entries, never of (batch, d_sae).
+    Tiled over latents, `tile` at a time (None: by the cache): memory of a tile and of the entries, never of (batch,
+    d_sae).
     """
     batch, d_sae = len(x), len(atoms)
     if tile is None:
@@ -51,7 +52,8 @@ def below(values: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _sparse_nonzero(mask: Bool[Tensor, "latents rows"]) -> tuple[Tensor, Tensor]:
-    """`mask.nonzero(as_tuple=True)`, eight booleans at a time: several times faster where few are set. The width is a multiple of 8."""
+    """`mask.nonzero(as_tuple=True)`, eight booleans at a time: several times faster where few are set. The width is a
+    multiple of 8."""
     words = mask.view(torch.int64).flatten().nonzero().squeeze(1)
     word, place = mask.view(-1, 8).index_select(0, words).nonzero(as_tuple=True)
     flat = words.index_select(0, word) * 8 + place
@@ -66,7 +68,8 @@ def bag_sum(
     weights: Float[Tensor, " entries"],
     count: int,
 ) -> Float[Tensor, "count d_in"]:
-    """Row b is Σ weights_e·table[index_e] over the entries with bags_e = b, in their order; `bags` ascend. Zero weights cost nothing."""
+    """Row b is Σ weights_e·table[index_e] over the entries with bags_e = b, in their order; `bags` ascend. Zero
+    weights cost nothing."""
     used = weights.nonzero().squeeze(1)
     return embedding_bag(
         index.index_select(0, used),

@@ -1,4 +1,5 @@
-"""Which implementation the next step uses: by the counted density of the last steps, never by timing, so that a resumed run decides alike."""
+"""Which implementation the next step uses: by the counted density of the last steps, never by timing, so that a
+resumed run decides alike."""
 
 import logging
 import math
@@ -26,12 +27,13 @@ _ROWS = 8  # of a dense code, one row in so many is counted
 class DensitySwitch(nn.Module):
     """`Sparse` while few entries carry a value or a gradient, `Dense` otherwise.
 
-    Density = share of the (batch, d_sae) matrix with z > θ − ε/2, a running mean over about ten steps and over all processes. Its state is in
-    the checkpoint. A switch is logged.
+    Density = share of the (batch, d_sae) matrix with z > θ − ε/2, a running mean over about ten steps and over all
+    processes. Its state is in the checkpoint. A switch is logged.
 
     Args:
         enter: density below which the sparse implementation takes over.
-        leave: density from which on the dense one does; more than `enter`, so that noise does not switch back and forth.
+        leave: density from which on the dense one does; more than `enter`, so that noise does not switch back and
+            forth.
         screened: see `Sparse`.
 
     Raises:
