@@ -2,12 +2,10 @@
 step.json`.
 
 Everything that is compared runs interleaved in one process; medians. Inputs are Gaussian with E‖x‖² = 1, thresholds
-are calibrated to --l0 on
-other vectors. `forward_backward_s` is loss and gradients of the objective; `step_s` is a whole step of Lightning's
-Trainer: the input transform,
-loss, gradients, Adam, unit-norm projection, metrics and logging. `peak_bytes` is the peak of the process's resident
-memory over whole steps, each
-implementation in a process of its own. `encoder_product_s` is x @ W_enc in float32 on the same vectors.
+are calibrated to --l0 on other vectors. `forward_backward_s` is loss and gradients of the objective; `step_s` is a
+whole step of Lightning's Trainer: the input transform, loss, gradients, Adam, unit-norm projection, metrics and
+logging. `peak_bytes` is the peak of the process's resident memory over whole steps, each implementation in a process
+of its own. `encoder_product_s` is x @ W_enc in float32 on the same vectors.
 """
 
 import argparse
@@ -20,6 +18,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, cast
@@ -63,7 +62,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 @torch.no_grad()
 def product(sae: ThresholdSAE, x: Tensor) -> None:
-    x @ sae.W_enc
+    torch.mm(x, sae.W_enc)
 
 
 def forward_backward(operators: Operators, sae: ThresholdSAE, x: Tensor, l0: float) -> None:
@@ -73,7 +72,7 @@ def forward_backward(operators: Operators, sae: ThresholdSAE, x: Tensor, l0: flo
 
 def measure_forward_backward(sae: ThresholdSAE, x: Tensor, l0: float, names: list[str], repeats: int) -> dict[str, Any]:
     works: dict[str, Callable[[], object]] = {"product": lambda: product(sae, x)}
-    works |= {name: lambda o=OPERATORS[name](): forward_backward(o, sae, x, l0) for name in names}
+    works |= {name: partial(forward_backward, OPERATORS[name](), sae, x, l0) for name in names}
     times: dict[str, list[float]] = {name: [] for name in works}
     for repeat in range(repeats + 1):
         for name, work in works.items():
@@ -90,7 +89,7 @@ class Clock(Callback):
     def __init__(self, x: Tensor) -> None:
         self.x, self.products, self.steps, self.since = x, list[float](), list[float](), 0.0
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Tensor, batch_idx: int) -> None:
         if self.since:
             self.steps.append(time.perf_counter() - self.since)
         self.products.append(seconds(lambda: product(pl_module.sae, self.x)))
@@ -160,7 +159,7 @@ def main() -> None:
     sae, x = problem(arguments.d_in, arguments.d_sae, arguments.batch, arguments.l0)
     if arguments.peak:
         train(sae, x, arguments.l0, arguments.peak, 2)
-        print(peak_bytes())
+        print(peak_bytes())  # noqa: T201
         return
     times = measure_forward_backward(sae, x, arguments.l0, arguments.implementations, arguments.repeats)
     result: dict[str, Any] = {
@@ -179,7 +178,7 @@ def main() -> None:
             "peak_bytes": in_new_process(arguments, name),
         }
     text = json.dumps(result, indent=2)
-    print(text)
+    print(text)  # noqa: T201
     if arguments.json:
         arguments.json.write_text(text + "\n", encoding="utf-8")
 

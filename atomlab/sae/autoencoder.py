@@ -13,10 +13,10 @@ from atomlab.sae.thresholding import threshold_activation
 class ThresholdSAE(nn.Module):
     """A dictionary of `d_sae` atoms (rows of W_dec) with a one-step threshold encoder (theory.md 6 and 7).
 
-    Parameters: `W_enc` (d_in, d_sae), `b_enc` (d_sae,), `W_dec` (d_sae, d_in), `b_dec` (d_in,), `threshold`
-    (d_sae,) float32, θ itself and never below 0. With `tied`, W_enc is W_decᵀ and no parameter: in coordinates whitened
-    by the metric S this is the encoder S W_decᵀ. Starts with random unit atoms from the global generator,
-    W_enc = W_decᵀ, zero biases and θ = 0.001.
+    Parameters: `W_enc` (d_in, d_sae), `b_enc` (d_sae,), `W_dec` (d_sae, d_in), `b_dec` (d_in,), `threshold` (d_sae,)
+        float32, θ itself and never below 0. With `tied`, W_enc is W_decᵀ and no parameter: in coordinates whitened by
+        the metric S this is the encoder S W_decᵀ. Starts with random unit atoms from the global generator, W_enc =
+        W_decᵀ, zero biases and θ = 0.001.
 
     Args:
         d_in: width of the activations.
@@ -43,7 +43,8 @@ class ThresholdSAE(nn.Module):
         super().__init__()
         if d_in < 1 or d_sae < 1 or bandwidth <= 0:
             raise ValueError(
-                f"A TSAE needs d_in, d_sae and bandwidth above 0, got d_in={d_in}, d_sae={d_sae}, bandwidth={bandwidth}."
+                f"A TSAE needs d_in, d_sae and bandwidth above 0, got d_in={d_in}, d_sae={d_sae}, "
+                f"bandwidth={bandwidth}."
             )
         self.d_in, self.d_sae, self.bandwidth, self.tied = d_in, d_sae, bandwidth, tied
         self.apply_b_dec_to_input, self.ste_to_input = apply_b_dec_to_input, ste_to_input
@@ -65,8 +66,7 @@ class ThresholdSAE(nn.Module):
         self, x: Float[Tensor, "*batch d_in"], latents: Int64[Tensor, " chosen"] | None = None
     ) -> Float[Tensor, "*batch chosen"]:
         """z = (x − b_dec·flag) W_enc + b_enc, of some latents or all; 2·batch·d_in·d_sae FLOPs, (batch, d_sae)
-        memory.
-        """
+        memory."""
         centred = x - self.b_dec if self.apply_b_dec_to_input else x
         if latents is None:
             return centred @ self.W_enc + self.b_enc
@@ -76,8 +76,7 @@ class ThresholdSAE(nn.Module):
         self, z: Float[Tensor, "*batch chosen"], latents: Int64[Tensor, " chosen"] | None = None
     ) -> Float[Tensor, "*batch chosen"]:
         """σ_θ(z); with `latents`, each z along the last dimension belongs to the latent of that number, repeated or
-        not.
-        """
+        not."""
         threshold = self.threshold if latents is None else self.threshold.index_select(0, latents)
         return threshold_activation(z, threshold, self.bandwidth, self.ste_to_input)
 
@@ -113,9 +112,8 @@ class ThresholdSAE(nn.Module):
 
     @torch.no_grad()
     def with_unit_norm_decoder(self, gram: Float[Tensor, "d_in d_in"] | None = None) -> "ThresholdSAE":
-        """The same function with unit-norm atoms: norms move into W_enc, b_enc and θ. Free encoder. Raises
-        ValueError on a zero atom.
-        """
+        """The same function with unit-norm atoms: norms move into W_enc, b_enc and θ. Free encoder. Raises ValueError
+        on a zero atom."""
         norms = decoder_norms(self.W_dec, gram)
         if (norms == 0).any():
             raise ValueError(f"Atom {int((norms == 0).nonzero()[0])} is zero and cannot be scaled to unit norm.")

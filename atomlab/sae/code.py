@@ -36,8 +36,8 @@ class Code:
     Attributes:
         z: pre-activations, (batch, d_sae), or (entries,) when sparse.
         values: f = σ_θ(z), of the same shape.
-        entries: where they are; None when dense. Holds at least every z > θ and every |z − θ| < ε/2: elsewhere f
-            and all gradients vanish.
+        entries: where they are; None when dense. Holds at least every z > θ and every |z − θ| < ε/2: elsewhere f and
+            all gradients vanish.
         batch: number of samples.
     """
 
@@ -60,8 +60,7 @@ class Code:
 
 def offsets(sorted_numbers: Shaped[Tensor, " entries"], count: int) -> Int64[Tensor, " count_and_one"]:
     """Where each of `count` groups starts in a sorted list of group numbers, and its length at the end: the pointer
-    array of CSR.
-    """
+    array of CSR."""
     starts = torch.zeros(count + 1, dtype=torch.int64, device=sorted_numbers.device)
     torch.cumsum(torch.bincount(sorted_numbers, minlength=count), 0, out=starts[1:])
     return starts

@@ -28,8 +28,8 @@ def target_l0_penalty(
 ) -> Float[Tensor, ""]:
     """((L0/L0*) − 1)², L0 the mean over the global batch of all processes.
 
-    Its value is all-reduced; its gradient flows through this process's own part with full weight, which is exact
-    when gradients are averaged over processes (as DDP does) and all have the same batch size.
+    Its value is all-reduced; its gradient flows through this process's own part with full weight, which is exact when
+    gradients are averaged over processes (as DDP does) and all have the same batch size.
     """
     l0 = mean_l0(code, threshold, bandwidth)
     if dist.is_available() and dist.is_initialized():
@@ -47,9 +47,8 @@ def tanh_penalty(code: Code, norms: Float[Tensor, " d_sae"], scale: float) -> Fl
 def pre_activation_penalty(
     z: Float[Tensor, "batch dead"], threshold: Float[Tensor, " dead"], norms: Float[Tensor, " dead"]
 ) -> Float[Tensor, ""]:
-    """mean over the batch of Σ_{j dead} ReLU(θ_j − z_j)·‖d_j‖, given the dead latents only: pulls them back to
-    their threshold.
-    """
+    """mean over the batch of Σ_{j dead} ReLU(θ_j − z_j)·‖d_j‖, given the dead latents only: pulls them back to their
+    threshold."""
     return (torch.relu(threshold - z) * norms).sum() / len(z)
 
 

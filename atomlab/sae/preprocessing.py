@@ -38,8 +38,7 @@ class InputTransform(nn.Module):
     @classmethod
     def scaled(cls, mean: Tensor, matrix: Tensor, inverse: Tensor, second_moment: Tensor) -> "InputTransform":
         """(x − mean) M, with M scaled so that E‖x̃‖² = 1 for the given mean and uncentred second moment E[x xᵀ] of
-        the data.
-        """
+        the data."""
         covariance = second_moment - torch.outer(mean, mean)
         scale = ((matrix.T @ covariance @ matrix).trace()).rsqrt()
         return cls(*(value.float() for value in (mean, matrix * scale, inverse / scale)))
@@ -56,7 +55,8 @@ class InputTransform(nn.Module):
 def fold(sae: ThresholdSAE, transform: InputTransform) -> ThresholdSAE:
     """The TSAE of raw inputs that equals `restore(sae(transform(x)))`, with the same codes; exact up to rounding.
 
-    z = (x − mean) M W̃_enc + b̃_enc gives W_enc = M W̃_enc, b_enc = b̃_enc − mean W_enc; x̂ = (f W̃_dec + b̃_dec) M⁻¹ + mean.
+    z = (x − mean) M W̃_enc + b̃_enc gives W_enc = M W̃_enc, b_enc = b̃_enc − mean W_enc; x̂ = (f W̃_dec + b̃_dec) M⁻¹
+    + mean.
     """
     W_enc = transform.matrix @ sae.W_enc
     shift = transform.mean @ W_enc

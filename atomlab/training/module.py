@@ -90,7 +90,9 @@ class SAEModule(LightningModule):
         firings = terms.code.firings()
         fired, vectors = firings > 0, len(x) * self.trainer.world_size
         if self.trainer.world_size > 1:
-            fired = self.all_gather(fired).any(0)
+            gathered = self.all_gather(fired)
+            assert isinstance(gathered, Tensor)
+            fired = gathered.any(0)
         self.since_fired.add_(vectors).masked_fill_(fired, 0)
         variance = (x - x.mean(0)).square().sum(1).mean()
         shown = {"train/r2": 1 - terms.reconstruction / variance, "train/l0": firings.sum() / len(x)}

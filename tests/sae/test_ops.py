@@ -1,6 +1,5 @@
 """The sparse implementation against the dense reference (autograd through the equations), and its kernels against
-brute force.
-"""
+brute force."""
 
 import pytest
 import torch
@@ -20,8 +19,7 @@ def case(
     batch: int, d_in: int, d_sae: int, seed: int, *, dtype: torch.dtype = torch.float64, **arguments: bool
 ) -> tuple[ThresholdSAE, Tensor]:
     """A batch with an empty row, an all-active one and, in between, everything else; latent 0 never fires, latent 1
-    always does.
-    """
+    always does."""
     generator = torch.Generator().manual_seed(seed)
     sae = ThresholdSAE(d_in, d_sae, bandwidth=BANDWIDTH, **arguments).to(dtype)
     with torch.no_grad():
@@ -64,8 +62,7 @@ def test_loss_and_gradients_are_those_of_the_dense_reference(
     seed: int,
 ) -> None:
     """float64, in which no product of random numbers ties with a threshold; sums of at most 1e5 products of size up
-    to 1e6.
-    """
+    to 1e6."""
     sae, x = case(
         batch, d_in, d_sae, seed, tied=tied, ste_to_input=ste_to_input, apply_b_dec_to_input=apply_b_dec_to_input
     )
@@ -95,9 +92,8 @@ def test_no_and_all_entries_active(screened: bool, active: float) -> None:
 
 @pytest.mark.parametrize("sparsity", LOSSES, ids=str)
 def test_bfloat16_autocast(sparsity: Sparsity | None) -> None:
-    """The same bfloat16 encoder product, so the same support; the dense decoder rounds its operands, each by at
-    most 2⁻⁸.
-    """
+    """The same bfloat16 encoder product, so the same support; the dense decoder rounds its operands, each by at most
+    2⁻⁸."""
     sae, x = case(64, 32, 100, 1, dtype=torch.float32)
     with torch.no_grad():
         sae.b_enc[-1] = 1.0

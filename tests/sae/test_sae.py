@@ -59,8 +59,7 @@ def test_ste_to_input_adds_the_jump() -> None:
 
 def test_step_gradient_is_that_of_the_ramp_on_average() -> None:
     """H smoothed by the window is a ramp of width ε; its derivative in θ, by central differences, is the
-    estimator's.
-    """
+    estimator's."""
     z = torch.linspace(-1, 3, 4001, dtype=torch.float64)[:, None]
     theta = torch.tensor([0.93], dtype=torch.float64, requires_grad=True)
     step(z, theta, EPS).sum().backward()

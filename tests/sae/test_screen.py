@@ -1,6 +1,5 @@
 """The screened encoder returns every entry that float32 dot products put above the threshold, also where the screen
-errs most.
-"""
+errs most."""
 
 import pytest
 import torch
@@ -34,9 +33,8 @@ def assert_exact(x: Tensor, atoms: Tensor, bias: Tensor, threshold: Tensor, band
 @pytest.mark.parametrize("ulps", [-1, 0, 1])
 @pytest.mark.parametrize("bandwidth", [0.0, 0.02])
 def test_thresholds_on_the_very_values_and_one_unit_beside_them(d_in: int, ulps: int, bandwidth: float) -> None:
-    """Sample i's z of latent i, or its neighbour in float32, is that latent's threshold; rows' and atoms' norms
-    span six decades.
-    """
+    """Sample i's z of latent i, or its neighbour in float32, is that latent's threshold; rows' and atoms' norms span
+    six decades."""
     generator = torch.Generator().manual_seed(d_in)
     x = torch.randn(96, d_in, generator=generator) * torch.logspace(-3, 3, 96)[:, None]
     atoms = torch.randn(96, d_in, generator=generator) * torch.logspace(3, -3, 96)[:, None].sqrt()
@@ -48,9 +46,8 @@ def test_thresholds_on_the_very_values_and_one_unit_beside_them(d_in: int, ulps:
 
 
 def worst_case(d_in: int) -> tuple[Tensor, Tensor]:
-    """Coordinates just below the middle between two bfloat16 numbers: every rounding is downwards and as large as
-    it can be.
-    """
+    """Coordinates just below the middle between two bfloat16 numbers: every rounding is downwards and as large as it
+    can be."""
     v = torch.full((1, d_in), 1 + 2.0**-8 - 2.0**-20)
     assert (v.bfloat16().float() < v).all()
     return v, v.clone()
@@ -59,8 +56,7 @@ def worst_case(d_in: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("d_in", [16, 256, 4096])
 def test_where_the_margin_is_attained(d_in: int) -> None:
     """x̂·ŵ misses the threshold by the whole of ‖x − x̂‖‖ŵ‖ + ‖x‖‖w − ŵ‖; a screen without that margin misses the
-    entry.
-    """
+    entry."""
     x, w = worst_case(d_in)
     z = stock.sampled_dot(x, w, all_pairs(1, 1))
     below = torch.nextafter(z, torch.zeros_like(z))
@@ -74,9 +70,8 @@ def test_where_the_margin_is_attained(d_in: int) -> None:
 
 
 def test_few_candidates_are_recomputed_in_vain() -> None:
-    """On Gaussian data the margin is a small part of the pre-activations' spread: fewer than twice as many
-    candidates as entries.
-    """
+    """On Gaussian data the margin is a small part of the pre-activations' spread: fewer than twice as many candidates
+    as entries."""
     torch.manual_seed(0)
     sae, x = ThresholdSAE(256, 1024), torch.randn(512, 256) / 16
     calibrate_thresholds_(sae, x, 10.0)

@@ -1,6 +1,5 @@
 """The TSAE's arithmetic: one interface, `Operators`, as `Dense` reference and, as `Sparse`, on the entries of the
-code only.
-"""
+code only."""
 
 from atomlab.sae.ops.dense import Dense
 from atomlab.sae.ops.inference import decode_csr, encode_csr

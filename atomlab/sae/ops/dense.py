@@ -12,8 +12,7 @@ from atomlab.sae.code import Code
 @final
 class Dense:
     """`Operators` over the whole (batch, d_sae) matrix: 10·batch·d_in·d_sae FLOPs for value and gradient, several
-    such matrices of memory.
-    """
+    such matrices of memory."""
 
     def encode(self, sae: ThresholdSAE, x: Float[Tensor, "batch d_in"]) -> Code:
         z = sae.pre_activations(x)

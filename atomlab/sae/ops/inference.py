@@ -14,8 +14,8 @@ from atomlab.sae.ops.sparse import find_entries
 def encode_csr(sae: ThresholdSAE, x: Float[Tensor, "samples d_in"], block: int = 8192) -> Tensor:
     """The code of each sample as one torch CSR tensor (samples, d_sae); columns ascend within a row.
 
-    Exact: float32 pre-activations decide, screened in bfloat16 where that pays; 2·samples·d_in·d_sae FLOPs, in
-        blocks of samples.
+    Exact: float32 pre-activations decide, screened in bfloat16 where that pays; 2·samples·d_in·d_sae FLOPs, in blocks
+        of samples.
     """
     columns, values, sizes = [], [], []
     for part in x.split(block):

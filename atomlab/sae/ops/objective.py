@@ -42,7 +42,8 @@ def objective(
     dead: Bool[Tensor, " d_sae"] | None = None,
     dead_coefficient: float = 0.0,
 ) -> Terms:
-    """mean ‖x − x̂‖² and the sparsity term, plus λ_P·Σ_{j dead} ReLU(θ_j − z_j)‖d_j‖ where latents are dead and λ_P > 0.
+    """mean ‖x − x̂‖² and the sparsity term, plus λ_P·Σ_{j dead} ReLU(θ_j − z_j)‖d_j‖ where latents are dead and λ_P >
+    0.
 
     The last term needs every sample's z, so the dead latents' part of the encoder is dense: 6·batch·d_in·(number
     dead) FLOPs more.

@@ -2,13 +2,10 @@
 float32 dot product.
 
 With x̂, ŵ rounded to bfloat16, x·w = x̂·ŵ + (x − x̂)·ŵ + x·(w − ŵ) ≤ x̂·ŵ + ‖x − x̂‖‖ŵ‖ + ‖x‖‖w − ŵ‖
-(Cauchy–Schwarz). The bound is
-computed as one product of vectors with two more coordinates, (x̂, ‖x − x̂‖, ‖x‖)·(ŵ, ‖ŵ‖, ‖w − ŵ‖), these four
-rounded upwards. Any order of
-summation of n products in float32 errs by at most γ_n Σ|x_i w_i|, γ_n = n u/(1 − n u), u = 2⁻²⁴ (Higham, Accuracy
-and Stability, 3.1): both the
-bound's and the float32 dot product's error go into the margin. Holds barring overflow and underflow, for products
-summed in float32.
+(Cauchy–Schwarz). The bound is computed as one product of vectors with two more coordinates, (x̂, ‖x − x̂‖, ‖x‖)·(ŵ,
+‖ŵ‖, ‖w − ŵ‖), these four rounded upwards. Any order of summation of n products in float32 errs by at most γ_n Σ|x_i
+w_i|, γ_n = n u/(1 − n u), u = 2⁻²⁴ (Higham, Accuracy and Stability, 3.1): both the bound's and the float32 dot
+product's error go into the margin. Holds barring overflow and underflow, for products summed in float32.
 """
 
 import torch
@@ -24,8 +21,7 @@ _SMALLEST_PRODUCT = 1 << 27  # FLOPs/2 of a batch from which on the product outw
 
 def pays(x: Float[Tensor, "batch d_in"], W_enc: Float[Tensor, "d_in d_sae"]) -> bool:
     """Float32 operands of some size on a CPU with bfloat16 dot products, and no autocast. A property of shapes and
-    machine, not of timings.
-    """
+    machine, not of timings."""
     if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
         return False
     has = torch.cpu.get_capabilities()
@@ -61,9 +57,8 @@ def candidates(
 
 
 def _rounded(v: Float[Tensor, "n d_in"], block: int = 512) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """v̂ in bfloat16 with room for two more columns, and ‖v‖, ‖v̂‖, ‖v − v̂‖ of each row; the difference is exact
-    in float32.
-    """
+    """v̂ in bfloat16 with room for two more columns, and ‖v‖, ‖v̂‖, ‖v − v̂‖ of each row; the difference is exact in
+    float32."""
     low = v.new_empty(v.shape[0], v.shape[1] + 2, dtype=torch.bfloat16)
     norms = v.new_empty(3, len(v))
     for first in range(0, len(v), block):  # blocks that stay in the cache

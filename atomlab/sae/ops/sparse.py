@@ -1,5 +1,5 @@
-"""The step on entries: only the encoder's product is dense; decoder, its gradient, the code's and the encoder's
-touch entries only.
+"""The step on entries: only the encoder's product is dense; decoder, its gradient, the code's and the encoder's touch
+entries only.
 
     z = x·w_j + b_j        on entries with z > θ or |z − θ| < ε/2, found by `select`
     x̂ = Σ_j f_j d_j        ∂ℓ/∂f_ij = g_i·d_j        ∂ℓ/∂d_j = Σ_i f_ij g_i        ∂ℓ/∂w_j = Σ_i (∂ℓ/∂z_ij) x_i

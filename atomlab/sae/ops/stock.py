@@ -52,9 +52,8 @@ def below(values: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _sparse_nonzero(mask: Bool[Tensor, "latents rows"]) -> tuple[Tensor, Tensor]:
-    """`mask.nonzero(as_tuple=True)`, eight booleans at a time: several times faster where few are set. The width is
-    a multiple of 8.
-    """
+    """`mask.nonzero(as_tuple=True)`, eight booleans at a time: several times faster where few are set. The width is a
+    multiple of 8."""
     words = mask.view(torch.int64).flatten().nonzero().squeeze(1)
     word, place = mask.view(-1, 8).index_select(0, words).nonzero(as_tuple=True)
     flat = words.index_select(0, word) * 8 + place
@@ -70,8 +69,7 @@ def bag_sum(
     count: int,
 ) -> Float[Tensor, "count d_in"]:
     """Row b is Σ weights_e·table[index_e] over the entries with bags_e = b, in their order; `bags` ascend. Zero
-    weights cost nothing.
-    """
+    weights cost nothing."""
     used = weights.nonzero().squeeze(1)
     return embedding_bag(
         index.index_select(0, used),

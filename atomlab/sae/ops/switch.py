@@ -1,6 +1,5 @@
 """Which implementation the next step uses: by the counted density of the last steps, never by timing, so that a
-resumed run decides alike.
-"""
+resumed run decides alike."""
 
 import logging
 import math
