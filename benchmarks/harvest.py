@@ -25,6 +25,7 @@ SITES = {1: ["resid_post"], 3: ["resid_post", "mlp_out", "attn_out"]}
 
 def measure(layers: int, sites: int, tokens: int, cache: str) -> dict[str, float]:
     model, corpus = smollm2(cache), WikipediaEmbedded()
+    count = 0
     bare_seconds, harvest_seconds = [], []
     for _ in range(ROUNDS):
         with tempfile.TemporaryDirectory() as folder:

@@ -118,7 +118,7 @@ def main() -> None:
         steps.append(time.perf_counter() - begun)
     product, step = median(products[1:]), median(steps[1:])
     figures = {"encoder_product_s": product, "forward_backward_s": step, "ratio": step / product}
-    print(json.dumps(figures))  # noqa: T201
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -159,7 +159,7 @@ def main() -> None:
     sae, x = problem(arguments.d_in, arguments.d_sae, arguments.batch, arguments.l0)
     if arguments.peak:
         train(sae, x, arguments.l0, arguments.peak, 2)
-        print(peak_bytes())  # noqa: T201
+        print(peak_bytes())
         return
     times = measure_forward_backward(sae, x, arguments.l0, arguments.implementations, arguments.repeats)
     result: dict[str, Any] = {
@@ -178,7 +178,7 @@ def main() -> None:
             "peak_bytes": in_new_process(arguments, name),
         }
     text = json.dumps(result, indent=2)
-    print(text)  # noqa: T201
+    print(text)
     if arguments.json:
         arguments.json.write_text(text + "\n", encoding="utf-8")
 

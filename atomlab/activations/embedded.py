@@ -133,7 +133,7 @@ def _convert(source: Path, folder: Path) -> None:
         pad_token_id=field["tokenizer.ggml.padding_token_id"],
         tie_word_embeddings=True,
     )
-    model = LlamaForCausalLM(config).to(torch.bfloat16)
+    model = LlamaForCausalLM(config).bfloat16()
     model.load_state_dict(_weights(reader, config) | {"lm_head.weight": model.lm_head.weight}, strict=False)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
     try:

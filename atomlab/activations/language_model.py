@@ -117,7 +117,7 @@ class LanguageModel:
             transformers_logging.set_verbosity(level)
             if bars:
                 transformers_logging.enable_progress_bar()
-        return model.to(self.device).eval().requires_grad_(False)
+        return nn.Module.to(model, self.device).eval().requires_grad_(False)
 
     def _missing(self, part: str, error: Exception) -> FileNotFoundError:
         reason = str(error).strip().splitlines()[0]

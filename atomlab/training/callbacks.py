@@ -23,7 +23,9 @@ class DecoderNorm(Callback):
         assert isinstance(pl_module, SAEModule)
         pl_module.sae.remove_parallel_gradient_()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int
+    ) -> None:
         assert isinstance(pl_module, SAEModule)
         pl_module.sae.unit_norm_decoder_()
         pl_module.sae.clamp_thresholds_()
@@ -67,7 +69,7 @@ class DataWait(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int
     ) -> None:
-        if (batch_idx + 1) % trainer.log_every_n_steps:
+        if (batch_idx + 1) % trainer.log_every_n_steps:  # pyright: ignore[reportAttributeAccessIssue]
             return
         now, waited = time.perf_counter(), getattr(trainer.train_dataloader, "waited", 0.0)
         pl_module.log("data/wait", (waited - self.waited) / (now - self.since))

@@ -7,6 +7,7 @@ from types import FrameType
 from typing import Any, final
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 
 @final
@@ -28,7 +29,9 @@ class LastCheckpoint(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.previous = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int
+    ) -> None:
         step = trainer.global_step
         if trainer.world_size > 1 and step % 10 == 0:
             self.stop = trainer.strategy.reduce_boolean_decision(self.stop, all=False)

@@ -41,7 +41,7 @@ class Measurement:
     """
 
     def __init__(
-        self, sae: ThresholdSAE, metric: AtomicInnerProduct, *, certificate_samples: int = 1024, null: bool = False
+        self, sae: ThresholdSAE, metric: AtomicInnerProduct, *, certificate_samples: int = 256, null: bool = False
     ) -> None:
         processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
         self.sae, self.metric, self.remaining = sae, metric, certificate_samples // processes
