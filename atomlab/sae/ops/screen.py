@@ -67,7 +67,7 @@ def _rounded(v: Float[Tensor, "n d_in"], block: int = 512) -> tuple[Tensor, Tens
         widened = rounded.copy_(part).float()
         for norm, vectors in zip(norms, (part, widened, part - widened), strict=True):
             norm[rows] = torch.linalg.vector_norm(vectors, dim=1)
-    return low, *norms
+    return low, norms[0], norms[1], norms[2]
 
 
 def _up(norms: Float[Tensor, " n"]) -> Tensor:
