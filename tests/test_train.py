@@ -91,9 +91,11 @@ def test_two_processes_agree_with_one(cache: Path, tmp_path: Path) -> None:
         alone, together = logged(one, stage), logged(two, stage)
         assert alone.keys() == together.keys()
         for name, value in alone.items():
+            # One vector of 256 may cross a threshold where sums were taken in another order.
+            tolerance = 2 / 256 if "certified" in name or "window" in name else 1e-3
             # Searches and random codes are each process's own: other supports are tried, other codes drawn.
             if not name.endswith(("restricted_isometry_lower", "level_3_null", "level_4_null")):
-                assert together[name] == pytest.approx(value, rel=1e-3, abs=1e-3), name
+                assert together[name] == pytest.approx(value, rel=1e-3, abs=tolerance), name
 
 
 def test_a_sweep_leaves_two_complete_runs_and_one_harvest(cache: Path, tmp_path: Path) -> None:

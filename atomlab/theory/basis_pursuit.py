@@ -22,6 +22,8 @@ from atomlab.theory.inner_product import AtomicInnerProduct
 TOLERANCE = 1e-6  # of recovered values, relative to the code's largest
 _FEASIBLE = 1e-9  # relative residual of a path that reached its end
 _STEPS = 2000
+# HiGHS's smallest tolerances: at its usual 1e-7 it cannot tell atoms apart that differ by as much.
+_FINEST = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
 
 
 @torch.no_grad()
@@ -97,7 +99,7 @@ def _same(found: np.ndarray, code: np.ndarray) -> bool:
 
 
 def _misses(atoms: np.ndarray, code: np.ndarray, x: np.ndarray) -> bool:
-    return bool(np.linalg.norm(atoms @ code - x) > _FEASIBLE * np.linalg.norm(x))
+    return not np.linalg.norm(atoms @ code - x) <= _FEASIBLE * np.linalg.norm(x)  # NaN misses too
 
 
 def _path_end(atoms: np.ndarray, x: np.ndarray, nonnegative: bool) -> np.ndarray:
@@ -106,17 +108,22 @@ def _path_end(atoms: np.ndarray, x: np.ndarray, nonnegative: bool) -> np.ndarray
         return np.zeros(atoms.shape[1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a lost path is found by its end
-        path = lars_path(atoms, x / scale, method="lasso", positive=nonnegative, max_iter=_STEPS, return_path=False)
+        try:
+            path = lars_path(atoms, x / scale, method="lasso", positive=nonnegative, max_iter=_STEPS, return_path=False)
+        except ValueError:  # scikit-learn's own, where two atoms leave the path at the same step
+            return np.full(atoms.shape[1], np.nan)
     return path[2] * scale
 
 
 def _linear_programme(atoms: np.ndarray, x: np.ndarray, nonnegative: bool) -> np.ndarray:
     scale, n = float(np.linalg.norm(x)), atoms.shape[1]
     columns = atoms if nonnegative else np.hstack([atoms, -atoms])
-    found = linprog(np.ones(columns.shape[1]), A_eq=columns, b_eq=x / scale, bounds=(0, None), method="highs")
-    if found.x is None:
-        return np.full(n, np.nan)
-    return scale * (found.x if nonnegative else found.x[:n] - found.x[n:])
+    costs = np.ones(columns.shape[1])
+    for options in (_FINEST, {}):  # where the finest finds no feasible point, rounding may be the reason
+        found = linprog(costs, A_eq=columns, b_eq=x / scale, bounds=(0, None), method="highs", options=options)
+        if found.x is not None:
+            return scale * (found.x if nonnegative else found.x[:n] - found.x[n:])
+    return np.full(n, np.nan)
 
 
 def _columns(white: Tensor) -> np.ndarray:

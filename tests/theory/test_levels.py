@@ -4,6 +4,7 @@ for.
 
 import pytest
 import torch
+from hypothesis import example as example_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +22,8 @@ from tests.theory.examples import KINDS, example
 
 
 @settings(deadline=None, max_examples=100)
+@example_of(seed=3413, n=19, d=15, kind="correlated")  # scikit-learn's path raises here
+@example_of(seed=3414, n=19, d=15, kind="near twins")  # a linear programme at the usual tolerances confuses the twins
 @given(seed=st.integers(0, 100_000), n=st.integers(4, 24), d=st.integers(3, 24), kind=st.sampled_from(KINDS))
 def test_levels_are_ordered_and_certified_codes_are_solved_for(seed: int, n: int, d: int, kind: str) -> None:
     dictionary, codes = example(seed, n, d, kind)
