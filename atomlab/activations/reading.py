@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from atomlab.activations.origins import TOKENS, Origin, Origins
-from atomlab.activations.store import INDEX, check, read_json, read_tensors
+from atomlab.activations.store import INDEX, check, read_index, read_tensors
 
 
 @final
@@ -29,7 +29,7 @@ class ActivationStore:
         self._folder, self._split = folder, split
         if not (folder / INDEX).exists():
             raise FileNotFoundError(f"No complete harvest in {folder}: run train.py, which harvests what is missing.")
-        self._records = {n: r for n, r in read_json(folder / INDEX)["shards"].items() if n.startswith(f"{split}-")}
+        self._records = {n: r for n, r in read_index(folder / INDEX)["shards"].items() if n.startswith(f"{split}-")}
         check(folder, self._records, every_byte=False)
         self._shards = [read_tensors(folder / name, "activations")["activations"] for name in self._records]
         self._starts = torch.tensor([0, *(len(shard) for shard in self._shards)]).cumsum(0)
@@ -41,7 +41,7 @@ class ActivationStore:
             ValueError: names what is altered, and says how to rebuild it.
         """
         check(self._folder, self._records, every_byte=True)
-        check(self._folder.parent, read_json(self._folder.parent / TOKENS)["files"], every_byte=True)
+        check(self._folder.parent, read_index(self._folder.parent / TOKENS)["files"], every_byte=True)
 
     @cached_property
     def origins(self) -> Origins:
