@@ -218,9 +218,9 @@ class ActivationDataModule(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Raises ValueError if the order of another run is asked for."""
         for name, now in self._order.items():
-            if state_dict[name] != now:
+            if state_dict.get(name) != now:
                 raise ValueError(
-                    f"The checkpoint was trained with {name}={state_dict[name]}, and now it is {now}: resume with the same."
+                    f"The checkpoint was trained with {name}={state_dict.get(name)}, and now it is {now}: resume with the same."
                 )
         self._resumed = state_dict
 

