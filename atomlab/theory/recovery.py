@@ -200,22 +200,33 @@ def _exact_recovery(units: tuple[Tensor, Tensor], chosen: Supports) -> Tensor:
 
     def estimate(columns: slice, dtype: torch.dtype) -> Tensor:
         weights, unit = by_dtype[dtype]
-        gram = unit[used] @ unit[columns].T
-        parts = zip(weights.split(step), slots.split(step), strict=True)
-        return torch.cat([torch.bmm(w, gram[s]).abs_().sum(1) for w, s in parts])
+        return _solved_norms(weights, slots, unit[used] @ unit[columns].T)
 
     def exact(rows: Tensor, atoms: Tensor) -> Tensor:
-        return torch.cat(
-            [
-                _coefficients(units[1], inverse[r], chosen.indices[r], a)
-                for r, a in zip(rows.split(512), atoms.split(512), strict=True)
-            ]
-        )
+        parts = zip(rows.split(step), atoms.split(step), strict=True)
+        return torch.cat([_coefficients(units[1], inverse[r], chosen.indices[r], a) for r, a in parts])
 
-    step = max(1, _CACHED // (k * _TILE))
+    step = max(1, _CACHED // (k * d))
     error = 1.01 * (d + 2 * k + 8) * FLOAT32_ROUNDOFF * inverse.abs().sum((1, 2))
     worst = screened_maximum(len(units[1]), chosen, error, estimate, exact, tile=_TILE)
     return _finish(worst, relative * (1 + worst), chosen)
+
+
+def _solved_norms(inverse: Tensor, slots: Tensor, gram: Tensor) -> Tensor:
+    """‖G_Λ⁻¹ G_Λj‖₁ of each support and each atom j of a tile (supports, tile): G_Λj are rows `slots` of `gram` (atoms
+    in use, tile), gathered a few supports at a time into one buffer that stays in cache.
+    """
+    k, width = slots.shape[1], gram.shape[1]
+    step = max(1, _CACHED // (k * width))
+    inner, solved = gram.new_empty(step * k, width), gram.new_empty(step, k, width)
+    norms = gram.new_empty(len(slots), width)
+    for first in range(0, len(slots), step):
+        some = slots[first : first + step]
+        torch.index_select(gram, 0, some.flatten(), out=inner[: some.numel()])
+        products = solved[: len(some)]
+        torch.bmm(inverse[first : first + step], inner[: some.numel()].view(*some.shape, width), out=products)
+        torch.sum(products.abs_(), 1, out=norms[first : first + step])
+    return norms
 
 
 def _coefficients(unit: Tensor, inverse: Tensor, indices: Tensor, atoms: Tensor) -> Tensor:
