@@ -58,10 +58,12 @@ def entries(codes: Tensor) -> tuple[Int[Tensor, " nonzeros"], Int[Tensor, " nonz
     if codes.ndim != 2:
         raise ValueError(f"Codes should be a (samples, d_sae) matrix, got shape {tuple(codes.shape)}: reshape them.")
     if codes.layout == torch.sparse_csr:
-        stored = codes.values() != 0
         samples = torch.arange(codes.shape[0], device=codes.device)
-        rows = samples.repeat_interleave(codes.crow_indices().diff())[stored]
-        columns, values = codes.col_indices()[stored].long(), codes.values()[stored]
+        rows = samples.repeat_interleave(codes.crow_indices().diff())
+        columns, values = codes.col_indices().long(), codes.values()
+        if not values.all():  # explicit zeros
+            stored = values.nonzero().squeeze(1)
+            rows, columns, values = rows[stored], columns[stored], values[stored]
     else:
         rows, columns = codes.nonzero(as_tuple=True)
         values = codes[rows, columns]
@@ -90,6 +92,8 @@ def firing_counts(codes: Tensor) -> Int[Tensor, " d_sae"]:
 
 def _counts(codes: Tensor, dim: int) -> Tensor:
     if codes.layout == torch.sparse_csr:
+        if dim == 1 and codes.values().all() and codes.values().isfinite().all():
+            return codes.crow_indices().diff().long()
         rows, columns, _ = entries(codes)
         return torch.bincount((columns, rows)[dim], minlength=codes.shape[1 - dim])
     if not codes.sum().isfinite():  # a NaN has sign 0
@@ -97,6 +101,17 @@ def _counts(codes: Tensor, dim: int) -> Tensor:
     # |sign| is vectorised where counting booleans is not; exact in float32 below 2^24.
     counts = codes.sign().abs_().sum(dim, dtype=torch.float32 if codes.shape[dim] < 2**24 else torch.float64)
     return counts.long()
+
+
+def first_samples(codes: Tensor, count: int) -> Tensor:
+    """The first `count` samples (or all), in the layout of the codes, dense or CSR. No copy."""
+    if codes.layout != torch.sparse_csr:
+        return codes[:count]
+    pointers = codes.crow_indices()[: count + 1]
+    columns, values = (part[: int(pointers[-1])] for part in (codes.col_indices(), codes.values()))
+    return torch.sparse_csr_tensor(
+        pointers, columns, values, (len(pointers) - 1, codes.shape[1]), check_invariants=False
+    )
 
 
 def supports(codes: Tensor) -> Supports:
