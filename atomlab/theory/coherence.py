@@ -139,17 +139,19 @@ def _histogram(tile: Tensor) -> Tensor:
 
 
 def _with_larger(top: Float[Tensor, "atoms k"], tile: Tensor, dim: int) -> Float[Tensor, "atoms k"]:
-    """The k largest of each atom's k so far and of its entries in a tile (its rows, or columns with dim 1), in
-    no order. Few entries beat the least of the k once some tiles were seen: one comparison finds them, and a
-    whole tile is sorted only where many do.
+    """The k largest of each atom's k so far and of its entries in a tile (its rows, or columns with dim 1), in no
+    order. Few entries beat the least of the k once some tiles were seen: one comparison finds them, and a whole tile
+    is sorted only where many do.
     """
     least = top.amin(1)
+    if least.amax() < 0:  # the first tile
+        return _largest(top, tile if dim == 0 else tile.T)
     found = _true(tile > (least[:, None] if dim == 0 else least))
     atoms, entries = found[dim], tile[found]
     if len(atoms) == 0:
         return top
     if len(atoms) > tile.numel() // 16:
-        return torch.cat([top, tile if dim == 0 else tile.T], dim=1).topk(top.shape[1], dim=1, sorted=False).values
+        return _largest(top, tile if dim == 0 else tile.T)
     if dim:
         atoms, order = atoms.sort(stable=True)
         entries = entries[order]
@@ -157,7 +159,11 @@ def _with_larger(top: Float[Tensor, "atoms k"], tile: Tensor, dim: int) -> Float
     slots = torch.arange(len(atoms), device=atoms.device) - (counts.cumsum(0) - counts)[atoms]
     better = top.new_full((len(top), int(counts.max())), -1)
     better[atoms, slots] = entries
-    return torch.cat([top, better], dim=1).topk(top.shape[1], dim=1, sorted=False).values
+    return _largest(top, better)
+
+
+def _largest(top: Tensor, others: Tensor) -> Tensor:
+    return torch.cat([top, others], dim=1).topk(top.shape[1], dim=1, sorted=False).values
 
 
 def _true(mask: Tensor) -> tuple[Tensor, Tensor]:

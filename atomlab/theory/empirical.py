@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from atomlab.theory.codes import entries, support_grams, supports
+from atomlab.theory.codes import rows_of, support_grams, supports
 from atomlab.theory.coherence import unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
 
@@ -47,16 +47,17 @@ def isometry_ratios(
         norms: ‖d_j‖_S, if known.
     """
     white = dictionary if metric is None else metric.whiten(dictionary)
-    norms = white.norm(dim=1) if norms is None else norms
-    rows, latents, values = entries(codes)
-    sizes = torch.bincount(rows, minlength=codes.shape[0])
-    values = values.to(white)
-    sums = torch.nn.functional.embedding_bag(
-        latents, white, sizes.cumsum(0) - sizes, mode="sum", per_sample_weights=values
+    squares = (white.norm(dim=1) if norms is None else norms.to(white)).square()
+    pointers, latents, values = rows_of(codes)
+    combined = _bags(latents, white, pointers, values)
+    scale = _bags(latents, squares[:, None], pointers, values.square()).squeeze(1)
+    return torch.linalg.vecdot(combined, combined).double() / scale.double()
+
+
+def _bags(latents: Tensor, table: Tensor, pointers: Tensor, weights: Tensor) -> Tensor:
+    return torch.nn.functional.embedding_bag(
+        latents, table, pointers, mode="sum", per_sample_weights=weights.to(table), include_last_offset=True
     )
-    squares = (values * norms.to(white)[latents]).double().square()
-    scale = torch.zeros(codes.shape[0], dtype=torch.float64, device=rows.device).index_add_(0, rows, squares)
-    return torch.linalg.vecdot(sums, sums).double() / scale
 
 
 @torch.no_grad()
