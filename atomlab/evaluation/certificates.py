@@ -2,7 +2,7 @@
 score.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -49,8 +49,8 @@ def certify(unit: Unit, row: Row, train: Tensor, test: Tensor, metric: AtomicInn
     Units whose every support is beyond 256 atoms (neurons) get no levels and no verdicts: the systems would be singular
     or hopeless.
     """
-    row = row | random_stability(unit, test, protocol)
-    codes = unit.encode(test[: protocol.certified_samples])
+    row = row | random_stability(unit, row["l0_counts"], protocol.seed)
+    codes = unit.encode(test[: protocol.certified_samples]).to_dense()
     sizes = supports(codes).sizes
     if not (sizes > 0).any() or int(sizes[sizes > 0].min()) > LARGEST_CERTIFIED_SUPPORT:
         return row
@@ -58,15 +58,13 @@ def certify(unit: Unit, row: Row, train: Tensor, test: Tensor, metric: AtomicInn
     return row if unit.signed else row | _identifiability(unit, codes, train, test, metric, protocol)
 
 
-def random_stability(unit: Unit, test: Tensor, protocol: Protocol) -> Row:
+def random_stability(unit: Unit, l0_counts: Sequence[int], seed: int) -> Row:
     """q* of independent random atoms of the same number and width at the unit's own L0: what q* says without any
     structure.
     """
     counts = torch.zeros(unit.d_sae + 1, dtype=torch.int64)
-    for x in test.split(protocol.batch):
-        counts += torch.bincount((unit.encode(x) != 0).sum(1), minlength=len(counts))
-    generator = torch.Generator().manual_seed(protocol.seed)
-    dictionary = random_dictionary(unit.d_sae, unit.dictionary.shape[1], generator)
+    counts[: len(l0_counts)] = torch.tensor(l0_counts)
+    dictionary = random_dictionary(unit.d_sae, unit.dictionary.shape[1], torch.Generator().manual_seed(seed))
     statistics = coherence_statistics(dictionary, k=1)
     return {
         "stability_pairwise_random": stability_pairwise(dictionary, counts, statistics=statistics),
@@ -139,8 +137,3 @@ def _identifiability(
         explained.update(x, x_hat)
         row[f"r2_s_{name}_refit"] = float(explained.compute())
     return row
-
-
-def samples_of(row: Row) -> dict[str, Any]:
-    """Every sample size of a row, for the reader."""
-    return {key: value for key, value in row.items() if key.startswith("samples") or key == "d_sae"}

@@ -61,7 +61,7 @@ def firing(unit: Unit, rows: Rows, samples: int, contexts: int, batch: int, seed
     total = torch.zeros(unit.d_sae, dtype=torch.float64)
     pairs: list[tuple[Tensor, Tensor, Tensor]] = []
     for part in torch.arange(len(chosen)).split(batch):
-        codes = unit.encode(rows[chosen[part]]).clamp(min=0)
+        codes = unit.encode(rows[chosen[part]]).to_dense().clamp(min=0)
         best = codes.topk(min(contexts, len(codes)), dim=0)
         both, order = torch.cat([values, best.values]).topk(contexts, dim=0)
         values, places = both, torch.cat([places, part[best.indices]]).gather(0, order)

@@ -3,13 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from atomlab.evaluation.controls import Case
 from atomlab.evaluation.table import Row
 from atomlab.report import babel_figure, coherence_figure, isometry_figure, rates_figure, thresholds_figure
 from atomlab.sae import ThresholdSAE
-from atomlab.theory import AtomicInnerProduct, coherence_statistics, welch_bound
+from atomlab.theory import AtomicInnerProduct, coherence_statistics, firing_counts, welch_bound
 
 _BABEL = 256
 _LEVELS = {
@@ -27,8 +25,7 @@ def table_figures(
     shown = [case for case in cases if case.unit.name in ("atoms", "k-means + OMP", "random + OMP", "data + OMP")]
     statistics = {case.unit.name: coherence_statistics(case.unit.dictionary, metric, k=_BABEL) for case in shown}
     welch = welch_bound(sae.d_sae, sae.d_in)
-    with torch.no_grad():
-        firing = (sae.encode(cases[0].test[:4096]) > 0).double().mean(0)
+    firing = firing_counts(cases[0].unit.encode(cases[0].test)).double() / len(cases[0].test)
     figures = {
         "Per-atom coherence in the metric S, against the Welch bound": coherence_figure(
             {name: found.per_atom.numpy() for name, found in statistics.items()}, welch

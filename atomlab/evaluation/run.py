@@ -20,7 +20,7 @@ from atomlab.report import (
     write_report,
 )
 from atomlab.sae import ThresholdSAE
-from atomlab.theory import AtomicInnerProduct, per_atom_coherence, welch_bound
+from atomlab.theory import AtomicInnerProduct, firing_counts, per_atom_coherence, welch_bound
 from atomlab.units import Unit, atoms, neurons, random_atoms
 
 
@@ -121,7 +121,7 @@ def _figures(
     test: torch.Tensor,
 ) -> Mapping[str, Any]:
     coherence = {unit.name: per_atom_coherence(unit.dictionary, metric).numpy() for unit in (trained, control)}
-    firing = (trained.encode(test) > 0).double().mean(0)
+    firing = firing_counts(trained.encode(test)).double() / len(test)
     return {
         "Per-atom coherence in the metric S, against the Welch bound": coherence_figure(
             coherence, welch_bound(sae.d_sae, sae.d_in)

@@ -28,20 +28,19 @@ LARGEST_CERTIFIED_SUPPORT = 256  # beyond it the K x K systems of levels 3 and 4
 
 @torch.no_grad()
 def measure(unit: Unit, train: Tensor, test: Tensor, metric: AtomicInnerProduct, protocol: Protocol) -> Row:
-    """The closing table's row: R² on train and held out, everything about codes held out, everything about geometry in
-    the metric S.
+    """The closing table's row: R² on train and held out, everything about codes held out, all geometry in the metric S.
 
     Certified rates are over samples with K ≥ 1. Level 4 is not solved for supports beyond 256 atoms: such samples count
-    as not certified, and
-    where all are of that size (neurons) the rate is None. Codes are made a batch at a time and not kept.
+    as not certified, and where all are of that size (neurons) the rate is None. Codes are made a batch at a time and
+    not kept; `l0_counts` holds how many held-out vectors have K = 0, 1, ....
     """
     row: Row = {"unit": unit.name, "d_sae": unit.d_sae, "samples_train": len(train), "samples": len(test)}
     dead, sizes = DeadLatents(unit.d_sae), L0Histogram(unit.d_sae)
     for split, vectors, firing in (("train", train, dead), ("test", test, sizes)):
         row |= _faithfulness(unit, vectors, split, metric, firing, protocol.batch)
     counts = sizes.compute()
-    row["l0"] = float((counts * torch.arange(len(counts))).sum() / counts.sum())
-    row |= {"l0_median": sizes.quantile(0.5), "l0_q998": sizes.quantile(0.998)}
+    row |= {"l0": sizes.mean(), "l0_median": sizes.quantile(0.5), "l0_q998": sizes.quantile(0.998)}
+    row["l0_counts"] = counts[: int(counts.nonzero().max()) + 1].tolist()
     row |= {"dead": float(dead.compute()), "single_sample": float((dead.firing == 1).double().mean())}
     statistics = coherence_statistics(unit.dictionary, metric, k=min(unit.d_sae - 1, max(1, 2 * row["l0_q998"])))
     row |= geometry(unit, sizes, statistics, metric)
