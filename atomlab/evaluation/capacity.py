@@ -49,9 +49,7 @@ class CapacityGrid:
     surrogate: bool = True
 
     def __call__(self, bench: Bench) -> tuple[str, float]:
-        """Writes `write_results`; returns its text and the largest gap between train and held out (S-norm). Time: a TSAE
-        a cell.
-        """
+        """Returns the text and the largest gap between train and held out (S-norm). Time: a TSAE a cell."""
         data = bench.data
         data.prepare_data()
         data.setup()

@@ -1,6 +1,4 @@
-"""The dear part of a row: all five levels, isometry verdicts, identifiability, and what a random dictionary would
-score.
-"""
+"""The dear part of a row: all levels, isometry verdicts, identifiability, and what a random dictionary would score."""
 
 from collections.abc import Sequence
 
@@ -61,9 +59,7 @@ def certify(unit: Unit, row: Row, train: Tensor, test: Tensor, metric: AtomicInn
 
 
 def random_stability(unit: Unit, l0_counts: Sequence[int], seed: int) -> Row:
-    """q* of independent random atoms of the same number and width at the unit's own L0: what q* says without any
-    structure.
-    """
+    """q* of as many independent random atoms at the unit's own L0: what q* says without any structure."""
     counts = torch.zeros(unit.d_sae + 1, dtype=torch.int64)
     counts[: len(l0_counts)] = torch.tensor(l0_counts)
     dictionary = random_dictionary(unit.d_sae, unit.dictionary.shape[1], torch.Generator().manual_seed(seed))
@@ -75,9 +71,7 @@ def random_stability(unit: Unit, l0_counts: Sequence[int], seed: int) -> Row:
 
 
 def _levels(unit: Unit, codes: Tensor, metric: AtomicInnerProduct, protocol: Protocol) -> Row:
-    """Rates at all levels, whole and by K. Level 5 is solved on the first `solved_samples`, except where level 4
-    implies it.
-    """
+    """Rates at all levels, whole and by K; level 5 on `solved_samples`, solved only where level 4 does not imply it."""
     found = recovery_levels(
         codes, unit.dictionary, metric, one_sided=not unit.signed, solve=False, largest=LARGEST_SUPPORT
     )
@@ -96,9 +90,7 @@ def _levels(unit: Unit, codes: Tensor, metric: AtomicInnerProduct, protocol: Pro
 
 
 def _isometry(unit: Unit, codes: Tensor, metric: AtomicInnerProduct, protocol: Protocol) -> Row:
-    """δ_2K at the median K; over samples, whether δ_2K < 1 (unique sparsest) and < 1/√2 (ℓ1 exact); isometry on the
-    codes themselves.
-    """
+    """δ_2K at the median K; over samples, whether δ_2K < 1 (unique sparsest) and < 1/√2 (ℓ1 exact); the codes' own."""
     sizes = supports(codes).sizes
     alive = sizes > 0
     k = max(1, int(sizes.median()))

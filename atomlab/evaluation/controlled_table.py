@@ -1,6 +1,4 @@
-"""Are these atoms? One model, layer and site: every set of units, every column, the controls, the report and the atom
-browser.
-"""
+"""Are these atoms? One model, layer and site: every set of units, every column, the controls and the report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -109,9 +107,7 @@ class ControlledTable:
         return row | metric_of(bench.data, bench.shrinkage)
 
     def _consistency(self, sae: ThresholdSAE, metric: AtomicInnerProduct, bench: Bench) -> Row:
-        """Mean matched cosine with the atoms of other seeds, and of two random dictionaries; nothing if there is no
-        other seed.
-        """
+        """Mean matched cosine with the atoms of other seeds, if there are any, and of two random dictionaries."""
         others = [load_sae(Path(folder) / "sae") for folder in self.seeds]
         expansion = sae.d_sae / sae.d_in
         others += [

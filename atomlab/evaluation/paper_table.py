@@ -1,6 +1,4 @@
-"""The paper's protocol (arXiv:2509.20784) over the layers of a model: one harvest, a TSAE a layer, and ours beside the
-published figures.
-"""
+"""The paper's protocol (arXiv:2509.20784) over a model's layers: one harvest, a TSAE a layer, the published figures."""
 
 import json
 from collections.abc import Sequence

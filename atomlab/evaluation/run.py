@@ -26,8 +26,7 @@ def evaluate_run(
     configuration: str,
     seed: int,
 ) -> tuple[list[Row], str]:
-    """Measures atoms, neurons and random atoms with OMP codes at the atoms' mean L0; writes the files, returns the rows
-    and the text to print.
+    """Measures atoms, neurons and random atoms (OMP at the atoms' mean L0), writes the files; returns rows and text.
 
     Args:
         sae: of raw activations.
@@ -74,8 +73,7 @@ def pursuit_size(l0: float, d_in: int) -> int:
 
 
 def conclude(rows: list[Row]) -> str:
-    """What the table lets a reader say, in sentences that hold whatever the numbers are: each control that the atoms do
-    not beat is named.
+    """What the table lets a reader say, whatever the numbers are: each control that the atoms do not beat is named.
 
     Neurons (R² = 1 by construction) and surrogates measured on their own vectors are no competitors.
     """

@@ -1,6 +1,4 @@
-"""Representation shift per layer (theory.md 2): angles between activations in every metric, same corpus and across
-corpora, with the null.
-"""
+"""Representation shift per layer (theory.md 2): angles in every metric, same corpus and across, with the null."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -65,9 +65,7 @@ class Spliced:
     tokens: int = field(default=0)
 
     def row(self, name: str) -> dict[str, float | int]:
-        """Loss recovered (L_ablated − L_x̂) / (L_ablated − L_clean), 1 is perfect, against either ablation; NaN where
-        no next token is known.
-        """
+        """Loss recovered (L_ablated − L_x̂) / (L_ablated − L_clean), 1 is perfect; NaN where no next token is known."""
         loss = self.units[name].mean
         recovered = {
             f"loss_recovered_{key}": (ablated.mean - loss) / (ablated.mean - self.clean.mean)

@@ -66,9 +66,7 @@ def render_markdown(rows: Sequence[Row], columns: Sequence[Column] = CLOSING) ->
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Every number of every row at full precision, one column a number: an interval becomes three; curves stay in the
-    JSON.
-    """
+    """Every number of every row at full precision, one column a number; curves stay in the JSON."""
     flat = [{name: part for key, value in row.items() for name, part in _flatten(key, value).items()} for row in rows]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(key for row in flat for key in row)))
