@@ -1,6 +1,5 @@
 """The figures of the table with controls."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -31,7 +30,7 @@ _LEVELS = {
 
 def table_figures(
     rows: list[Row], sae: ThresholdSAE, metric: AtomicInnerProduct, cases: list[Case]
-) -> Mapping[str, Any]:
+) -> dict[str, Any]:
     """Coherence and Babel curves, isometry intervals, uniqueness rates, thresholds and firing frequencies."""
     shown = [case for case in cases if case.unit.name in ("atoms", "k-means + OMP", "random + OMP", "data + OMP")]
     statistics = {case.unit.name: coherence_statistics(case.unit.dictionary, metric, k=_BABEL) for case in shown}
@@ -63,7 +62,7 @@ def table_figures(
     return figures
 
 
-def shift_figures(data: ActivationDataModule, shrinkage: float, seed: int, samples: int = 2048) -> Mapping[str, Any]:
+def shift_figures(data: ActivationDataModule, shrinkage: float, seed: int, samples: int = 2048) -> dict[str, Any]:
     """Angles between held-out vectors in every metric but the causal one, with their null."""
     x = data.sample("test", samples)
     places = metrics_of(data, x, shrinkage, None)
