@@ -40,9 +40,7 @@ def browse(
     bench: Bench,
     wishes: Wishes,
 ) -> dict[str, Any]:
-    """The browser's data of the first case, the atoms; entropies are added to the rows of every non-negative unit on
-    the data.
-    """
+    """The browser's data of the first case, the atoms; adds entropies to the rows of every non-negative unit."""
     data, protocol = bench.data, bench.protocol
     held_out = data.rows["test"]
     found = entropies = None

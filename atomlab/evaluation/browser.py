@@ -57,9 +57,7 @@ def browser_data(
 
 @torch.no_grad()
 def nearest_atoms(dictionary: Tensor, metric: AtomicInnerProduct, k: int, block: int = 2048) -> tuple[Tensor, Tensor]:
-    """The k atoms with the largest |cos_S| to each atom: their signed cosines and numbers (d_sae, k). 2·d_in·d_sae²
-    FLOPs.
-    """
+    """The k atoms of largest |cos_S| with each atom: signed cosines and numbers (d_sae, k). 2·d_in·d_sae² FLOPs."""
     unit = unit_rows(dictionary, metric)
     values, numbers = [], []
     for start in range(0, len(unit), block):

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from atomlab.evaluation.bench import Bench
-from atomlab.evaluation.provenance import describe
+from atomlab.evaluation.provenance import describe, metric_of
 from atomlab.evaluation.run import reference_metric
 from atomlab.evaluation.table import Row, measure
 from atomlab.evaluation.vectors import VectorsDataModule, gaussian_vectors
-from atomlab.report import Column, capacity_figure, render_text, write_csv, write_figures, write_json, write_report
+from atomlab.report import Column, capacity_figure, write_results
 from atomlab.theory import AtomicInnerProduct
 from atomlab.units import atoms
 
@@ -49,10 +49,7 @@ class CapacityGrid:
     surrogate: bool = True
 
     def __call__(self, bench: Bench) -> tuple[str, float]:
-        """Writes results.json, results.csv, figures/ and report.html; returns text and the largest gap between train
-        and held out (S-norm).
-        Time: a TSAE a cell.
-        """
+        """Returns the text and the largest gap between train and held out (S-norm). Time: a TSAE a cell."""
         data = bench.data
         data.prepare_data()
         data.setup()
@@ -92,7 +89,8 @@ class CapacityGrid:
         )
         sae = recipe.train(vectors, seed=bench.seed, expansion=expansion)
         sample = vectors.sample("train", bench.protocol.samples)
-        return {"vectors": len(train)} | measure(atoms(sae, name), sample, test, metric, bench.protocol)
+        row = measure(atoms(sae, name), sample, test, metric, bench.protocol)
+        return {"vectors": len(train)} | row | metric_of(bench.data, bench.shrinkage)
 
     def _write(self, rows: list[Row], counts: list[int], bench: Bench) -> str:
         provenance = describe(bench.data, bench.protocol, bench.shrinkage, bench.seed)
@@ -105,11 +103,8 @@ class CapacityGrid:
             "in-sample R² with atoms as "
             f"numerous as vectors is no evidence of atoms: the Gaussian surrogate, which has none, reaches it too."
         )
-        write_json(bench.folder / "results.json", {"rows": rows, "provenance": provenance})
-        write_csv(bench.folder / "results.csv", rows)
-        write_figures(bench.folder / "figures", figures)
-        write_report(
-            bench.folder / "report.html",
+        return write_results(
+            bench.folder,
             title=f"Capacity against data: {provenance['model']}, {provenance['site']}",
             rows=rows,
             columns=_COLUMNS,
@@ -118,7 +113,6 @@ class CapacityGrid:
             provenance=provenance,
             conclusion=verdict,
         )
-        return f"{render_text(rows, _COLUMNS)}\n\n{verdict}\nreport: {(bench.folder / 'report.html').resolve()}"
 
 
 def _maps(rows: list[Row], counts: list[int]) -> list[tuple[str, Any]]:

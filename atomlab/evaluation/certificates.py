@@ -1,22 +1,22 @@
-"""The dear part of a row: all five levels, isometry verdicts, identifiability, and what a random dictionary would
-score.
-"""
+"""The dear part of a row: all levels, isometry verdicts, identifiability, and what a random dictionary would score."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from atomlab.evaluation.protocol import Protocol
-from atomlab.evaluation.table import LARGEST_CERTIFIED_SUPPORT, Row, isometry_interval
+from atomlab.evaluation.table import Row, isometry_interval
 from atomlab.metrics import ExplainedVariance
 from atomlab.theory import (
+    LARGEST_SUPPORT,
     STABLE_THRESHOLD,
     UNIQUE_THRESHOLD,
     AtomicInnerProduct,
     coherence_statistics,
     empirical_isometry,
     random_dictionary,
+    rate,
     reconstruct,
     recovery_levels,
     refit_codes,
@@ -49,24 +49,20 @@ def certify(unit: Unit, row: Row, train: Tensor, test: Tensor, metric: AtomicInn
     Units whose every support is beyond 256 atoms (neurons) get no levels and no verdicts: the systems would be singular
     or hopeless.
     """
-    row = row | random_stability(unit, test, protocol)
-    codes = unit.encode(test[: protocol.certified_samples])
+    row = row | random_stability(unit, row["l0_counts"], protocol.seed)
+    codes = unit.encode(test[: protocol.certified_samples]).to_dense()
     sizes = supports(codes).sizes
-    if not (sizes > 0).any() or int(sizes[sizes > 0].min()) > LARGEST_CERTIFIED_SUPPORT:
+    if not (sizes > 0).any() or int(sizes[sizes > 0].min()) > LARGEST_SUPPORT:
         return row
     row = row | _levels(unit, codes, metric, protocol) | _isometry(unit, codes, metric, protocol)
     return row if unit.signed else row | _identifiability(unit, codes, train, test, metric, protocol)
 
 
-def random_stability(unit: Unit, test: Tensor, protocol: Protocol) -> Row:
-    """q* of independent random atoms of the same number and width at the unit's own L0: what q* says without any
-    structure.
-    """
+def random_stability(unit: Unit, l0_counts: Sequence[int], seed: int) -> Row:
+    """q* of as many independent random atoms at the unit's own L0: what q* says without any structure."""
     counts = torch.zeros(unit.d_sae + 1, dtype=torch.int64)
-    for x in test.split(protocol.batch):
-        counts += torch.bincount((unit.encode(x) != 0).sum(1), minlength=len(counts))
-    generator = torch.Generator().manual_seed(protocol.seed)
-    dictionary = random_dictionary(unit.d_sae, unit.dictionary.shape[1], generator)
+    counts[: len(l0_counts)] = torch.tensor(l0_counts)
+    dictionary = random_dictionary(unit.d_sae, unit.dictionary.shape[1], torch.Generator().manual_seed(seed))
     statistics = coherence_statistics(dictionary, k=1)
     return {
         "stability_pairwise_random": stability_pairwise(dictionary, counts, statistics=statistics),
@@ -75,29 +71,26 @@ def random_stability(unit: Unit, test: Tensor, protocol: Protocol) -> Row:
 
 
 def _levels(unit: Unit, codes: Tensor, metric: AtomicInnerProduct, protocol: Protocol) -> Row:
-    """Rates at all levels, whole and by K. Level 5 is solved on the first `solved_samples`, except where level 4
-    implies it.
-    """
+    """Rates at all levels, whole and by K; level 5 on `solved_samples`, solved only where level 4 does not imply it."""
     found = recovery_levels(
-        codes, unit.dictionary, metric, one_sided=not unit.signed, solve=False, largest=LARGEST_CERTIFIED_SUPPORT
+        codes, unit.dictionary, metric, one_sided=not unit.signed, solve=False, largest=LARGEST_SUPPORT
     )
     part = codes[: protocol.solved_samples]
     solved = found.dual_certificate[: len(part)].clone()
     unknown = (~solved).nonzero().squeeze(1)
     solved[unknown] = solved_recovery(part[unknown], unit.dictionary, metric, nonnegative=not unit.signed)
-    row: Row = {LEVELS[name]: rate for name, rate in found.rates().items()}
+    row: Row = {LEVELS[name]: share for name, share in found.rates().items()}
     del row["certified_level_1"]  # the closing table has it over all samples
-    alive = found.sizes[: len(part)] > 0
-    row |= {"samples_solved": int(alive.sum()), "solved_level_5": float(solved[alive].double().mean())}
-    by_size = {LEVELS[name]: rates.tolist() for name, rates in found.rates_by_size().items()}
-    counts = torch.bincount(found.sizes)
-    return row | {"by_k": {"k": list(range(len(counts))), "samples": counts.tolist(), **by_size}}
+    sizes = found.sizes[: len(part)]
+    row |= {"samples_solved": int((sizes > 0).sum()), LEVELS["solved"]: rate(solved, sizes)}
+    counts, counts_solved = torch.bincount(found.sizes), torch.bincount(sizes, minlength=int(found.sizes.max()) + 1)
+    by_k = {LEVELS[name]: rates.tolist() for name, rates in found.rates_by_size().items()}
+    by_k[LEVELS["solved"]] = (torch.bincount(sizes, solved.double(), len(counts)) / counts_solved).tolist()
+    return row | {"by_k": {"samples": counts.tolist(), "samples_solved": counts_solved.tolist(), **by_k}}
 
 
 def _isometry(unit: Unit, codes: Tensor, metric: AtomicInnerProduct, protocol: Protocol) -> Row:
-    """δ_2K at the median K; over samples, whether δ_2K < 1 (unique sparsest) and < 1/√2 (ℓ1 exact); isometry on the
-    codes themselves.
-    """
+    """δ_2K at the median K; over samples, whether δ_2K < 1 (unique sparsest) and < 1/√2 (ℓ1 exact); the codes' own."""
     sizes = supports(codes).sizes
     alive = sizes > 0
     k = max(1, int(sizes.median()))
@@ -113,7 +106,7 @@ def _isometry(unit: Unit, codes: Tensor, metric: AtomicInnerProduct, protocol: P
     for name, threshold in (("unique", UNIQUE_THRESHOLD), ("stable", STABLE_THRESHOLD)):
         verdicts = vars(curve.verdicts(sizes, threshold))
         row[f"isometry_{name}"] = {key: float(holds[alive].double().mean()) for key, holds in verdicts.items()}
-    own = empirical_isometry(codes, unit.dictionary, metric, largest=LARGEST_CERTIFIED_SUPPORT)
+    own = empirical_isometry(codes, unit.dictionary, metric, largest=LARGEST_SUPPORT)
     low, high = own.ratio[alive].quantile(torch.tensor([0.01, 0.99], dtype=torch.float64)).tolist()
     return row | {"isometry_ratio": {"k": k, "low": low, "high": high}, "isometry_own": float(own.constant.nanmedian())}
 
@@ -139,8 +132,3 @@ def _identifiability(
         explained.update(x, x_hat)
         row[f"r2_s_{name}_refit"] = float(explained.compute())
     return row
-
-
-def samples_of(row: Row) -> dict[str, Any]:
-    """Every sample size of a row, for the reader."""
-    return {key: value for key, value in row.items() if key.startswith("samples") or key == "d_sae"}

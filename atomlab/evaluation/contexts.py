@@ -36,9 +36,7 @@ class Firing:
 
 
 def whole_sequences(rows: Rows, samples: int, seed: int = 0) -> Int[Tensor, " n"]:
-    """Places in `rows` of at most `samples` rows (but of one sequence at least) that make up whole random sequences, in
-    order.
-    """
+    """Places in `rows`, in order, of whole random sequences: at most `samples` rows, but one sequence at least."""
     sequences = rows.store.origins.sequences
     tokens = sequences.keep.nonzero().squeeze(1)[rows.numbers]
     sequence = torch.searchsorted(sequences.offsets, tokens, right=True) - 1
@@ -50,8 +48,7 @@ def whole_sequences(rows: Rows, samples: int, seed: int = 0) -> Int[Tensor, " n"
 
 @torch.no_grad()
 def firing(unit: Unit, rows: Rows, samples: int, contexts: int, batch: int, seed: int = 0) -> Firing:
-    """Encodes about `samples` rows, of whole sequences. Memory: every firing (20 bytes each) and (contexts + batch,
-    d_sae).
+    """Encodes about `samples` rows of whole sequences. Memory: 20 bytes a firing, and (contexts + batch, d_sae).
 
     Only positive values count as firing: units with signed codes are browsed by their positive side.
     """
@@ -61,7 +58,7 @@ def firing(unit: Unit, rows: Rows, samples: int, contexts: int, batch: int, seed
     total = torch.zeros(unit.d_sae, dtype=torch.float64)
     pairs: list[tuple[Tensor, Tensor, Tensor]] = []
     for part in torch.arange(len(chosen)).split(batch):
-        codes = unit.encode(rows[chosen[part]]).clamp(min=0)
+        codes = unit.encode(rows[chosen[part]]).to_dense().clamp(min=0)
         best = codes.topk(min(contexts, len(codes)), dim=0)
         both, order = torch.cat([values, best.values]).topk(contexts, dim=0)
         values, places = both, torch.cat([places, part[best.indices]]).gather(0, order)

@@ -1,9 +1,10 @@
-"""Firings in the cache format of eai-delphi (0.1.3, `delphi.latents.cache.LatentCache.save_splits`), for scores by a
-language model.
+"""Firings in eai-delphi's cache format (0.1.3, `delphi.latents.cache.LatentCache.save_splits`), for LLM-judged scores.
 
-<folder>/<hook point>/<first>_<last>.safetensors   locations (firings, 3): sequence, position, latent − first;
-activations; tokens
+<folder>/<hook point>/<first>_<last>.safetensors: `locations` (firings, 3), which are sequence, position and
+latent − first; `activations` (firings,); `tokens` (sequences, length)
 <folder>/<hook point>/config.json
+
+Read back by that version's own `LatentDataset`. It explains latents with at least 200 windows only: browse many samples.
 """
 
 import json

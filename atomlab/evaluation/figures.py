@@ -1,15 +1,23 @@
 """The figures of the table with controls."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.controls import Case
+from atomlab.evaluation.shift_study import metrics_of
 from atomlab.evaluation.table import Row
-from atomlab.report import babel_figure, coherence_figure, isometry_figure, rates_figure, thresholds_figure
+from atomlab.report import (
+    angles_figure,
+    babel_figure,
+    coherence_figure,
+    isometry_figure,
+    rates_figure,
+    thresholds_figure,
+)
 from atomlab.sae import ThresholdSAE
-from atomlab.theory import AtomicInnerProduct, coherence_statistics, welch_bound
+from atomlab.theory import AtomicInnerProduct, coherence_statistics, firing_counts, representation_shift, welch_bound
 
 _BABEL = 256
 _LEVELS = {
@@ -22,13 +30,12 @@ _LEVELS = {
 
 def table_figures(
     rows: list[Row], sae: ThresholdSAE, metric: AtomicInnerProduct, cases: list[Case]
-) -> Mapping[str, Any]:
+) -> dict[str, Any]:
     """Coherence and Babel curves, isometry intervals, uniqueness rates, thresholds and firing frequencies."""
     shown = [case for case in cases if case.unit.name in ("atoms", "k-means + OMP", "random + OMP", "data + OMP")]
     statistics = {case.unit.name: coherence_statistics(case.unit.dictionary, metric, k=_BABEL) for case in shown}
     welch = welch_bound(sae.d_sae, sae.d_in)
-    with torch.no_grad():
-        firing = (sae.encode(cases[0].test[:4096]) > 0).double().mean(0)
+    firing = firing_counts(cases[0].unit.encode(cases[0].test)).double() / len(cases[0].test)
     figures = {
         "Per-atom coherence in the metric S, against the Welch bound": coherence_figure(
             {name: found.per_atom.numpy() for name, found in statistics.items()}, welch
@@ -53,3 +60,12 @@ def table_figures(
             {name: by_k[key] for name, key in _LEVELS.items()}, by_k["samples"]
         )
     return figures
+
+
+def shift_figures(data: ActivationDataModule, shrinkage: float, seed: int, samples: int = 2048) -> dict[str, Any]:
+    """Angles between held-out vectors in every metric but the causal one, with their null."""
+    x = data.sample("test", samples)
+    places = metrics_of(data, x, shrinkage, None)
+    found = representation_shift(x, places, generator=torch.Generator().manual_seed(seed))
+    histograms = {name: (shift.observed.histogram, shift.null.histogram) for name, shift in found.items()}
+    return {f"Representation shift: angles between {len(x):,} held-out vectors, null dotted": angles_figure(histograms)}

@@ -16,8 +16,8 @@ def logit_effects(
     """Logits that each atom alone raises and lowers most, relative to its mean effect: values and token ids, twice.
 
     Effect: W_U (norm(d) − norm(0)) with the model's own final norm, which depends on the direction of d only and acts
-    linearly on it up to the
-    scale of the residual stream it is added to. The direct path only: what later layers do to the atom is not in it.
+    linearly on it up to the scale of the residual stream it is added to. The direct path only: what later layers do to
+    the atom is not in it.
     Cost: 2·d_sae·d_in·vocabulary FLOPs.
 
     Raises:

@@ -1,9 +1,7 @@
-"""Offline proxies of monosemanticity. None of them is monosemanticity: each says what it counts, and its null stands
-beside it.
+"""Offline proxies of monosemanticity, none of which is monosemanticity: each says what it counts, beside its null.
 
 - token entropy: H(token | atom fires) in bits, over the tokens whose activations make the atom fire, each firing
-counted once. 0: always on
-  the same token. Plug-in estimate, biased downwards for few firings: log2(firings) bounds it.
+  counted once. 0: always on the same token. Plug-in estimate, biased downwards for few firings: log2(firings) bounds it.
 - document entropy: the same for the document, subject or template. Small: a topic, or a single text.
 - context agreement: mean cosine between embeddings of an atom's top contexts, by a sentence-embedding model.
 

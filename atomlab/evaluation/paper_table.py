@@ -1,7 +1,6 @@
-"""The paper's protocol (arXiv:2509.20784) over the layers of a model: one harvest, a TSAE a layer, and ours beside the
-published figures.
-"""
+"""The paper's protocol (arXiv:2509.20784) over a model's layers: one harvest, a TSAE a layer, the published figures."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, final
@@ -11,19 +10,10 @@ import torch
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.bench import Bench
 from atomlab.evaluation.controls import CONTROLS, Case, control_cases
-from atomlab.evaluation.provenance import describe
+from atomlab.evaluation.provenance import commit, describe, metric_of
 from atomlab.evaluation.run import pursuit_size, reference_metric
 from atomlab.evaluation.table import Row, measure
-from atomlab.report import (
-    CLOSING,
-    Column,
-    layers_figure,
-    render_text,
-    write_csv,
-    write_figures,
-    write_json,
-    write_report,
-)
+from atomlab.report import CLOSING, Column, finite, layers_figure, write_json, write_results
 from atomlab.units import atoms, neurons
 
 _LAYERS = Column("layers", "layers", "Layers that the row is a mean of.", "d")
@@ -60,15 +50,17 @@ class PaperTable:
     controls: Sequence[str] = ("data", "k_means", "random")
 
     def __call__(self, bench: Bench) -> tuple[str, float]:
-        """Writes results.json (a row a unit and layer, and the means), results.csv, figures/ and report.html; returns
-        text and the atoms' mean
-        held-out R² in the S-norm. Time: a TSAE a layer; memory: one layer's activations.
+        """Writes `write_results` (results.json has a row a unit and layer, and the means); returns its text and the
+        atoms' mean held-out R² in the S-norm. Time: a TSAE a layer; memory: one layer's activations.
+
+        Each layer is kept in layers/<layer>.json when it is done: a run that was stopped goes on where it is started
+        again with the same `hydra.run.dir`, configuration and commit.
         """
         layers = self._layers(bench.data)
         first = bench.data.at(bench.data.site, layers[0])
         first.layers = layers
         first.prepare_data()
-        rows = [row for layer in layers for row in self._layer(first.at(first.site, layer), bench)]
+        rows = [row for layer in layers for row in self._kept(first.at(first.site, layer), bench)]
         means = mean_rows(rows)
         last = first.at(first.site, layers[-1])
         last.setup()
@@ -78,6 +70,19 @@ class PaperTable:
         known = PUBLISHED.get(data.model.name)
         count = data.model.num_layers if known is None else known.layers
         return list(range(count)) if self.layers is None else list(self.layers)
+
+    def _kept(self, data: ActivationDataModule, bench: Bench) -> list[Row]:
+        """The layer's rows, from its file where the same commit wrote it with the same configuration."""
+        file = bench.folder / "layers" / f"{data.layer}.json"
+        origin = {"commit": commit(), "configuration": bench.configuration}
+        if file.exists():
+            found = json.loads(file.read_text(encoding="utf-8"))
+            if {key: found.get(key) for key in origin} == origin:
+                return found["rows"]
+        rows: list[Row] = finite(self._layer(data, bench))
+        file.parent.mkdir(exist_ok=True)
+        write_json(file, origin | {"rows": rows})
+        return rows
 
     def _layer(self, data: ActivationDataModule, bench: Bench) -> list[Row]:
         data.setup()
@@ -89,29 +94,24 @@ class PaperTable:
         k = pursuit_size(rows[0]["l0"], data.d_in)
         controls = control_cases(self.controls, sae.d_sae, k, cases[0], data, metric, bench.recipe, protocol)
         rows += [measure(case.unit, case.train, case.test, metric, protocol) for case in controls]
-        return [{"layer": data.layer} | row for row in rows]
+        return [{"layer": data.layer} | row | metric_of(data, bench.shrinkage) for row in rows]
 
     def _write(
         self, rows: list[Row], means: list[Row], layers: list[int], data: ActivationDataModule, bench: Bench
     ) -> str:
         provenance = describe(data, bench.protocol, bench.shrinkage, bench.seed) | {"layers": f"{layers}, from 0"}
-        text = f"{_verdict(means, data)}\n{provenance['corpus']}; site {data.site}, layers {layers}"
-        folder, figures = bench.folder, _figures(rows, layers)
-        write_json(folder / "results.json", {"rows": rows, "means": means, "provenance": provenance})
-        write_csv(folder / "results.csv", rows)
-        write_figures(folder / "figures", figures)
-        write_report(
-            folder / "report.html",
+        return write_results(
+            bench.folder,
             title=f"The paper's protocol on {provenance['model']}, {data.site}, {len(layers)} layers",
             rows=means,
             columns=_COLUMNS,
-            figures=figures,
+            records={"rows": rows, "means": means},
+            figures=_figures(rows, layers),
             configuration=bench.configuration,
             provenance=provenance,
-            conclusion=_verdict(means, data),
+            conclusion=f"{_verdict(means, data)} {provenance['corpus']}; site {data.site}, layers {layers}.",
             notes=CONTROLS,
         )
-        return f"{render_text(means, _COLUMNS)}\n\n{text}\nreport: {(folder / 'report.html').resolve()}"
 
 
 def mean_rows(rows: Sequence[Row]) -> list[Row]:
@@ -136,11 +136,9 @@ def _verdict(means: Sequence[Row], data: ActivationDataModule) -> str:
         else "The paper has no figures for this model (its own: R² 99.9%, q* 99.7% to 99.95%)."
     )
     return (
-        f"Atoms, mean over {ours['layers']} layers: R² {ours['r2_train']:.2%} in sample and {ours['r2_test']:.2%} held "
-        "out "
-        f"(S-norm {ours['r2_train_s']:.2%} and {ours['r2_test_s']:.2%}), q* {ours['stability_pairwise']:.2%} over "
-        "pairs and "
-        f"{ours['stability_per_atom']:.2%} over atoms, at L0 {ours['l0']:.1f}. {published} {_OTHERS}"
+        f"Atoms, mean over {ours['layers']} layers: R² {ours['r2_train']:.2%} in sample and {ours['r2_test']:.2%} held out "
+        f"(S-norm {ours['r2_train_s']:.2%} and {ours['r2_test_s']:.2%}), q* {ours['stability_pairwise']:.2%} over pairs "
+        f"and {ours['stability_per_atom']:.2%} over atoms, at L0 {ours['l0']:.1f}. {published} {_OTHERS}"
     )
 
 

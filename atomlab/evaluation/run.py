@@ -8,19 +8,11 @@ import torch
 
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.protocol import Protocol
-from atomlab.evaluation.provenance import describe
+from atomlab.evaluation.provenance import describe, metric_of
 from atomlab.evaluation.table import Row, measure
-from atomlab.report import (
-    coherence_figure,
-    render_text,
-    spectrum_figure,
-    thresholds_figure,
-    write_csv,
-    write_json,
-    write_report,
-)
+from atomlab.report import coherence_figure, render_text, spectrum_figure, thresholds_figure, write_results
 from atomlab.sae import ThresholdSAE
-from atomlab.theory import AtomicInnerProduct, per_atom_coherence, welch_bound
+from atomlab.theory import AtomicInnerProduct, firing_counts, per_atom_coherence, welch_bound
 from atomlab.units import Unit, atoms, neurons, random_atoms
 
 
@@ -34,8 +26,7 @@ def evaluate_run(
     configuration: str,
     seed: int,
 ) -> tuple[list[Row], str]:
-    """Measures atoms, neurons and random atoms with OMP codes at the atoms' mean L0; writes the files, returns the rows
-    and the text to print.
+    """Measures atoms, neurons and random atoms (OMP at the atoms' mean L0), writes the files; returns rows and text.
 
     Args:
         sae: of raw activations.
@@ -55,12 +46,10 @@ def evaluate_run(
         sae.d_sae, data.moments.mean.float(), k, metric, torch.Generator().manual_seed(protocol.seed)
     )
     rows += [measure(unit, train, test, metric, protocol) for unit in (neurons(data.d_in), control)]
+    rows = [row | metric_of(data, shrinkage) for row in rows]
     provenance = describe(data, protocol, shrinkage, seed)
-    write_json(folder / "results.json", {"rows": rows, "provenance": provenance})
-    write_csv(folder / "results.csv", rows)
-    report = folder / "report.html"
-    write_report(
-        report,
+    write_results(
+        folder,
         title=f"Atoms of {provenance['model']}, {provenance['site']}",
         rows=rows,
         figures=_figures(trained, control, sae, data, metric, test),
@@ -68,7 +57,8 @@ def evaluate_run(
         provenance=provenance,
         conclusion=conclude(rows),
     )
-    return rows, f"{render_text(rows)}\n\n{conclude(rows)}\n{provenance['measured on']}\nreport: {report.resolve()}"
+    report = (folder / "report.html").resolve()
+    return rows, f"{render_text(rows)}\n\n{conclude(rows)}\n{provenance['measured on']}\nreport: {report}"
 
 
 def reference_metric(data: ActivationDataModule, shrinkage: float) -> AtomicInnerProduct:
@@ -83,8 +73,7 @@ def pursuit_size(l0: float, d_in: int) -> int:
 
 
 def conclude(rows: list[Row]) -> str:
-    """What the table lets a reader say, in sentences that hold whatever the numbers are: each control that the atoms do
-    not beat is named.
+    """What the table lets a reader say, whatever the numbers are: each control that the atoms do not beat is named.
 
     Neurons (R² = 1 by construction) and surrogates measured on their own vectors are no competitors.
     """
@@ -96,19 +85,18 @@ def conclude(rows: list[Row]) -> str:
         for norm in ("", "_s")
     }
     verdicts = [
-        f"{name} they explain more than every control"
-        if not better
-        else f"{name} they do not explain more than {', '.join(better)}"
+        f"{name} they do not explain more than {', '.join(better)}"
+        if better
+        else f"{name} they explain more than every control"
         for name, better in (("in the Euclidean norm", lost[""]), ("in the S-norm", lost["_s"]))
     ]
+    against = ", ".join(verdicts) if controls else "no control was measured beside them"
     return (
-        f"Held out, the atoms explain {trained['r2_test']:.1%} of the variance ({trained['r2_test_s']:.1%} in the "
-        f"S-norm) with {trained['l0']:.1f} of "
-        f"{trained['d_sae']} latents a vector; {verdicts[0]}, {verdicts[1]}. On training vectors it is "
-        f"{trained['r2_train']:.1%} "
-        f"({trained['r2_train_s']:.1%}): the difference is memory. For {certified:.1%} of the vectors the code is "
-        "certified as the unique "
-        f"non-negative ℓ1-minimal one (level 4); q* is an index and certifies nothing."
+        f"Held out, the atoms explain {trained['r2_test']:.1%} of the variance ({trained['r2_test_s']:.1%} in the S-norm) "
+        f"with {trained['l0']:.1f} of {trained['d_sae']} latents a vector; {against}. On training vectors it is "
+        f"{trained['r2_train']:.1%} ({trained['r2_train_s']:.1%}): the difference is memory. For {certified:.1%} of the "
+        "vectors the code is certified as the unique non-negative ℓ1-minimal one (level 4); q* is an index and certifies "
+        "nothing."
     )
 
 
@@ -121,7 +109,7 @@ def _figures(
     test: torch.Tensor,
 ) -> Mapping[str, Any]:
     coherence = {unit.name: per_atom_coherence(unit.dictionary, metric).numpy() for unit in (trained, control)}
-    firing = (trained.encode(test) > 0).double().mean(0)
+    firing = firing_counts(trained.encode(test)).double() / len(test)
     return {
         "Per-atom coherence in the metric S, against the Welch bound": coherence_figure(
             coherence, welch_bound(sae.d_sae, sae.d_in)

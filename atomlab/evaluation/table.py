@@ -8,6 +8,7 @@ from torch import Tensor
 from atomlab.evaluation.protocol import Protocol
 from atomlab.metrics import DeadLatents, ExplainedVariance, L0Histogram
 from atomlab.theory import (
+    LARGEST_SUPPORT,
     MARGIN,
     AtomicInnerProduct,
     CoherenceStatistics,
@@ -23,25 +24,23 @@ from atomlab.theory import (
 from atomlab.units import Unit
 
 Row = dict[str, Any]
-LARGEST_CERTIFIED_SUPPORT = 256  # beyond it the K x K systems of levels 3 and 4 dominate everything
 
 
 @torch.no_grad()
 def measure(unit: Unit, train: Tensor, test: Tensor, metric: AtomicInnerProduct, protocol: Protocol) -> Row:
-    """The closing table's row: R² on train and held out, everything about codes held out, everything about geometry in
-    the metric S.
+    """The closing table's row: R² on train and held out, everything about codes held out, all geometry in the metric S.
 
     Certified rates are over samples with K ≥ 1. Level 4 is not solved for supports beyond 256 atoms: such samples count
-    as not certified, and
-    where all are of that size (neurons) the rate is None. Codes are made a batch at a time and not kept.
+    as not certified, and where all are of that size (neurons) the rate is None. Codes are made a batch at a time and
+    not kept; `l0_counts` holds how many held-out vectors have K = 0, 1, ....
     """
     row: Row = {"unit": unit.name, "d_sae": unit.d_sae, "samples_train": len(train), "samples": len(test)}
     dead, sizes = DeadLatents(unit.d_sae), L0Histogram(unit.d_sae)
     for split, vectors, firing in (("train", train, dead), ("test", test, sizes)):
         row |= _faithfulness(unit, vectors, split, metric, firing, protocol.batch)
     counts = sizes.compute()
-    row["l0"] = float((counts * torch.arange(len(counts))).sum() / counts.sum())
-    row |= {"l0_median": sizes.quantile(0.5), "l0_q998": sizes.quantile(0.998)}
+    row |= {"l0": sizes.mean(), "l0_median": sizes.quantile(0.5), "l0_q998": sizes.quantile(0.998)}
+    row["l0_counts"] = counts[: int(counts.nonzero().max()) + 1].tolist()
     row |= {"dead": float(dead.compute()), "single_sample": float((dead.firing == 1).double().mean())}
     statistics = coherence_statistics(unit.dictionary, metric, k=min(unit.d_sae - 1, max(1, 2 * row["l0_q998"])))
     row |= geometry(unit, sizes, statistics, metric)
@@ -101,10 +100,8 @@ def _quick_certificates(
     with_atoms = chosen.sizes > 0
     if not with_atoms.any():
         return row
-    if int(chosen.sizes[with_atoms].min()) <= LARGEST_CERTIFIED_SUPPORT:
-        margins = dual_certificates(
-            codes, unit.dictionary, metric, one_sided=not unit.signed, largest=LARGEST_CERTIFIED_SUPPORT
-        )
+    if int(chosen.sizes[with_atoms].min()) <= LARGEST_SUPPORT:
+        margins = dual_certificates(codes, unit.dictionary, metric, one_sided=not unit.signed, largest=LARGEST_SUPPORT)
         row["certified_level_4"] = float((margins[with_atoms] < 1 - MARGIN).double().mean())
     k = max(1, histogram.quantile(0.5))
     row["restricted_isometry_k"] = isometry_interval(unit, k, metric, protocol, codes)

@@ -1,6 +1,4 @@
-"""Vectors in memory in place of harvested ones: subsets of the data and Gaussian surrogates, for the same training
-code.
-"""
+"""Vectors in memory in place of harvested ones, for the same training code: subsets and Gaussian surrogates."""
 
 from typing import final
 
@@ -81,9 +79,7 @@ def moments_of(vectors: Float[Tensor, "vectors d_in"], block: int = 8192) -> Mom
 
 
 def gaussian_vectors(moments: Moments, count: int, generator: torch.Generator) -> Float[Tensor, "count d_in"]:
-    """Independent float32 draws from the normal distribution with this mean and covariance: the data without its
-    structure.
-    """
+    """Float32 draws from the normal distribution with this mean and covariance: the data without its structure."""
     covariance = moments.second_moment - torch.outer(moments.mean, moments.mean)
     values, vectors = torch.linalg.eigh(covariance)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T

@@ -10,9 +10,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 
 
 def coherence_figure(per_atom: Mapping[str, NDArray], welch: float) -> Figure:
-    """Distribution of μ_i = max_j |cos_S(d_i, d_j)| for each set of units, with the Welch bound below which no μ can
-    lie.
-    """
+    """Distribution of μ_i = max_j |cos_S(d_i, d_j)| of each set of units, and the Welch bound, below which no μ lies."""
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     axes = figure.subplots()
     for (name, values), colour in zip(per_atom.items(), _COLOURS, strict=False):
@@ -24,9 +22,7 @@ def coherence_figure(per_atom: Mapping[str, NDArray], welch: float) -> Figure:
 
 
 def babel_figure(curves: Mapping[str, ArrayLike], welch: float) -> Figure:
-    """Babel function μ₁(k) of each set of units; kμ_Welch is the least that any dictionary of this size can have at k =
-    1.
-    """
+    """Babel function μ₁(k) of each set of units, and the Welch bound, the least μ₁(1) of any dictionary of this size."""
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     axes = figure.subplots()
     for (name, values), colour in zip(curves.items(), _COLOURS, strict=False):
@@ -55,9 +51,7 @@ def isometry_figure(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure
 
 
 def rates_figure(rates: Mapping[str, ArrayLike], samples: ArrayLike) -> Figure:
-    """Uniqueness rates against L0: one line a level over support sizes that occur, with the number of vectors of each
-    size below.
-    """
+    """Uniqueness rates against L0: a line a level over the support sizes that occur, and how many vectors have each."""
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     counts = np.asarray(samples)
@@ -105,9 +99,7 @@ def layers_figure(layers: Sequence[int], series: Mapping[str, ArrayLike], ylabel
 
 
 def angles_figure(histograms: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
-    """Densities of angles in degrees (histograms of equal bins of [0°, 180°]): observed as a line, the null dotted in
-    its colour.
-    """
+    """Histograms of angles in degrees over equal bins of [0°, 180°]: observed as a line, its null dotted."""
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
     for (name, pair), colour in zip(histograms.items(), _COLOURS, strict=False):

@@ -35,11 +35,12 @@ def present(rows: Sequence[Row], columns: Sequence[Column]) -> list[Column]:
 
 def grouped(rows: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> dict[str, list[Column]]:
     """Tables by title, each beginning with the units; without columns and tables that are empty."""
+    unit = next((column for column in columns if column.key == UNIT.key), UNIT)
     tables = {
-        title: [column for column in present(rows, columns) if column.group == group and column is not UNIT]
+        title: [column for column in present(rows, columns) if column.group == group and column.key != UNIT.key]
         for group, title in GROUPS.items()
     }
-    return {title: [UNIT, *found] for title, found in tables.items() if found}
+    return {title: [unit, *found] for title, found in tables.items() if found}
 
 
 def render_text(rows: Sequence[Row], columns: Sequence[Column] = CLOSING) -> str:
@@ -65,9 +66,7 @@ def render_markdown(rows: Sequence[Row], columns: Sequence[Column] = CLOSING) ->
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Every number of every row at full precision, one column a number: an interval becomes three; curves stay in the
-    JSON.
-    """
+    """Every number of every row at full precision, one column a number; curves stay in the JSON."""
     flat = [{name: part for key, value in row.items() for name, part in _flatten(key, value).items()} for row in rows]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(key for row in flat for key in row)))

@@ -11,17 +11,14 @@ from atomlab.units.unit import Unit
 
 
 def random_atoms(d_sae: int, mean: Tensor, k: int, metric: AtomicInnerProduct, generator: torch.Generator) -> Unit:
-    """Control: independent random atoms, uniform on the S-unit sphere, with OMP codes of K atoms after the mean is
-    taken off.
-    """
+    """Control: independent random atoms, uniform on the S-unit sphere, with OMP codes of K atoms of x − mean."""
     dictionary = random_dictionary(d_sae, len(mean), generator) @ metric.unwhitening.float()
     return with_pursuit("random + OMP", dictionary, mean, k, metric)
 
 
 def data_nearest(dictionary: Float[Tensor, "d_sae d_in"], mean: Tensor, metric: AtomicInnerProduct) -> Unit:
     """Control: training vectors as atoms, coded by the nearest one alone, argmax_j cos_S(x, d_j), with its projection
-    coefficient
-    ⟨x, d_j⟩_S / ‖d_j‖²_S (0 if negative).
+    coefficient ⟨x, d_j⟩_S / ‖d_j‖²_S (0 if negative).
 
     A training vector that is an atom is reconstructed exactly: R² train = 1 at L0 = 1, and this is memory.
     """
@@ -36,9 +33,7 @@ def data_nearest(dictionary: Float[Tensor, "d_sae d_in"], mean: Tensor, metric: 
 
 
 def with_pursuit(name: str, dictionary: Tensor, mean: Tensor, k: int, metric: AtomicInnerProduct) -> Unit:
-    """Any dictionary, with OMP codes of K atoms (S-norm, signed) after the mean is taken off: the best codes of its
-    size known here.
-    """
+    """Any dictionary, with signed OMP codes of K atoms of x − mean in the S-norm: the best codes of its size known here."""
 
     def encode(x: Tensor) -> Tensor:
         return orthogonal_matching_pursuit(x - mean, dictionary, k, metric)
@@ -49,9 +44,7 @@ def with_pursuit(name: str, dictionary: Tensor, mean: Tensor, k: int, metric: At
 def data_dictionary(
     train: Float[Tensor, "samples d_in"], mean: Tensor, d_sae: int, generator: torch.Generator
 ) -> Float[Tensor, "n d_in"]:
-    """Distinct training vectors, centred, as atoms: all of them, or a random d_sae where there are more. Cost: one sort
-    of the rows' bytes.
-    """
+    """Distinct training vectors, centred, as atoms: all, or a random d_sae of more. Cost: one sort of the rows' bytes."""
     order = torch.randperm(len(train), generator=generator)
     rows = np.ascontiguousarray(train[order].numpy())
     first = np.unique(rows.view(f"V{rows.strides[0]}").squeeze(1), return_index=True)[1]
@@ -61,8 +54,7 @@ def data_dictionary(
 def k_means(
     train: Float[Tensor, "samples d_in"], mean: Tensor, d_sae: int, metric: AtomicInnerProduct, seed: int
 ) -> Float[Tensor, "n d_in"]:
-    """Centroids of the centred, whitened training vectors by scikit-learn's MiniBatchKMeans, as raw atoms; min(d_sae,
-    samples) of them.
+    """min(d_sae, samples) centroids of the centred, whitened training vectors by MiniBatchKMeans, as raw atoms.
 
     Clusters are found in the metric S, where every direction counts alike. Time: a few passes of 2·samples·d_in·d_sae
     FLOPs.

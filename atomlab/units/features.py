@@ -14,8 +14,7 @@ _PARAMETERS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
 
 
 def features(path: Path, d_in: int, name: str = "features") -> Unit:
-    """An imported SAE: a SAELens folder (`cfg.json` and `sae_weights.safetensors`), or Gemma Scope's `params.npz` or
-    its folder.
+    """An imported SAE: a SAELens folder (`cfg.json`, `sae_weights.safetensors`), or Gemma Scope's `params.npz` (or folder).
 
     Args:
         path: folder or file.

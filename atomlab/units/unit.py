@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from atomlab.sae import ThresholdSAE
+from atomlab.sae.ops import decode_csr, encode_csr
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Unit:
         name: as in the table.
         dictionary: (d_sae, d_in) atoms as rows.
         bias: (d_in,) added to every reconstruction.
-        encode: activations (samples, d_in) to codes (samples, d_sae), dense.
+        encode: activations (samples, d_in) to codes (samples, d_sae), CSR or dense.
         signed: codes may be negative.
     """
 
@@ -32,8 +34,10 @@ class Unit:
     def d_sae(self) -> int:
         return len(self.dictionary)
 
-    def decode(self, codes: Float[Tensor, "samples d_sae"]) -> Float[Tensor, "samples d_in"]:
-        """x̂ = code · dictionary + bias."""
+    def decode(self, codes: Tensor) -> Float[Tensor, "samples d_in"]:
+        """x̂ = code · dictionary + bias, of codes (samples, d_sae), CSR or dense."""
+        if codes.layout == torch.sparse_csr:
+            return decode_csr(codes, self.dictionary, self.bias)
         return codes @ self.dictionary + self.bias
 
     def reconstruct(self, x: Float[Tensor, "samples d_in"]) -> Float[Tensor, "samples d_in"]:
@@ -41,8 +45,8 @@ class Unit:
 
 
 def atoms(sae: ThresholdSAE, name: str = "atoms") -> Unit:
-    """The decoder rows of a TSAE of raw activations, with its one-step encoder."""
-    return Unit(name, sae.W_dec.detach(), sae.b_dec.detach(), lambda x: sae.encode(x).detach(), signed=False)
+    """The decoder rows of a TSAE of raw activations, with its one-step encoder; codes are CSR."""
+    return Unit(name, sae.W_dec.detach(), sae.b_dec.detach(), partial(encode_csr, sae), signed=False)
 
 
 def neurons(d_in: int) -> Unit:

@@ -7,11 +7,13 @@ import torch
 
 from atomlab.activations.moments import Moments
 from atomlab.evaluation import Protocol, measure
+from atomlab.evaluation.by_size import in_ranges
 from atomlab.evaluation.certificates import certify
 from atomlab.evaluation.run import conclude
 from atomlab.evaluation.vectors import gaussian_vectors, moments_of
+from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct
-from atomlab.units import Unit, neurons
+from atomlab.units import Unit, atoms, neurons
 
 D = 8
 PROTOCOL = Protocol(samples=300, certified_samples=100, solved_samples=40, isometry_samples=8, batch=64)
@@ -24,6 +26,13 @@ def planted(count: int, seed: int, atoms: torch.Tensor, k: int) -> torch.Tensor:
     for row in codes:
         row[torch.randperm(len(atoms), generator=generator)[:k]] = 1 + torch.rand(k, generator=generator)
     return codes @ atoms
+
+
+def numbers(value: object) -> list[float]:
+    """All numbers at any depth, in order; NaN for what is missing."""
+    if isinstance(value, dict | list):
+        return [number for part in (value.values() if isinstance(value, dict) else value) for number in numbers(part)]
+    return [] if isinstance(value, str) else [math.nan if value is None else float(value)]  # type: ignore[arg-type]
 
 
 def orthogonal() -> Unit:
@@ -44,7 +53,30 @@ def test_orthonormal_atoms_are_certified_at_every_level_and_identified() -> None
     assert row["restricted_isometry_2k"]["high"] == pytest.approx(0, abs=1e-12)
     assert row["by_k"]["samples"] == [0, 0, 0, 100]
     assert row["by_k"]["certified_level_3"][3] == 1.0
+    assert (row["by_k"]["samples_solved"], row["by_k"]["solved_level_5"][3]) == ([0, 0, 0, 40], 1.0)
     assert row["r2_s_after_refit"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("apply_b_dec_to_input", [False, True])
+def test_sparse_codes_give_every_number_of_dense_ones(apply_b_dec_to_input: bool) -> None:
+    """Two encoders that differ in the summation order of float32 products only: a code may appear at its threshold in
+    one of them alone, which no seed here does.
+    """
+    torch.manual_seed(0)
+    sae = ThresholdSAE(D, 20, apply_b_dec_to_input=apply_b_dec_to_input).requires_grad_(False)
+    sae.threshold[:], sae.b_enc[:], sae.b_dec[:] = 0.4, 0.1 * torch.randn(20), 0.1 * torch.randn(D)
+    sparse = atoms(sae)
+    dense = Unit("atoms", sae.W_dec, sae.b_dec, sae.encode, signed=False)
+    train, test = planted(300, 0, torch.eye(D), 3), planted(300, 1, torch.eye(D), 3)
+    assert sparse.encode(test).layout == torch.sparse_csr
+    torch.testing.assert_close(sparse.encode(test).to_dense(), sae.encode(test))
+    torch.testing.assert_close(sparse.reconstruct(test), sae(test))
+    rows = [
+        certify(unit, measure(unit, train, test, METRIC, PROTOCOL), train, test, METRIC, PROTOCOL)
+        for unit in (sparse, dense)
+    ]
+    assert rows[0].keys() == rows[1].keys()
+    assert numbers(rows[0]) == pytest.approx(numbers(rows[1]), rel=1e-5, abs=1e-6, nan_ok=True)
 
 
 def test_levels_keep_their_order_on_coherent_atoms() -> None:
@@ -56,6 +88,13 @@ def test_levels_keep_their_order_on_coherent_atoms() -> None:
     rate = {key.split("_")[-1]: row[key] for key in row if "_level_" in key}
     assert 0 < rate["4"] < 1
     assert rate["2b"] <= min(rate["2a"], rate["3"])
+    for line in in_ranges(row["by_k"]):
+        assert line["certified_level_2b"] <= min(line["certified_level_2a"], line["certified_level_3"])
+        assert line["certified_level_3"] <= line["certified_level_4"]
+    for level, samples in (("certified_level_3", "samples"), ("solved_level_5", "samples_solved")):
+        lines = [line for line in in_ranges(row["by_k"]) if line[samples]]
+        pooled = sum(line[level] * line[samples] for line in lines) / sum(line[samples] for line in lines)
+        assert pooled == pytest.approx(row[level])
     assert rate["3"] <= rate["4"]
     assert row["identifiable_shared"] <= 1
     assert sum(row["isometry_stable"].values()) == pytest.approx(1)
@@ -101,6 +140,7 @@ def test_the_conclusion_names_every_control_that_is_not_beaten() -> None:
     assert "in the S-norm they explain more than every control" in text
     assert "neurons" not in text
     assert "on its own" not in text
+    assert "no control was measured" in conclude([row("atoms", 0.5, 0.4), row("neurons", 1.0, 1.0)])
 
 
 def test_gaussian_vectors_have_the_datas_mean_and_covariance_and_nothing_else() -> None:

@@ -160,5 +160,5 @@ def test_csr_codes_are_the_dense_codes(apply_b_dec_to_input: bool) -> None:
     codes = encode_csr(sae, x, block=17)
     assert (codes.values() > 0).all()
     torch.testing.assert_close(codes.to_dense(), sae.encode(x).detach(), rtol=1e-12, atol=1e-9)
-    torch.testing.assert_close(decode_csr(sae, codes), sae(x).detach(), rtol=1e-12, atol=1e-9)
+    torch.testing.assert_close(decode_csr(codes, sae.W_dec, sae.b_dec), sae(x).detach(), rtol=1e-12, atol=1e-9)
     assert encode_csr(sae, x[:0]).shape == (0, 60)

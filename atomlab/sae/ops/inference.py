@@ -32,7 +32,9 @@ def encode_csr(sae: ThresholdSAE, x: Float[Tensor, "samples d_in"], block: int =
 
 
 @torch.no_grad()
-def decode_csr(sae: ThresholdSAE, codes: Tensor) -> Float[Tensor, "samples d_in"]:
+def decode_csr(
+    codes: Tensor, W_dec: Float[Tensor, "d_sae d_in"], b_dec: Float[Tensor, " d_in"]
+) -> Float[Tensor, "samples d_in"]:
     """x̂ = f W_dec + b_dec of a CSR code matrix; 2·d_in FLOPs an entry."""
     rows = torch.repeat_interleave(codes.crow_indices().diff())
-    return stock.bag_sum(sae.W_dec, codes.col_indices(), rows, codes.values(), codes.shape[0]) + sae.b_dec
+    return stock.bag_sum(W_dec, codes.col_indices(), rows, codes.values(), codes.shape[0]) + b_dec
