@@ -42,7 +42,7 @@ def case(d_in: int, d_sae: int, l0: float, batch: int, batches: int, rounds: int
     streaming = Measurement(sae, metric, certificate_samples=0, s_norm_samples=0)
     with_s_norm = Measurement(sae, metric, certificate_samples=0, s_norm_samples=None)
     steps = (
-        lambda x: decode_csr(sae, encode_csr(sae, x)),
+        lambda x: decode_csr(encode_csr(sae, x), sae.W_dec, sae.b_dec),
         streaming.update,
         with_s_norm.update,
         lambda x: sae.decode(sae.encode(x)),

@@ -93,7 +93,7 @@ class Measurement:
     @torch.no_grad()
     def update(self, batch: Tensor) -> None:
         codes = encode_csr(self.sae, batch)
-        x_hat = decode_csr(self.sae, codes)
+        x_hat = decode_csr(codes, self.sae.W_dec, self.sae.b_dec)
         self.reconstruction.update(batch, x_hat)
         self.streaming.update(codes)
         if self.s_norm_left > 0:
