@@ -55,7 +55,9 @@ class LastCheckpoint(Callback):
         self.previous = {}
 
     def _save(self, trainer: Trainer) -> None:
-        arriving = self.path.with_name(".writing-last.ckpt")  # Lightning writes elsewhere and copies, which a kill halves
+        arriving = self.path.with_name(
+            ".writing-last.ckpt"
+        )  # Lightning writes elsewhere and copies, which a kill halves
         trainer.save_checkpoint(arriving, weights_only=False)
         if trainer.is_global_zero:
             os.replace(arriving, self.path)
