@@ -38,15 +38,16 @@ def draw(found: dict[int, SiteStatistics]) -> Figure:
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     norms, sinks, spectrum = figure.subplots(1, 3)
     of = {level: [s.norm_quantiles[i] for s in found.values()] for i, level in enumerate(LEVELS)}
-    norms.fill_between(found, of[0.01], of[0.9], color="#0072B2", alpha=0.25, label="1% to 90%")
-    norms.semilogy(found, of[0.5], color="#0072B2", label="median")
-    norms.semilogy(found, of[1.0], "v", color="#D55E00", label="largest")
-    norms.semilogy(found, [s.mean_norm for s in found.values()], ":", color="black", label="norm of the mean")
+    layers = list(found)
+    norms.fill_between(layers, of[0.01], of[0.9], color="#0072B2", alpha=0.25, label="1% to 90%")
+    norms.semilogy(layers, of[0.5], color="#0072B2", label="median")
+    norms.semilogy(layers, of[1.0], "v", color="#D55E00", label="largest")
+    norms.semilogy(layers, [s.mean_norm for s in found.values()], ":", color="black", label="norm of the mean")
     norms.set(xlabel="layer", ylabel="norm", title="Norms, position 0 included")
     first = [dict(s.outlier_positions).get(0, 0) for s in found.values()]
     other = [s.outliers - count for s, count in zip(found.values(), first, strict=True)]
-    sinks.bar(list(found), first, width=2, color="#D55E00", label="at position 0 (attention sink)")
-    sinks.bar(list(found), other, width=2, bottom=first, color="#999999", label="elsewhere")
+    sinks.bar(layers, first, width=2, color="#D55E00", label="at position 0 (attention sink)")
+    sinks.bar(layers, other, width=2, bottom=first, color="#999999", label="elsewhere")
     sinks.set(xlabel="layer", ylabel="rows", title=f"Outliers: norm above {RATIO:.0f} medians")
     for layer, colour in _SHOWN.items():
         s = found[layer]
