@@ -42,9 +42,9 @@ class MutualCoherence(Metric):
 
 @final
 class CoherenceProfile(Metric):
-    """Quantiles of |cos(d_i, d_j)| over pairs (rounded up by at most 1e-5), quantiles of the per-atom coherence
-    μ_i (exact) and the Babel function μ₁(1), ..., μ₁(k) (exact). Cost: one `coherence_statistics` an update. State:
-    k + 2·(number of quantiles) float64.
+    """Quantiles of |cos(d_i, d_j)| over pairs (rounded up by at most 1e-5), quantiles of the per-atom coherence μ_i
+    (exact) and the Babel function μ₁(1), ..., μ₁(k) (exact). Cost: one `coherence_statistics` an update. State: k +
+    2·(number of quantiles) float64.
 
     Args:
         quantiles: shares of pairs, and of atoms.

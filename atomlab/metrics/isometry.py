@@ -14,9 +14,9 @@ _BINS, _TOP = 400, 4.0  # 0.01 wide
 
 @final
 class IsometryDistribution(Metric):
-    """Distribution over the samples with K ≥ 1, unit-S-norm atoms, of `ratio`: ‖Σ δ_j d_j‖²_S / Σ δ_j², 1 for orthogonal
-    atoms; or of `constant`: δ(Λ) = max(λ_max(G_Λ) − 1, 1 − λ_min(G_Λ)) of the code's own support, whose largest is a
-    lower bound of δ_K at the largest K. Supports beyond 256 atoms have no `constant`.
+    """Distribution over the samples with K ≥ 1, unit-S-norm atoms, of `ratio`: ‖Σ δ_j d_j‖²_S / Σ δ_j², 1 for
+    orthogonal atoms; or of `constant`: δ(Λ) = max(λ_max(G_Λ) − 1, 1 − λ_min(G_Λ)) of the code's own support, whose
+    largest is a lower bound of δ_K at the largest K. Supports beyond 256 atoms have no `constant`.
 
     Mean, sd, least and largest, exact (up to the dictionary's dtype for `ratio`, to float64 for `constant`);
     `histogram` has bins of 0.01 up to 4, the last one open.

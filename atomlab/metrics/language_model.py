@@ -16,7 +16,7 @@ class LossRecovered(Metric):
     ablated to zero and to the mean; and the share of the loss that is recovered against either ablation. Exact.
 
     `compute` gives `original`, `spliced`, `zero_ablated`, `mean_ablated`, `recovered_zero`, `recovered_mean`.
-    State: four float64 sums and an int64 count.
+    Cost: one pass over the losses. State: four float64 sums and an int64 count.
     """
 
     full_state_update = False
@@ -61,7 +61,7 @@ class LossRecovered(Metric):
 @final
 class NextTokenKL(Metric):
     """Mean KL(p ‖ q) in nats a token of the model's own next-token distribution p to q, the one with something spliced
-    in; exact, in float32 a token, sums in float64. State: a float64 and an int64.
+    in; exact, in float32 a token, sums in float64. Cost: `kl_divergence`. State: a float64 and an int64.
     """
 
     full_state_update = False

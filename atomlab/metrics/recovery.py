@@ -183,7 +183,8 @@ class IsometryRates(Metric):
 
 @final
 class Stability(Metric):
-    """q* of the dictionary and the L0 of the codes seen (an index, not a certificate). State: d_sae + 1 int64 counts.
+    """q* of the dictionary and the L0 of the codes seen (an index, not a certificate). Cost: one `coherence_statistics`
+    at the start, then `support_sizes`. State: d_sae + 1 int64 counts.
 
     Args:
         dictionary: (d_sae, d_in) atoms.

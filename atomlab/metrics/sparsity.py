@@ -16,7 +16,9 @@ from atomlab.theory import firing_counts, support_sizes
 
 @final
 class L0Histogram(Metric):
-    """Number of samples of each support size 0, 1, ..., d_sae; exact. State: d_sae + 1 int64 counts."""
+    """Number of samples of each support size 0, 1, ..., d_sae; exact. Cost: `support_sizes`. State: d_sae + 1 int64
+    counts.
+    """
 
     full_state_update = False
     counts: Tensor
@@ -44,7 +46,7 @@ class L0Histogram(Metric):
 
 @final
 class MeanL0(Metric):
-    """Mean support size of the codes; exact. NaN before the first. State: two int64 counts."""
+    """Mean support size of the codes; exact. NaN before the first. Cost: `support_sizes`. State: two int64 counts."""
 
     full_state_update = False
     active: Tensor
@@ -67,7 +69,7 @@ class MeanL0(Metric):
 class DeadLatents(Metric):
     """Share of latents that fired on none of the samples seen; `firing` holds the counts. State: d_sae int64 counts.
 
-    It falls with the number of samples, which has to stand beside it.
+    It falls with the number of samples, which has to stand beside it. Cost: `firing_counts`.
     """
 
     full_state_update = False

@@ -1,8 +1,8 @@
 """Level 5 (theory.md 5): is the code what ℓ1 minimisation really returns? Solved sample by sample.
 
-scikit-learn's LARS follows the lasso's path to its end, which is the minimiser: on 2304 x 576 with K = 20 it takes
-0.1 s a sample and is right to 1e-14, where HiGHS takes 3 s and is feasible to 1e-7 only. LARS loses the path on
-degenerate dictionaries (twins), and shows it: its end then misses x or has a larger ℓ1 norm. There HiGHS decides.
+scikit-learn's LARS follows the lasso's path to its end, which is the minimiser: on 2304 x 576 with K = 20 it takes 0.1
+s a sample and is right to 1e-14, where HiGHS takes 3 s and is feasible to 1e-7 only. LARS loses the path on degenerate
+dictionaries (twins), and shows it: its end then misses x or has a larger ℓ1 norm. There HiGHS decides.
 """
 
 import warnings
@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from scipy.optimize import linprog
+from sklearn import config_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import lars_path
 from torch import Tensor
 
+from atomlab.theory.checks import check_codes, check_vectors
 from atomlab.theory.codes import supports
 from atomlab.theory.coherence import unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
@@ -36,7 +38,8 @@ def basis_pursuit(
 ) -> Float[Tensor, "samples d_sae"]:
     """argmin Σ ‖d_j‖_S |a_j| with Σ a_j d_j = x (and a ≥ 0); NaN where x has no such code. Solved in float64.
 
-    Time: about 2·K·d_in·d_sae FLOPs a sample, one by one, if LARS reaches the end; a linear programme if not.
+    Time: about 2·K·d_in·d_sae FLOPs a sample, one by one, if LARS reaches the end; a linear programme if not. Memory: two
+    float64 copies of the dictionary, and of the codes.
 
     Args:
         x: vectors.
@@ -44,6 +47,7 @@ def basis_pursuit(
         metric: of the norms in the ℓ1 sum; Euclidean if None.
         nonnegative: a ≥ 0.
     """
+    check_vectors(x, dictionary)
     white, target = _whitened(dictionary, metric), _whitened(x, metric).numpy(force=True)
     norms, atoms = white.norm(dim=1), _columns(white)
     found = np.zeros((len(target), len(norms)))
@@ -65,7 +69,7 @@ def solved_recovery(
     """Level 5: basis pursuit of the code's own reconstruction returns the code, to 1e-6 of its largest value; False for
     K = 0. Solved, not certified: another solver could return another minimiser where there are several.
 
-    Time: see `basis_pursuit`; a code that some other one beats needs no second solver.
+    Time and memory: see `basis_pursuit`; a code that some other one beats needs no second solver.
 
     Args:
         codes: (samples, d_sae), dense or CSR.
@@ -76,6 +80,7 @@ def solved_recovery(
     Raises:
         ValueError: negative codes with nonnegative.
     """
+    check_codes(codes, dictionary)
     chosen = supports(codes)
     if nonnegative and (chosen.values < 0).any():
         raise ValueError("Non-negative basis pursuit needs non-negative codes; these have negative values.")
@@ -106,7 +111,7 @@ def _path_end(atoms: np.ndarray, x: np.ndarray, nonnegative: bool) -> np.ndarray
     scale = float(np.linalg.norm(x))
     if scale == 0:
         return np.zeros(atoms.shape[1])
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), config_context(skip_parameter_validation=True):  # a quarter of a small path's time
         warnings.simplefilter("ignore", ConvergenceWarning)  # a lost path is found by its end
         try:
             path = lars_path(atoms, x / scale, method="lasso", positive=nonnegative, max_iter=_STEPS, return_path=False)

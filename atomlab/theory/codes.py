@@ -35,8 +35,8 @@ class Supports:
         return Supports(self.indices[rows, :width], self.mask[rows, :width], self.values[rows, :width])
 
     def by_size(self, cost: Callable[[int], int], budget: int) -> list[Int[Tensor, " part"]]:
-        """Rows in parts of like support size, so that little is padding: at most `budget` / cost(largest
-        size) samples a part.
+        """Rows in parts of like support size, so that little is padding: at most `budget` / cost(largest size) samples
+        a part.
         """
         sizes, parts = self.sizes, []
         order = sizes.argsort(stable=True)
@@ -104,7 +104,7 @@ def _count(codes: Tensor, dim: int) -> Tensor:
 
 
 def first_samples(codes: Tensor, count: int) -> Tensor:
-    """The first `count` samples (or all), in the layout of the codes, dense or CSR. No copy."""
+    """The first `count` samples (or all), in the layout of the codes, dense or CSR. Time and memory O(1): a view."""
     if codes.layout != torch.sparse_csr:
         return codes[:count]
     pointers = codes.crow_indices()[: count + 1]
@@ -115,7 +115,7 @@ def first_samples(codes: Tensor, count: int) -> Tensor:
 
 
 def supports(codes: Tensor) -> Supports:
-    """Of dense (samples, d_sae) codes or a CSR tensor of that shape; memory (samples, largest support).
+    """Of dense (samples, d_sae) codes or a CSR tensor of that shape. Time: one pass; memory (samples, largest support).
 
     Raises:
         ValueError: NaN or infinite values, or codes that are no matrix.
@@ -132,8 +132,8 @@ def supports(codes: Tensor) -> Supports:
 
 
 def support_grams(unit: Float[Tensor, "d_sae d_in"], chosen: Supports) -> Float[Tensor, "samples k k"]:
-    """G_Λ of each sample in float64, the identity in the padding. Memory: the result beside a few MB of
-    gathered atoms.
+    """G_Λ of each sample in float64, the identity in the padding. Time 2·samples·K²·d_in FLOPs; memory: the result
+    beside a few MB of gathered atoms.
     """
     step = max(1, _GATHERED // (chosen.indices.shape[1] * unit.shape[1]))
     gathered = (unit[part].double() for part in chosen.indices.split(step))

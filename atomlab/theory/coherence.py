@@ -114,7 +114,8 @@ def coherence_statistics(
     for rows, columns in _tiles(n, block):
         tile = (unit[rows] @ unit[columns].T).abs_().clamp_(max=1)
         if rows == columns:
-            histogram += _histogram(tile) - _histogram(tile.diagonal())
+            histogram += _histogram(tile.fill_diagonal_(0))
+            histogram[0] -= len(tile)
             tile.fill_diagonal_(-1)
         else:
             histogram += 2 * _histogram(tile)
@@ -140,8 +141,8 @@ def _histogram(tile: Tensor) -> Tensor:
 
 def _with_larger(top: Float[Tensor, "atoms k"], tile: Tensor, dim: int) -> Float[Tensor, "atoms k"]:
     """The k largest of each atom's k so far and of its entries in a tile (its rows, or columns with dim 1), in no
-    order. Few entries beat the least of the k once some tiles were seen: one comparison finds them, and a whole tile
-    is sorted only where many do.
+    order. Few entries beat the least of the k once some tiles were seen: one comparison finds them, and a whole tile is
+    sorted only where many do.
     """
     least = top.amin(1)
     if least.amax() < 0:  # the first tile
@@ -170,7 +171,8 @@ def _true(mask: Tensor) -> tuple[Tensor, Tensor]:
     """`mask.nonzero(as_tuple=True)`, eight at a time where that divides the width: faster where few are true."""
     width = mask.shape[1]
     if width % 8:
-        return mask.nonzero(as_tuple=True)
+        rows, columns = mask.nonzero(as_tuple=True)
+        return rows, columns
     words = mask.view(torch.int64).flatten().nonzero().squeeze(1)
     word, place = mask.view(-1, 8)[words].nonzero(as_tuple=True)
     flat = words[word] * 8 + place
@@ -179,7 +181,7 @@ def _true(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mutual_coherence(dictionary: Float[Tensor, "d_sae d_in"], metric: AtomicInnerProduct | None = None) -> float:
-    """μ = max_{i≠j} |cos(d_i, d_j)|, exact. Cost: that of `coherence_statistics`.
+    """μ = max_{i≠j} |cos(d_i, d_j)|, exact. Time and memory: those of `coherence_statistics`.
 
     >>> mutual_coherence(torch.eye(3))
     0.0
@@ -190,12 +192,13 @@ def mutual_coherence(dictionary: Float[Tensor, "d_sae d_in"], metric: AtomicInne
 def per_atom_coherence(
     dictionary: Float[Tensor, "d_sae d_in"], metric: AtomicInnerProduct | None = None
 ) -> Float[Tensor, " d_sae"]:
-    """μ_i = max_{j≠i} |cos(d_i, d_j)|, exact."""
+    """μ_i = max_{j≠i} |cos(d_i, d_j)|, exact. Time and memory: those of `coherence_statistics`."""
     return coherence_statistics(dictionary, metric, k=1).per_atom
 
 
 def babel_function(dictionary: Float[Tensor, "d_sae d_in"], k: int, metric: AtomicInnerProduct | None = None) -> float:
     """μ₁(k) = max_i Σ (k largest |G_ij|, j ≠ i), exact (Tropp 2004); μ₁(0) = 0; k beyond d_sae − 1 counts all others.
+    Time and memory: those of `coherence_statistics`.
 
     Raises:
         ValueError: k below 0.
@@ -206,7 +209,8 @@ def babel_function(dictionary: Float[Tensor, "d_sae d_in"], k: int, metric: Atom
 
 
 def welch_bound(d_sae: int, d_in: int) -> float:
-    """√((n − d) / (d (n − 1))): no dictionary of n = d_sae unit atoms has a smaller μ; 0 for n ≤ d (Welch 1974).
+    """√((n − d) / (d (n − 1))): no dictionary of n = d_sae unit atoms has a smaller μ; 0 for n ≤ d (Welch 1974). Time
+    and memory O(1).
 
     >>> welch_bound(4, 3) == 1 / 3
     True

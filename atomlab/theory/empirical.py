@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from atomlab.theory.checks import check_codes
 from atomlab.theory.codes import rows_of, support_grams, supports
 from atomlab.theory.coherence import unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
@@ -46,6 +47,7 @@ def isometry_ratios(
         metric: Euclidean if None.
         norms: ‖d_j‖_S, if known.
     """
+    check_codes(codes, dictionary)
     white = dictionary if metric is None else metric.whiten(dictionary)
     squares = (white.norm(dim=1) if norms is None else norms.to(white)).square()
     pointers, latents, values = rows_of(codes)
@@ -78,6 +80,7 @@ def empirical_isometry(
         metric: Euclidean if None.
         largest: supports beyond this size get no δ(Λ).
     """
+    check_codes(codes, dictionary)
     chosen, unit = supports(codes), unit_rows(dictionary.double(), metric)
     constant = torch.full((len(chosen.indices),), torch.inf, dtype=torch.float64, device=unit.device)
     sizes = chosen.sizes

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from atomlab.theory.checks import check_codes, check_vectors
 from atomlab.theory.codes import Supports, combine, support_grams, supports
 from atomlab.theory.coherence import coherence_statistics, unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
@@ -60,7 +61,7 @@ def threshold_windows(
     coherence: float | None = None,
 ) -> ThresholdWindows:
     """A priori: thresholds ε K δ_max < τ < δ_min − ε (K − 1) δ_max recover the support exactly, ε = μ, values δ of
-    unit-S-norm atoms. Sufficient, not necessary; O(nonzeros) beside μ.
+    unit-S-norm atoms. Sufficient, not necessary. Time and memory O(nonzeros), beside the norms and μ.
 
     Args:
         codes: (samples, d_sae), dense or CSR, non-negative.
@@ -71,6 +72,7 @@ def threshold_windows(
     Raises:
         ValueError: negative codes.
     """
+    check_codes(codes, dictionary)
     chosen = _nonnegative(codes)
     if coherence is None:
         coherence = coherence_statistics(dictionary, metric, k=1).coherence_bound
@@ -92,7 +94,8 @@ def shared_thresholds(
     interval; infinite for a latent that should never fire. To be chosen on training data.
 
     It minimises the sum of errors over latents, which bounds the number of samples with a wrong support from above.
-    Exact, in the dtype of x. Time: 2·samples·d_in·d_sae and a sort; memory (samples, 256).
+    Exact, in the dtype of x. Time: 2·samples·d_in·d_sae FLOPs and a sort of samples·d_sae numbers; memory: a dozen
+    (samples, 256) beside copies of x and of the dictionary in float64.
 
     Args:
         x: activations less b_dec, or reconstructions less b_dec.
@@ -100,6 +103,8 @@ def shared_thresholds(
         dictionary: atoms as rows, any norm.
         metric: Euclidean if None.
     """
+    check_codes(codes, dictionary)
+    check_vectors(x, dictionary, codes)
     chosen = supports(codes)
     encode = _encoder(x, dictionary, metric)
     return torch.cat(
@@ -136,8 +141,8 @@ def support_recovery(
     metric: AtomicInnerProduct | None = None,
 ) -> SupportRecovery:
     """A posteriori: is {j : ⟨x, d_j⟩_S / ‖d_j‖_S > τ_j} the code's support, with the shared thresholds; and is there
-    one number τ ≥ 0 for which {j : ⟨x, d_j⟩_S / ‖d_j‖_S > τ} is. In the dtype of x. Time:
-    2·samples·d_in·d_sae; memory (samples, 256).
+    one number τ ≥ 0 for which {j : ⟨x, d_j⟩_S / ‖d_j‖_S > τ} is. In the dtype of x. Time: 2·samples·d_in·d_sae FLOPs;
+    memory: a few (samples, 256) beside copies of x and of the dictionary in float64.
 
     Args:
         x: activations less b_dec, or reconstructions less b_dec.
@@ -146,6 +151,8 @@ def support_recovery(
         thresholds: of `shared_thresholds`, from other data.
         metric: Euclidean if None.
     """
+    check_codes(codes, dictionary)
+    check_vectors(x, dictionary, codes)
     chosen = supports(codes)
     encode = _encoder(x, dictionary, metric)
     shared = chosen.sizes > 0
@@ -175,6 +182,8 @@ def refit_codes(
         dictionary: atoms as rows, any norm.
         metric: Euclidean if None.
     """
+    check_codes(codes, dictionary)
+    check_vectors(x, dictionary, codes)
     chosen = supports(codes)
     unit = unit_rows(dictionary.double(), metric)
     target = _whitened(x.double(), metric)
@@ -188,7 +197,7 @@ def refit_codes(
 
 
 def reconstruct(chosen: Supports, dictionary: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, "samples d_in"]:
-    """Σ_{j∈Λ} δ_j d_j of each sample, in the dictionary's dtype."""
+    """Σ_{j∈Λ} δ_j d_j of each sample, in the dictionary's dtype. Time 2·samples·K·d_in; memory of the result."""
     return combine(dictionary, chosen, chosen.values)
 
 

@@ -14,8 +14,8 @@ from atomlab.theory.inner_product import AtomicInnerProduct
 
 @dataclass(frozen=True)
 class RestrictedIsometryBounds:
-    """lower ≤ δ_K ≤ upper. `witness` is the support (K,) that attains `lower`; `exact` says that all supports
-    were tried.
+    """lower ≤ δ_K ≤ upper. `witness` is the support (K,) that attains `lower`; `exact` says that all supports were
+    tried.
     """
 
     lower: float
@@ -37,8 +37,8 @@ def restricted_isometry_bounds(
     enumeration_limit: int = 20_000,
     generator: torch.Generator | None = None,
 ) -> RestrictedIsometryBounds:
-    """Bounds of the smallest δ with (1−δ)‖a‖² ≤ ‖Σ a_i d_i‖²_S ≤ (1+δ)‖a‖² on all supports of size K, atoms at
-    unit S-norm.
+    """Bounds of the smallest δ with (1−δ)‖a‖² ≤ ‖Σ a_i d_i‖²_S ≤ (1+δ)‖a‖² on all supports of size K, atoms at unit
+    S-norm.
 
     Lower bound: the worst of max(λ_max(G_Λ) − 1, 1 − λ_min(G_Λ)) over `supports`, random ones and ones grown greedily
     from the most coherent pairs, for either end. Upper bound: μ₁(K−1) (Gershgorin), rounded up. Exact where C(n, K) ≤
@@ -81,8 +81,8 @@ def restricted_isometry_bounds(
 
 
 def isometry_constants(unit: Float[Tensor, "d_sae d_in"], supports: Int[Tensor, "tried k"]) -> Float[Tensor, " tried"]:
-    """δ(Λ) = max(λ_max(G_Λ) − 1, 1 − λ_min(G_Λ)) of each support, from unit atoms (`unit_rows`). Exact in their
-    dtype. Time O(tried·K²·(K + d_in)).
+    """δ(Λ) = max(λ_max(G_Λ) − 1, 1 − λ_min(G_Λ)) of each support, from unit atoms (`unit_rows`). Exact in their dtype.
+    Time O(tried·K²·(K + d_in)); memory: at most 20 million numbers of gathered atoms.
     """
     parts = []
     for part in supports.split(max(1, 20_000_000 // (supports.shape[1] * unit.shape[1]))):
@@ -120,7 +120,9 @@ def with_next_atom(chosen: Tensor, unit: Tensor, top: bool) -> Tensor:
 def first_supports(
     indices: Int[Tensor, "samples k_max"], sizes: Int[Tensor, " samples"], k: int, limit: int = 512
 ) -> Int[Tensor, "tried k"]:
-    """Distinct supports of exactly K atoms among padded ones: what the data itself offers as witnesses."""
+    """The supports of exactly K atoms among padded ones, at most `limit`: what the data itself offers as witnesses.
+    Time O(samples), memory of the result.
+    """
     rows = (sizes == k).nonzero().squeeze(1).tolist()
     found = [indices[row, :k] for row in islice(rows, limit)]
     return torch.stack(found) if found else indices.new_zeros((0, k))

@@ -65,11 +65,11 @@ def restricted_isometry_curve(
     generator: torch.Generator | None = None,
 ) -> RestrictedIsometryCurve:
     """Bounds of δ_0, δ_1, ..., δ_k in one search: supports grow from the most coherent atoms, greedily for either end
-    of the spectrum, and at random; every size on the way is a witness, and a lower bound holds for all larger sizes,
-    as δ_K does not fall with K. Growth ends where a support has δ ≥ 1. Upper bounds: μ₁(K − 1). Float64.
+    of the spectrum, and at random; every size on the way is a witness, and a lower bound holds for all larger sizes, as
+    δ_K does not fall with K. Growth ends where a support has δ ≥ 1. Upper bounds: μ₁(K − 1). Float64.
 
-    Sizes beyond d_sae, which no support has, count as d_sae. Time: 2·d_in·d_sae² and, a size,
-    starts·(d_in·d_sae + K³); memory: that of `coherence_statistics` and (starts, d_sae).
+    Sizes beyond d_sae, which no support has, count as d_sae. Time: 2·d_in·d_sae² and, a size, starts·(d_in·d_sae + K³);
+    memory: that of `coherence_statistics` and (starts, d_sae).
 
     Raises:
         ValueError: k below 0.

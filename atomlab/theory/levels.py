@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from atomlab.theory.basis_pursuit import solved_recovery
+from atomlab.theory.checks import check_codes
 from atomlab.theory.codes import supports
 from atomlab.theory.coherence import CoherenceStatistics, coherence_statistics
 from atomlab.theory.inner_product import AtomicInnerProduct
@@ -72,8 +73,8 @@ def recovery_levels(
 ) -> RecoveryLevels:
     """Every level for every code. What is certified is the code of the reconstruction x̂, not of x.
 
-    Cost: `coherence_statistics`, `exact_recovery_coefficients`, `dual_certificates` and, by far the dearest a sample,
-    `solved_recovery`.
+    Time: `coherence_statistics`, `exact_recovery_coefficients`, `dual_certificates` and, by far the dearest a sample,
+    `solved_recovery`. Memory: the largest of theirs.
 
     Args:
         codes: (samples, d_sae), dense or CSR.
@@ -87,6 +88,7 @@ def recovery_levels(
     Raises:
         ValueError: negative codes with one_sided, or what `coherence_statistics` and `supports` refuse.
     """
+    check_codes(codes, dictionary)
     sizes = supports(codes).sizes
     longest = max(1, 2 * int(sizes.max()) - 1) if len(sizes) else 1
     statistics = statistics or coherence_statistics(dictionary, metric, k=min(longest, len(dictionary)))
@@ -102,7 +104,7 @@ def recovery_levels(
 
 
 def rate(holds: Bool[Tensor, " samples"], sizes: Int[Tensor, " samples"]) -> float:
-    """Share of the samples with K ≥ 1 for which it holds; NaN if there are none.
+    """Share of the samples with K ≥ 1 for which it holds; NaN if there are none. Time and memory O(samples).
 
     >>> rate(torch.tensor([True, False, False]), torch.tensor([1, 2, 0]))
     0.5
@@ -111,6 +113,6 @@ def rate(holds: Bool[Tensor, " samples"], sizes: Int[Tensor, " samples"]) -> flo
 
 
 def rate_by_size(holds: Bool[Tensor, " samples"], sizes: Int[Tensor, " samples"]) -> Float[Tensor, " sizes"]:
-    """The same for each K = 0, 1, ..., largest; float64, NaN where no sample has that K."""
+    """The same for each K = 0, 1, ..., largest; float64, NaN where no sample has that K. Time and memory O(samples)."""
     count = torch.bincount(sizes)
     return torch.bincount(sizes, weights=holds.double(), minlength=len(count)) / count

@@ -14,8 +14,8 @@ _LIMIT = 20_000
 def match_atoms(
     a: Float[Tensor, "n_a d_in"], b: Float[Tensor, "n_b d_in"], metric: AtomicInnerProduct | None = None
 ) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], Float[Tensor, " n"]]:
-    """The one-to-one matching of min(n_a, n_b) atoms with the largest sum of cosines: indices in a, in b, and
-    the cosines. Exact; signed, since codes are non-negative. Time O(n³), memory n_a·n_b.
+    """The one-to-one matching of min(n_a, n_b) atoms with the largest sum of cosines: indices in a, in b, and the
+    cosines. Exact; signed, since codes are non-negative. Time O(n³), memory n_a·n_b.
 
     Raises:
         ValueError: more than 20,000 atoms.
@@ -33,5 +33,5 @@ def match_atoms(
 def mean_matched_cosine(
     a: Float[Tensor, "n_a d_in"], b: Float[Tensor, "n_b d_in"], metric: AtomicInnerProduct | None = None
 ) -> float:
-    """Mean of `match_atoms`' cosines: 1 if the smaller dictionary is part of the larger one."""
+    """Mean of `match_atoms`' cosines: 1 if the smaller dictionary is part of the larger one. Time and memory: its."""
     return float(match_atoms(a, b, metric)[2].mean())

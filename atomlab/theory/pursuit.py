@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from atomlab.theory.checks import check_vectors
 from atomlab.theory.coherence import unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
 
@@ -17,18 +18,20 @@ def orthogonal_matching_pursuit(
     *,
     block: int = 2048,
 ) -> Float[Tensor, "samples d_sae"]:
-    """Codes of K atoms (signed values): each step takes the atom with the largest |⟨residual, d⟩_S|, then refits
-    all values by least squares.
+    """Codes of K atoms (signed values): each step takes the atom with the largest |⟨residual, d⟩_S|, then refits all
+    values by least squares.
 
-    The values belong to the dictionary as given, whatever its norms. An atom that is numerically dependent on
-    those taken is given value 0 and the sample's pursuit stops there. Time: 2·samples·K·d_in·d_sae; memory:
-    (block, d_sae) beside the result. Computed in the dtype of x.
+    The values belong to the dictionary as given, whatever its norms. An atom that is numerically dependent on those
+    taken is given value 0 and the sample's pursuit stops there. Time: 2·samples·K·d_in·d_sae; memory: (block, d_sae)
+    beside the result. Computed in the dtype of x.
 
     Raises:
-        ValueError: K below 1 or above d_sae or d_in.
+        ValueError: K below 1 or above d_sae or d_in, or what `unit_rows` refuses; vectors that are not finite or of
+            another width.
     """
     if not 1 <= k <= min(dictionary.shape):
         raise ValueError(f"A pursuit of K={k} atoms needs 1 <= K <= min(d_sae, d_in) = {min(dictionary.shape)}.")
+    check_vectors(x, dictionary)
     white = dictionary if metric is None else metric.whiten(dictionary)
     unit = unit_rows(dictionary, metric)
     target = x if metric is None else metric.whiten(x)
@@ -40,8 +43,8 @@ def orthogonal_matching_pursuit(
 
 
 def _pursue(target: Tensor, unit: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Progressive QR by Gram–Schmidt: `basis` is orthonormal, `triangle` its coefficients of the chosen atoms,
-    so values solve R a = Qᵀx.
+    """Progressive QR by Gram–Schmidt: `basis` is orthonormal, `triangle` its coefficients of the chosen atoms, so
+    values solve R a = Qᵀx.
     """
     samples, d = target.shape
     basis, triangle = target.new_zeros(samples, k, d), torch.eye(k, dtype=target.dtype).repeat(samples, 1, 1)

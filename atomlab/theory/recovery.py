@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from atomlab.theory.checks import check_codes
 from atomlab.theory.codes import Supports, combine, support_grams, supports
 from atomlab.theory.coherence import CoherenceStatistics, unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
@@ -27,7 +28,8 @@ def coherence_certified(sizes: Int[Tensor, " samples"], coherence: float) -> Boo
     """Level 1: μ(2K − 1) < 1 ⇒ the code is the unique sparsest one and ℓ1 and OMP find it (Donoho–Elad 2003;
     Gribonval–Nielsen 2003).
 
-    K = 0 is never certified. Give `CoherenceStatistics.coherence_bound` where rounding matters. O(samples).
+    K = 0 is never certified. Give `CoherenceStatistics.coherence_bound` where rounding matters. Time and memory
+    O(samples).
 
     >>> coherence_certified(torch.tensor([0, 1, 2, 3]), 0.25).tolist()
     [False, True, True, False]
@@ -37,7 +39,7 @@ def coherence_certified(sizes: Int[Tensor, " samples"], coherence: float) -> Boo
 
 def babel_unique_certified(sizes: Int[Tensor, " samples"], statistics: CoherenceStatistics) -> Bool[Tensor, " samples"]:
     """Level 2a: μ₁(2K − 1) < 1 ⇒ unique sparsest (Tropp 2004). Upper bounds of μ₁ decide: rounding certifies nothing.
-    O(samples).
+    Time and memory O(samples).
     """
     return (sizes > 0) & (statistics.babel_bound(2 * sizes - 1) < 1 - MARGIN)
 
@@ -45,7 +47,9 @@ def babel_unique_certified(sizes: Int[Tensor, " samples"], statistics: Coherence
 def babel_recovery_certified(
     sizes: Int[Tensor, " samples"], statistics: CoherenceStatistics
 ) -> Bool[Tensor, " samples"]:
-    """Level 2b: μ₁(K − 1) + μ₁(K) < 1 ⇒ unique sparsest, and ℓ1 and OMP find it (Tropp 2004). As level 2a."""
+    """Level 2b: μ₁(K − 1) + μ₁(K) < 1 ⇒ unique sparsest, and ℓ1 and OMP find it (Tropp 2004). Time and memory
+    O(samples).
+    """
     return (sizes > 0) & (statistics.babel_bound(sizes - 1) + statistics.babel_bound(sizes) < 1 - MARGIN)
 
 
@@ -55,11 +59,11 @@ def exact_recovery_coefficient(
     support: Int[Tensor, " k"],
     metric: AtomicInnerProduct | None = None,
 ) -> float:
-    """Level 3, max_{j∉Λ} ‖G_Λ⁻¹ G_Λj‖₁: below 1, ℓ1 and OMP recover every code on Λ (ERC, Tropp 2004); says
-    nothing of sparsest.
+    """Level 3, max_{j∉Λ} ‖G_Λ⁻¹ G_Λj‖₁: below 1, ℓ1 and OMP recover every code on Λ (ERC, Tropp 2004); says nothing of
+    sparsest.
 
     Float64, rounded up; infinite if the support's atoms are linearly dependent, 0 if no other atom competes.
-    Time O(K·(K + d_in)·d_sae).
+    Time: 2·K·(K + d_in)·d_sae FLOPs; memory: two copies of the dictionary, (K, 1024).
 
     Raises:
         ValueError: an empty support, one that names an atom twice or one that the dictionary does not have.
@@ -83,9 +87,9 @@ def exact_recovery_coefficients(
 ) -> Float[Tensor, " samples"]:
     """Level 3 of every sample's support: `exact_recovery_coefficient`, batched; NaN for K = 0.
 
-    G_ΛJ comes from tiles of the Gram matrix of the atoms in use, so the products cost 2·d_in·(atoms in
-    use)·d_sae + 2·samples·K²·d_sae FLOPs and not 2·samples·K·d_in·d_sae. Memory: (atoms in use, tile),
-    (samples, tile), (samples, K, K), bounded; never (samples, K, d_sae).
+    G_ΛJ comes from tiles of the Gram matrix of the atoms in use. Time: products of 2·d_in·(atoms in use)·d_sae +
+    2·samples·K²·d_sae FLOPs, and not 2·samples·K·d_in·d_sae. Memory: the dictionary in float32 and float64, (atoms in use,
+    1024), (samples, 1024), (samples, K, K), bounded; never (samples, K, d_sae).
 
     Args:
         codes: (samples, d_sae), dense or CSR, any sign; only the supports matter.
@@ -93,6 +97,7 @@ def exact_recovery_coefficients(
         metric: Euclidean if None.
         largest: supports beyond this size are not solved and count as infinite.
     """
+    check_codes(codes, dictionary)
     units = _units(dictionary, metric)
     return _by_size(supports(codes), largest, units[1], lambda part: _exact_recovery(units, part))
 
@@ -106,12 +111,12 @@ def dual_certificates(
     one_sided: bool = True,
     largest: int | None = None,
 ) -> Float[Tensor, " samples"]:
-    """Level 4: max_{j∉Λ} of G_jΛ G_Λ⁻¹ 1 (one-sided), or of |G_jΛ G_Λ⁻¹ sign δ_Λ|; below 1 − MARGIN the code
-    is the unique non-negative (or unique) ℓ1 minimiser (Fuchs 2004). Says nothing of sparsest.
+    """Level 4: max_{j∉Λ} of G_jΛ G_Λ⁻¹ 1 (one-sided), or of |G_jΛ G_Λ⁻¹ sign δ_Λ|; below 1 − MARGIN the code is the
+    unique non-negative (or unique) ℓ1 minimiser (Fuchs 2004). Says nothing of sparsest.
 
-    Float64, rounded up. 0 where no other atom competes, infinite where G_Λ is singular, NaN for K = 0. One
-    vector v = U_Λᵀ G_Λ⁻¹ s a sample, then one product of (samples, d_in) with (d_in, d_sae). Memory:
-    (samples, K, d_in) and (samples, tile), bounded.
+    Float64, rounded up. 0 where no other atom competes, infinite where G_Λ is singular, NaN for K = 0. Time: one vector
+    v = U_Λᵀ G_Λ⁻¹ s a sample, 2·K·(K + 2)·d_in FLOPs, then one product of (samples, d_in) with (d_in, d_sae). Memory:
+    the dictionary in float32 and float64, (samples, d_in), (samples, K, K) and (samples, 1024), bounded.
 
     Args:
         codes: (samples, d_sae), dense or CSR.
@@ -123,6 +128,7 @@ def dual_certificates(
     Raises:
         ValueError: negative codes with one_sided.
     """
+    check_codes(codes, dictionary)
     chosen = supports(codes)
     if one_sided and (chosen.values < 0).any():
         raise ValueError(

@@ -1,5 +1,5 @@
-"""Maxima over all atoms, screened in float32 and decided in float64, so that certificates cost one fast
-product and stay correct.
+"""Maxima over all atoms, screened in float32 and decided in float64, so that certificates cost one fast product and
+stay correct.
 """
 
 from collections.abc import Callable

@@ -62,10 +62,12 @@ class AngleDistribution:
 
     @property
     def mean(self) -> float:
+        """Degrees."""
         return self.total / self.count
 
     @property
     def sd(self) -> float:
+        """Degrees; of these pairs, not an estimate of another population's."""
         return max(0.0, self.squares / self.count - self.mean**2) ** 0.5
 
     @property
@@ -95,8 +97,9 @@ def geometries(
     mean); `mahalanobis` (from the mean, in the inverse covariance); `aip` (the atomic inner product, from zero); and
     `causal`, given the unembedding vectors γ: Cov(γ), from zero.
 
-    The causal inner product (Park et al. 2024, arXiv:2311.03658, theorem 3.4) is uᵀ Cov(γ)⁻¹ v on unembedding
-    vectors; activations live in their dual space, where it is uᵀ Cov(γ) v. Cost O(d³), float64.
+    The causal inner product (Park et al. 2024, arXiv:2311.03658, theorem 3.4) is uᵀ Cov(γ)⁻¹ v on unembedding vectors;
+    activations live in their dual space, where it is uᵀ Cov(γ) v. Time O(d³), and 2·vocabulary·d² FLOPs for Cov(γ);
+    memory O(d²) and a float64 copy of γ.
 
     Raises:
         ValueError: moments of rank below d at shrinkage 0.
@@ -161,7 +164,7 @@ def gaussian_surrogate(
     matched. A metric estimated from it is the one estimated from x, so in-sample identities hold for it too.
 
     x̃ = m + √N·Q·Σ^½ with Q (N, rank) the orthonormal factor of a Gaussian matrix, orthogonal to the constant; it is
-    Gaussian in the limit N ≫ d. Float64; O(N·d²) time.
+    Gaussian in the limit N ≫ d. Float64. Time O(N·d²); memory of four copies of x.
 
     Raises:
         ValueError: fewer than two vectors.
@@ -188,7 +191,7 @@ def representation_shift(
     """Angle distributions of x in each geometry, beside those of one `gaussian_surrogate` of x in the same geometry.
 
     In the atomic inner product of x's own moments a mean near 90° is an identity; only a geometry from other data has
-    content (theory.md 1). Cost: that of `angle_distribution`, twice a geometry.
+    content (theory.md 1). Time: that of `angle_distribution`, twice a geometry; memory: its, and the surrogate's.
     """
     null = gaussian_surrogate(x, generator)
     return {

@@ -24,7 +24,7 @@ def stability_pairwise(
         statistics: of this dictionary and metric, if already computed.
 
     Quantiles of |cos| are rounded up by at most 1e-5, so q* is never overstated by that. 0 if no q satisfies the
-    condition.
+    condition. Time and memory: `coherence_statistics`, if not given.
     """
     statistics = statistics or coherence_statistics(dictionary, metric, k=1)
     edges = torch.arange(1, len(statistics.histogram) + 1, dtype=torch.float64) / len(statistics.histogram)
@@ -38,15 +38,17 @@ def stability_per_atom(
     *,
     statistics: CoherenceStatistics | None = None,
 ) -> float:
-    """As `stability_pairwise`, with μ_q the q-quantile of the per-atom coherence μ_i = max_j |cos(d_i, d_j)|; exact."""
+    """As `stability_pairwise`, with μ_q the q-quantile of the per-atom coherence μ_i = max_j |cos(d_i, d_j)|; exact.
+    Time and memory: `coherence_statistics`, if not given.
+    """
     statistics = statistics or coherence_statistics(dictionary, metric, k=1)
     values = statistics.per_atom.double().cpu().sort().values
     return _stability(values, torch.ones(len(values), dtype=torch.int64), l0_histogram)
 
 
 def _stability(coherence: Tensor, counts: Tensor, l0_histogram: Tensor) -> float:
-    """The sup over q: both quantiles are step functions that rise, so the condition holds up to a first q and
-    never again after it.
+    """The sup over q: both quantiles are step functions that rise, so the condition holds up to a first q and never
+    again after it.
 
     The quantile functions jump at the cumulative shares of the two histograms; between jumps the condition is constant.
     """

@@ -33,8 +33,8 @@ from atomlab.theory import (
 class Measurement:
     """One epoch's numbers, the same on every process. On every vector: R², L0, dead latents, q*, levels 1 and 2, the
     isometry of the codes. On the first `s_norm_samples`: R² in the S-norm, whose two float64 products (d_in, d_in) a
-    vector would cost as much as reconstructing at small expansions. On the first `certificate_samples`: levels 3 and
-    4, δ(Λ), threshold windows. Once: the dictionary's coherence, d_in·d_sae² FLOPs, and the interval of δ_K.
+    vector would cost as much as reconstructing at small expansions. On the first `certificate_samples`: levels 3 and 4,
+    δ(Λ), threshold windows. Once: the dictionary's coherence, d_in·d_sae² FLOPs, and the interval of δ_K.
 
     Names that end in `_null` are the same numbers for a random dictionary of the same n and d and codes of the same
     sizes (and values, at random latents).

@@ -1,5 +1,5 @@
-"""One contract for every metric: any split of the stream, `forward`, pickling, bfloat16 and two uneven processes
-give the same value.
+"""One contract for every metric: any split of the stream, `forward`, pickling, bfloat16 and two uneven processes give
+the same value.
 """
 
 import pickle

@@ -2,7 +2,7 @@
 
 import torch
 
-KINDS = ("plain", "low", "correlated", "near twins", "twins", "near dependent")
+KINDS = ("plain", "low", "nearly orthonormal", "correlated", "near twins", "twins", "near dependent")
 
 
 def example(seed: int, n: int, d: int, kind: str, samples: int = 14) -> tuple[torch.Tensor, torch.Tensor]:
@@ -15,6 +15,8 @@ def example(seed: int, n: int, d: int, kind: str, samples: int = 14) -> tuple[to
     dictionary = gaussian(n, d) * (gaussian(n, 1).abs() + 0.5)
     if kind == "low":
         dictionary = torch.cat([torch.eye(d, dtype=torch.float64), dictionary[: max(2, n - d)]])
+    if kind == "nearly orthonormal":
+        dictionary = torch.linalg.qr(gaussian(d, d))[0][:n] + 0.01 * dictionary[:d]
     if kind == "correlated":
         dictionary = dictionary + 2 * gaussian(1, d)
     if kind == "near twins":

@@ -1,6 +1,7 @@
 """theory.md 3: closed forms and invariances."""
 
 import math
+import warnings
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.linalg import hadamard
 
 from atomlab.theory import (
+    AtomicInnerProduct,
     babel_function,
     coherence_statistics,
     mutual_coherence,
@@ -69,6 +71,34 @@ def test_blocks_equal_the_whole_gram(block: int, order: str) -> None:
     for q in (0.1, 0.5, 0.995):
         exact = np.quantile(pairs, q, method="inverted_cdf")
         assert exact - 1e-7 <= statistics.pair_quantile(q) <= exact + 1.1e-5
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 10_000),
+    n=st.integers(2, 40),
+    d=st.integers(2, 60),
+    condition=st.sampled_from([None, 1.0, 1e4, 1e8]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_float32_errs_by_no_more_than_its_stated_rounding(
+    seed: int, n: int, d: int, condition: float | None, dtype: torch.dtype
+) -> None:
+    """Whatever the condition of the metric: atoms are whitened in float64. So bounds are bounds."""
+    metric = None
+    if condition is not None:
+        rotation = torch.linalg.qr(gaussian(d, d, seed + 1))[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of the condition number
+            metric = AtomicInnerProduct((rotation * torch.logspace(0, math.log10(condition), d)) @ rotation.T)
+    dictionary = gaussian(n, d, seed).to(dtype)
+    found, exact = (coherence_statistics(x, metric, k=5) for x in (dictionary, dictionary.double()))
+    assert (found.per_atom - exact.per_atom).abs().max() <= found.rounding + 1e-9
+    assert exact.coherence <= found.coherence_bound + 1e-9
+    sizes = torch.arange(12)
+    assert (exact.babel_bound(sizes) <= found.babel_bound(sizes) + 1e-8).all()
+    longer = coherence_statistics(dictionary.double(), metric, k=12)
+    assert (longer.babel_bound(sizes) <= found.babel_bound(sizes) + 1e-8).all()  # beyond the end of the curve
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atomlab.theory import restricted_isometry_bounds
+from atomlab.theory import coherence_statistics, restricted_isometry_bounds
 
 
 @settings(deadline=None, max_examples=30)
@@ -37,6 +37,23 @@ def test_lower_exact_upper_and_monotone_in_k(seed: int, n: int, d: int) -> None:
         )  # the witness attains it
         if k > d:
             assert exact >= 1 - 1e-9
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10_000), n=st.integers(4, 8), d=st.integers(2, 40), length=st.integers(1, 4))
+def test_float32_statistics_and_a_short_babel_curve_still_bound_from_above(
+    seed: int, n: int, d: int, length: int
+) -> None:
+    dictionary = torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+    statistics = coherence_statistics(dictionary, k=length)
+    for k in range(2, n + 1):
+        exact = restricted_isometry_bounds(dictionary.double(), k)
+        bounds = restricted_isometry_bounds(
+            dictionary, k, statistics=statistics, enumeration_limit=0, samples=4, starts=2
+        )
+        assert exact.exact
+        assert bounds.lower <= exact.lower + 1e-9
+        assert exact.lower <= bounds.upper + 1e-9
 
 
 def test_closed_forms_and_bad_input() -> None:

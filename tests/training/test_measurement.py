@@ -68,6 +68,19 @@ def test_an_epoch_in_uneven_batches_gives_the_theorys_numbers() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(("asked", "seen"), [(45, 45), (None, 90)])
+def test_the_s_norm_r2_is_over_the_first_vectors_or_all(asked: int | None, seen: int) -> None:
+    sae, metric, x = trained()
+    measurement = Measurement(sae, metric, s_norm_samples=asked)
+    for batch in x.split(40):
+        measurement.update(batch)
+    first = x[:seen].double()
+    error, centred = first - sae(x[:seen]), first - first.mean(0)
+    expected = 1 - (metric.norm(error).square().sum() / metric.norm(centred).square().sum()).item()
+    assert measurement.values()["r2_s_norm"] == pytest.approx(expected, abs=1e-6)
+
+
+@torch.no_grad()
 def test_a_random_dictionary_is_like_its_own_null() -> None:
     """The control: nothing but chance in the dictionary, so the value and its null agree up to the draw."""
     sae, _, x = trained()
