@@ -16,7 +16,8 @@ def note(module: nn.Module, _: tuple) -> None:
             stream.write(f"{len(module.layers)}\n")
 
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-register_module_forward_pre_hook(note)
-runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+if __name__ == "__main__":
+    root = Path(__file__).parent.parent
+    sys.path.insert(0, str(root))
+    register_module_forward_pre_hook(note)
+    runpy.run_path(str(root / "train.py"), run_name="__main__")

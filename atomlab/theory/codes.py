@@ -1,6 +1,6 @@
 """Supports of sparse codes as padded indices, so that algebra on supports is batched and not a loop over samples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -135,17 +135,30 @@ def support_grams(unit: Float[Tensor, "d_sae d_in"], chosen: Supports) -> Float[
     """G_Λ of each sample in float64, the identity in the padding. Time 2·samples·K²·d_in FLOPs; memory: the result
     beside a few MB of gathered atoms.
     """
-    step = max(1, _GATHERED // (chosen.indices.shape[1] * unit.shape[1]))
-    gathered = (unit[part].double() for part in chosen.indices.split(step))
-    grams = torch.cat([atoms @ atoms.mT for atoms in gathered])
+    samples, k = chosen.indices.shape
+    grams = unit.new_empty((samples, k, k), dtype=torch.float64)
+    for part, atoms in gathered(unit, chosen.indices):
+        torch.matmul(atoms.double(), atoms.double().mT, out=grams[part])
     pairs = chosen.mask[:, :, None] & chosen.mask[:, None, :]
-    return torch.where(pairs, grams, torch.eye(grams.shape[1], dtype=grams.dtype, device=grams.device))
+    return torch.where(pairs, grams, torch.eye(k, dtype=grams.dtype, device=grams.device))
+
+
+def gathered(unit: Float[Tensor, "d_sae d_in"], indices: Int[Tensor, "samples k"]) -> Iterator[tuple[slice, Tensor]]:
+    """The atoms (part, k, d_in) of a few samples at a time, in one buffer that the next part overwrites."""
+    (samples, k), d_in = indices.shape, unit.shape[1]
+    step = min(samples, max(1, _GATHERED // (k * d_in)))
+    unit, buffer = unit.detach(), unit.new_empty((step * k, d_in))
+    for start in range(0, samples, max(1, step)):
+        chosen = indices[start : start + step].flatten()
+        rows = torch.index_select(unit, 0, chosen, out=buffer[: len(chosen)])
+        yield slice(start, start + step), rows.view(-1, k, d_in)
 
 
 def combine(
     unit: Float[Tensor, "d_sae d_in"], chosen: Supports, weights: Float[Tensor, "samples k"]
 ) -> Float[Tensor, "samples d_in"]:
     """Σ_{j∈Λ} w_j u_j of each sample; weights in the padding must be 0."""
-    step = max(1, _GATHERED // (chosen.indices.shape[1] * unit.shape[1]))
-    parts = zip(chosen.indices.split(step), weights.split(step), strict=True)
-    return torch.cat([torch.bmm(part[:, None].to(unit), unit[indices]).squeeze(1) for indices, part in parts])
+    sums = unit.new_empty((len(weights), unit.shape[1]))
+    for part, atoms in gathered(unit, chosen.indices):
+        torch.matmul(weights[part, None].to(unit), atoms, out=sums[part, None])
+    return sums

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from atomlab.theory.checks import check_codes, check_vectors
-from atomlab.theory.codes import Supports, combine, support_grams, supports
+from atomlab.theory.codes import Supports, combine, gathered, support_grams, supports
 from atomlab.theory.coherence import coherence_statistics, unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
 
@@ -215,9 +215,10 @@ def _solve(gram: Tensor, inner: Tensor) -> Tensor:
 
 def _inner(unit: Tensor, chosen: Supports, target: Tensor) -> Tensor:
     """⟨u_j, x⟩ of each sample's own atoms, 0 in the padding."""
-    step = max(1, 2**20 // (chosen.indices.shape[1] * unit.shape[1]))
-    parts = zip(chosen.indices.split(step), target.split(step), strict=True)
-    return torch.cat([torch.bmm(unit[i], t[:, :, None]).squeeze(2) for i, t in parts]) * chosen.mask
+    inner = target.new_empty(chosen.indices.shape)
+    for part, atoms in gathered(unit, chosen.indices):
+        torch.matmul(atoms, target[part, :, None], out=inner[part, :, None])
+    return inner * chosen.mask
 
 
 def _encoder(x: Tensor, dictionary: Tensor, metric: AtomicInnerProduct | None) -> Callable[[Tensor], Tensor]:
