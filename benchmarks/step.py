@@ -29,15 +29,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from atomlab.sae import InputTransform, TargetL0, ThresholdSAE, calibrate_thresholds_
-from atomlab.sae.ops import Dense, DensitySwitch, Operators, Sparse, objective
+from atomlab.sae.ops import Dense, DensitySwitch, Operators, Sparse, Stock, objective
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.callbacks import DecoderNorm
 from atomlab.training.module import SAEModule
 
 OPERATORS: dict[str, Callable[[], Operators]] = {
     "dense": Dense,
-    "sparse": lambda: Sparse(screened=False),
-    "screened": lambda: Sparse(screened=True),
+    "sparse": lambda: Sparse(Stock(screened=False)),
+    "screened": lambda: Sparse(Stock(screened=True)),
 }
 SWITCHES: dict[str, Callable[[], DensitySwitch]] = {
     "dense": lambda: DensitySwitch(0.0, 0.0),

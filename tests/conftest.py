@@ -8,6 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+
+if not torch.cuda.is_available():  # Triton's kernels are interpreted; it asks once, at its first import by any library
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 ROOT = Path(__file__).parent.parent
 SMALL = [
@@ -15,6 +19,14 @@ SMALL = [
     "sae.expansion=0.5", "sae.shrinkage=1e-3", "metrics.samples=256",
 ]  # fmt: skip
 Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` need one; everything else must pass without."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
 def environment(cache: Path) -> dict[str, str]:

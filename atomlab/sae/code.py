@@ -61,6 +61,5 @@ class Code:
 def offsets(sorted_numbers: Shaped[Tensor, " entries"], count: int) -> Int64[Tensor, " count_and_one"]:
     """Where each of `count` groups starts in a sorted list of group numbers, and its length at the end: the pointer
     array of CSR."""
-    starts = torch.zeros(count + 1, dtype=torch.int64, device=sorted_numbers.device)
-    torch.cumsum(torch.bincount(sorted_numbers, minlength=count), 0, out=starts[1:])
-    return starts
+    groups = torch.arange(count + 1, device=sorted_numbers.device)
+    return torch.searchsorted(sorted_numbers, groups)

@@ -14,7 +14,7 @@ from atomlab.sae import (
     calibrate_thresholds_,
     fold,
 )
-from atomlab.sae.ops import DensitySwitch, Terms, objective
+from atomlab.sae.ops import DensitySwitch, Implementation, Terms, objective
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.data import TrainingData
 from atomlab.training.measurement import Measurement
@@ -186,6 +186,7 @@ def build(
     freeze: float = 0.2,
     dead_after: int = 50_000,
     dead_coefficient: float = 0.0,
+    implementation: Implementation = "auto",
 ) -> SAEModule:
     """A module for the activations of `data`, its thresholds calibrated on them.
 
@@ -201,9 +202,11 @@ def build(
         shrinkage: of S.
         learning_rate, threshold_learning_rate: None derives them.
         warm_up, decay, freeze, dead_after, dead_coefficient: see `SAEModule`.
+        implementation: of the step, one function whichever it is: auto (by counted density), dense, sparse, screened.
 
     Raises:
-        ValueError: an expansion that gives no latent, an unknown input variant, a rank-deficient second moment.
+        ValueError: an expansion that gives no latent, an unknown input variant or implementation, a rank-deficient
+            second moment.
     """
     d_in = data.d_in
     d_sae = round(expansion * d_in)
@@ -211,6 +214,7 @@ def build(
         raise ValueError(
             f"sae.expansion={expansion} gives {d_sae} latents for d_in={d_in}: expected a positive number such as 4."
         )
+    switch = DensitySwitch.of(implementation)
     reference = data.reference_moments
     metric = AtomicInnerProduct.from_second_moment(reference.second_moment, shrinkage=shrinkage, count=reference.count)
     transform = _transform(inputs, data, metric)
@@ -229,6 +233,7 @@ def build(
         freeze=freeze,
         dead_after=dead_after,
         dead_coefficient=dead_coefficient,
+        switch=switch,
     )
 
 

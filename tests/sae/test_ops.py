@@ -5,44 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
-from atomlab.sae import L0, Sparsity, Tanh, TargetL0, ThresholdSAE
+from atomlab.sae import L0, Sparsity, TargetL0
 from atomlab.sae.code import Entries
-from atomlab.sae.ops import Dense, Operators, Sparse, Terms, decode_csr, encode_csr, objective, stock
-
-LOSSES = [None, L0(0.3), TargetL0(2.0, 3.0), Tanh(0.5, 2.0)]
-BANDWIDTH = 0.5  # so wide that the window holds many entries below θ
-
-
-def case(
-    batch: int, d_in: int, d_sae: int, seed: int, *, dtype: torch.dtype = torch.float64, **arguments: bool
-) -> tuple[ThresholdSAE, Tensor]:
-    """A batch with an empty row, an all-active one and, in between, everything else; latent 0 never fires, latent 1
-    always does."""
-    generator = torch.Generator().manual_seed(seed)
-    sae = ThresholdSAE(d_in, d_sae, bandwidth=BANDWIDTH, **arguments).to(dtype)
-    with torch.no_grad():
-        for parameter in sae.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=dtype))
-        sae.threshold.abs_()
-        sae.b_enc[0], sae.threshold[0] = -1e3, 5.0
-        sae.b_enc[-1] = 1e3
-    x = torch.randn(batch, d_in, generator=generator, dtype=dtype)
-    x[0] = sae.b_dec.detach() if sae.apply_b_dec_to_input else 0
-    return sae, x
-
-
-def gradients(
-    operators: Operators, sae: ThresholdSAE, x: Tensor, sparsity: Sparsity | None
-) -> tuple[Terms, list[Tensor]]:
-    sae.zero_grad()
-    dead = torch.zeros(sae.d_sae, dtype=torch.bool)
-    dead[: max(1, sae.d_sae // 3)] = True
-    terms = objective(operators, sae, x, sparsity, dead, 0.7)
-    terms.loss.backward()
-    assert all(p.grad is not None for p in sae.parameters())
-    return terms, [p.grad for p in sae.parameters() if p.grad is not None]
+from atomlab.sae.ops import Dense, Sparse, Stock, decode_csr, encode_csr, stock
+from tests.sae.cases import LOSSES, case, gradients
 
 
 @pytest.mark.parametrize("sparsity", LOSSES, ids=str)
@@ -67,7 +34,7 @@ def test_loss_and_gradients_are_those_of_the_dense_reference(
         batch, d_in, d_sae, seed, tied=tied, ste_to_input=ste_to_input, apply_b_dec_to_input=apply_b_dec_to_input
     )
     expected, wanted = gradients(Dense(), sae, x, sparsity)
-    terms, found = gradients(Sparse(screened=False), sae, x, sparsity)
+    terms, found = gradients(Sparse(Stock(screened=False)), sae, x, sparsity)
     torch.testing.assert_close(terms.loss, expected.loss, rtol=1e-11, atol=1e-9)
     torch.testing.assert_close(terms.sparsity, expected.sparsity, rtol=1e-11, atol=1e-11)
     for a, b in zip(found, wanted, strict=True):
@@ -83,7 +50,7 @@ def test_no_and_all_entries_active(screened: bool, active: float) -> None:
         sae.b_enc.fill_(1e3 * (2 * active - 1))
         sae.threshold.fill_(1.0)
     expected, wanted = gradients(Dense(), sae, x, L0(0.3))
-    terms, found = gradients(Sparse(screened), sae, x, L0(0.3))
+    terms, found = gradients(Sparse(Stock(screened)), sae, x, L0(0.3))
     assert len(terms.code.z) == active * 24 * 40
     torch.testing.assert_close(terms.loss, expected.loss)
     for a, b in zip(found, wanted, strict=True):
@@ -99,7 +66,7 @@ def test_bfloat16_autocast(sparsity: Sparsity | None) -> None:
         sae.b_enc[-1] = 1.0
     with torch.autocast("cpu", torch.bfloat16):
         expected, wanted = gradients(Dense(), sae, x, sparsity)
-        terms, found = gradients(Sparse(), sae, x, sparsity)
+        terms, found = gradients(Sparse(Stock()), sae, x, sparsity)
     assert torch.equal(terms.code.firings(), expected.code.firings())
     torch.testing.assert_close(terms.loss, expected.loss, rtol=3 * 2**-8, atol=0)
     for a, b in zip(found, wanted, strict=True):
@@ -109,7 +76,7 @@ def test_bfloat16_autocast(sparsity: Sparsity | None) -> None:
 
 def test_results_repeat_bit_for_bit() -> None:
     sae, x = case(200, 48, 300, 2, dtype=torch.float32)
-    for operators in (Sparse(False), Sparse(True)):
+    for operators in (Sparse(Stock(False)), Sparse(Stock(True))):
         (first, a), (second, b) = (
             (terms, [g.clone() for g in found])
             for terms, found in (gradients(operators, sae, x, TargetL0(1.0, 9.0)) for _ in range(2))

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from atomlab.sae import ThresholdSAE, calibrate_thresholds_
 from atomlab.sae.code import Entries
-from atomlab.sae.ops import screen, stock
-from atomlab.sae.ops.sparse import find_entries
+from atomlab.sae.ops import Stock, screen, stock
 
 
 def all_pairs(batch: int, d_sae: int) -> Entries:
@@ -22,7 +21,7 @@ def assert_exact(x: Tensor, atoms: Tensor, bias: Tensor, threshold: Tensor, band
     z = stock.sampled_dot(x, atoms, pairs) + bias[pairs.columns]
     theta = threshold[pairs.columns]
     kept = (z > theta) | ((z - theta).abs() < bandwidth / 2)
-    found, entries = find_entries(x, atoms, bias, threshold, bandwidth, True)
+    found, entries = Stock(True).find(x, atoms, bias, threshold, bandwidth)
     assert torch.equal(entries.columns, pairs.columns[kept])
     assert torch.equal(entries.rows, pairs.rows[kept])
     assert torch.equal(found, z[kept])

@@ -1,89 +1,74 @@
-"""A run that is cut and resumed ends on the same bits, whichever implementations its steps used."""
+"""A training step does the same whichever implementation it uses, however often it is cut and whatever Lightning adds."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
-from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
 
-from atomlab.sae import InputTransform, TargetL0, ThresholdSAE, calibrate_thresholds_
+from atomlab.sae import L0, Sparsity, Tanh, TargetL0
 from atomlab.sae.ops import DensitySwitch
-from atomlab.theory import AtomicInnerProduct
-from atomlab.training.callbacks import DecoderNorm
-from atomlab.training.module import SAEModule
+from tests.training.runs import assert_same, batches, fit, module
 
-STEPS = 12
-
-
-class Stream(IterableDataset[Tensor]):
-    """Batches without a length: Lightning does not skip those done before, the caller does."""
-
-    def __init__(self, data: list[Tensor]) -> None:
-        self.data = data
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter(self.data)
+STEPS, CUT = 12, 4
+pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice on workers and resumed epochs
 
 
-def batches() -> Tensor:
-    return torch.randn(STEPS, 128, 16, generator=torch.Generator().manual_seed(1)) / 4
+def between() -> DensitySwitch:
+    """Limits between the densities at the start and at the end, so that the run switches on its way."""
+    return DensitySwitch(0.13, 0.14)
 
 
-def module(switch: DensitySwitch) -> SAEModule:
-    torch.manual_seed(0)
-    sae = ThresholdSAE(16, 64)
-    calibrate_thresholds_(sae, batches()[0], 8.0)
-    metric = AtomicInnerProduct(torch.eye(16, dtype=torch.float64))
-    rates = {"learning_rate": 1e-2, "threshold_learning_rate": 1e-2}
-    return SAEModule(sae, InputTransform.identity(16), TargetL0(1.0, 4.0), metric, switch=switch, **rates)
-
-
-def fit(folder: Path, data: list[Tensor], resume: Path | None, **arguments: Any) -> SAEModule:
-    found = module(DensitySwitch(0.13, 0.14))  # between the densities at the start and at the end
-    saver = ModelCheckpoint(folder, filename="cut", every_n_train_steps=7, save_top_k=-1, enable_version_counter=False)
-    options: dict[str, Any] = {"accelerator": "cpu", "max_steps": STEPS, "max_epochs": 1, "logger": False}
-    options |= {"enable_progress_bar": False, "enable_model_summary": False, "deterministic": True}
-    trainer = Trainer(callbacks=[DecoderNorm(), saver], default_root_dir=folder, **options, **arguments)
-    trainer.fit(found, DataLoader(Stream(data), batch_size=None), ckpt_path=resume)
-    return found
-
-
-@pytest.mark.filterwarnings("ignore")  # Lightning's advice on workers and resumed epochs
 @pytest.mark.parametrize("clip", [None, 0.1])
 def test_resumed_runs_are_the_uncut_run(tmp_path: Path, clip: float | None) -> None:
-    data = list(batches())
-    whole = fit(tmp_path / "a", data, None, gradient_clip_val=clip)
-    cut = torch.load(tmp_path / "a" / "cut.ckpt", weights_only=True)
-    assert cut["state_dict"]["switch._extra_state"]["density"] > 0
-    resumed = module(DensitySwitch(0.13, 0.14))
-    resumed.load_state_dict(cut["state_dict"])
-    assert resumed.switch.density == cut["state_dict"]["switch._extra_state"]["density"]
-    again = fit(tmp_path / "b", data, None, gradient_clip_val=clip)
-    for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
-        assert torch.equal(a, b) if isinstance(a, Tensor) else a == b
-    done = int(cut["global_step"])
-    continued = fit(tmp_path / "c", data[done:], tmp_path / "a" / "cut.ckpt", gradient_clip_val=clip)
-    for name, value in whole.state_dict().items():
-        other = continued.state_dict()[name]
-        assert torch.equal(value, other) if isinstance(value, Tensor) else value == other, name
+    data = batches(STEPS)
+    saver = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=CUT, save_top_k=-1)
+    whole, again, continued = (module(between()) for _ in range(3))
+    chosen = fit(whole, tmp_path, data, saver, gradient_clip_val=clip)
+    assert chosen[0] is False  # dense at first,
+    assert chosen[CUT] is False  # and still so where the run is cut:
+    assert chosen[-1] is True  # the switch comes afterwards
+    cut = tmp_path / f"step={CUT}.ckpt"
+    assert torch.load(cut, weights_only=True)["global_step"] == CUT
+    assert fit(again, tmp_path, data, gradient_clip_val=clip) == chosen
+    assert_same(whole, again)
+    assert fit(continued, tmp_path, data[CUT:], resume=cut, gradient_clip_val=clip) == chosen[CUT:]
+    assert_same(whole, continued)
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("sparsity", [L0(0.05), TargetL0(1.0, 4.0), Tanh(0.05)], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"accumulate_grad_batches": 3},
+        {"gradient_clip_val": 0.05},
+        {"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value", "accumulate_grad_batches": 2},
+    ],
+    ids=str,
+)
+def test_accumulation_and_clipping_do_the_same_to_both(
+    tmp_path: Path, sparsity: Sparsity, options: dict[str, Any]
+) -> None:
+    """In float64, where only the order of summation tells the two apart."""
+    data = [batch.double() for batch in batches(STEPS)]
+    dense, sparse = (module(DensitySwitch.of(word), sparsity) for word in ("dense", "sparse"))
+    untouched = module(DensitySwitch.of("dense"), sparsity)
+    options = options | {"precision": "64-true", "max_steps": STEPS // options.get("accumulate_grad_batches", 1)}
+    assert not any(fit(dense, tmp_path, data, **options))
+    assert all(fit(sparse, tmp_path, data, **options))
+    for a, b in zip(sparse.sae.parameters(), dense.sae.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+    assert torch.equal(sparse.since_fired, dense.since_fired)
+    fit(untouched, tmp_path, data, precision="64-true")
+    assert (untouched.sae.W_dec - dense.sae.W_dec).norm() > 1e-4 * dense.sae.W_dec.norm()  # the option does something
+
+
 def test_dead_latents_are_those_that_did_not_fire(tmp_path: Path) -> None:
-    data = list(batches())
-    found = module(DensitySwitch(2.0, 2.0))
+    found = module(DensitySwitch.of("sparse"))
     with torch.no_grad():
         found.sae.threshold[3] = 100.0
-    trainer = Trainer(
-        accelerator="cpu", max_steps=4, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, default_root_dir=tmp_path, precision="bf16-mixed", gradient_clip_val=1.0,
-        accumulate_grad_batches=2,
-    )  # fmt: skip
-    trainer.fit(found, DataLoader(cast(Any, data), batch_size=None))
+    options = {"precision": "bf16-mixed", "gradient_clip_val": 1.0, "accumulate_grad_batches": 2, "max_steps": 4}
+    fit(found, tmp_path, batches(STEPS), **options)
     assert found.since_fired[3] == 8 * 128
     assert (found.since_fired[4:] < 8 * 128).any()

@@ -6,8 +6,7 @@ from torch import Tensor
 
 from atomlab.sae.autoencoder import ThresholdSAE
 from atomlab.sae.ops import stock
-from atomlab.sae.ops.screen import pays
-from atomlab.sae.ops.sparse import find_entries
+from atomlab.sae.ops.sparse import kernels_for
 
 
 @torch.no_grad()
@@ -17,12 +16,12 @@ def encode_csr(sae: ThresholdSAE, x: Float[Tensor, "samples d_in"], block: int =
     Exact: float32 pre-activations decide, screened in bfloat16 where that pays; 2·samples·d_in·d_sae FLOPs, in blocks
         of samples.
     """
+    kernels = kernels_for(x.device)
+    atoms = kernels.operand(sae.W_enc.T.contiguous())
     columns, values, sizes = [], [], []
     for part in x.split(block):
         centred = part - sae.b_dec if sae.apply_b_dec_to_input else part
-        z, entries = find_entries(
-            centred, sae.W_enc.T.contiguous(), sae.b_enc, sae.threshold, 0.0, pays(centred, sae.W_enc)
-        )
+        z, entries = kernels.find(kernels.operand(centred), atoms, sae.b_enc, sae.threshold, 0.0)
         order = entries.row_order()
         columns.append(entries.columns[order])
         values.append(z[order])
@@ -37,4 +36,6 @@ def decode_csr(
 ) -> Float[Tensor, "samples d_in"]:
     """x̂ = f W_dec + b_dec of a CSR code matrix; 2·d_in FLOPs an entry."""
     rows = torch.repeat_interleave(codes.crow_indices().diff())
-    return stock.bag_sum(W_dec, codes.col_indices(), rows, codes.values(), codes.shape[0]) + b_dec
+    kernels = kernels_for(W_dec.device)
+    x_hat = kernels.bag_sum(kernels.operand(W_dec), codes.col_indices(), rows, codes.values(), codes.shape[0])
+    return x_hat + b_dec

@@ -3,7 +3,7 @@ resumed run decides alike."""
 
 import logging
 import math
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
 import torch.distributed as dist
@@ -13,13 +13,15 @@ from atomlab.sae.autoencoder import ThresholdSAE
 from atomlab.sae.code import Code
 from atomlab.sae.ops.dense import Dense
 from atomlab.sae.ops.objective import Operators
-from atomlab.sae.ops.sparse import Sparse
+from atomlab.sae.ops.sparse import Sparse, kernels_for
 
+Implementation = Literal["auto", "dense", "sparse", "screened"]
 _log = logging.getLogger(__name__)
 _PROBE = 256  # samples on which the first step's density is counted
 _SCREEN_LIMIT = (
     0.04  # density beyond which recomputing the candidates costs more than bfloat16 saves (docs/benchmarks.md)
 )
+_ROOM = 1.5  # times the entries of the last steps are made room for
 _ROWS = 8  # of a dense code, one row in so many is counted
 
 
@@ -27,6 +29,7 @@ _ROWS = 8  # of a dense code, one row in so many is counted
 class DensitySwitch(nn.Module):
     """`Sparse` while few entries carry a value or a gradient, `Dense` otherwise.
 
+    `Sparse` runs on Triton's kernels on a CUDA device where Triton is installed. The limits were measured on a CPU.
     Density = share of the (batch, d_sae) matrix with z > θ − ε/2, a running mean over about ten steps and over all
     processes. Its state is in the checkpoint. A switch is logged.
 
@@ -34,7 +37,7 @@ class DensitySwitch(nn.Module):
         enter: density below which the sparse implementation takes over.
         leave: density from which on the dense one does; more than `enter`, so that noise does not switch back and
             forth.
-        screened: see `Sparse`.
+        screened: see `Stock`.
 
     Raises:
         ValueError: `enter` above `leave`.
@@ -47,6 +50,21 @@ class DensitySwitch(nn.Module):
         self.enter, self.leave, self.screened = enter, leave, screened
         self.density, self.is_sparse = math.nan, False
 
+    @classmethod
+    def of(cls, implementation: Implementation) -> "DensitySwitch":
+        """auto: the measured limits; otherwise one implementation throughout, screened or not where that is a choice.
+
+        Raises:
+            ValueError: another word.
+        """
+        if implementation == "auto":
+            return cls()
+        if implementation == "dense":
+            return cls(0.0, 0.0)
+        if implementation in ("sparse", "screened"):
+            return cls(math.inf, math.inf, screened=implementation == "screened")
+        raise ValueError(f"sae.implementation={implementation} is unknown: choose auto, dense, sparse or screened.")
+
     def choose(self, sae: ThresholdSAE, x: Tensor) -> Operators:
         """The implementation for the batch x; before the first step some of its rows are counted."""
         if math.isnan(self.density):
@@ -55,7 +73,8 @@ class DensitySwitch(nn.Module):
         if not self.is_sparse:
             return Dense()
         too_many = self.screened is None and self.density > _SCREEN_LIMIT
-        return Sparse(False if too_many else self.screened)
+        room = round(_ROOM * self.density * len(x) * sae.d_sae) + sae.d_sae
+        return Sparse(kernels_for(x.device, False if too_many else self.screened, room))
 
     @torch.no_grad()
     def observe(self, sae: ThresholdSAE, code: Code) -> None:

@@ -1,0 +1,131 @@
+"""The kernels of the step on entries in Triton (kernels.py), for CUDA devices: `Kernels` of sparse.py.
+
+Results repeat bit for bit: slots are given out atomically, but entries are sorted before use, and every sum runs in one
+fixed order.
+"""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from atomlab.sae.code import Entries, offsets
+from atomlab.sae.ops.kernels import bag_sum_kernel, sampled_dot_kernel, select_kernel
+
+_BLOCK_E, _BLOCK_D = 16, 256  # entries and coordinates that a program of a sum reads at once
+
+
+@final
+@dataclass(frozen=True)
+class Fused:
+    """Encoder product, threshold and compaction in one kernel; sums over entries in two more.
+
+    Under autocast all matrices are read in its dtype and summed in float32; float32 products follow torch's
+    float32_matmul_precision, as the dense ones do.
+
+    Args:
+        room: entries expected. More of them cost a second encoder product; none is lost.
+        tile: samples, latents and coordinates of a tile of the product: powers of two, 16 at least.
+        group: blocks of samples whose products run side by side.
+    """
+
+    room: int = 1 << 20
+    tile: tuple[int, int, int] = (128, 128, 64)
+    group: int = 8
+
+    def operand(self, v: Tensor) -> Tensor:
+        kind = v.device.type
+        low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else v.dtype
+        return v.to(low).contiguous()
+
+    @torch.no_grad()
+    def find(
+        self,
+        x: Float[Tensor, "batch d_in"],
+        atoms: Float[Tensor, "d_sae d_in"],
+        bias: Float[Tensor, " d_sae"],
+        threshold: Float[Tensor, " d_sae"],
+        bandwidth: float,
+    ) -> tuple[Float[Tensor, " entries"], Entries]:
+        """z of all entries with z > θ or |z − θ| < ε/2, in the bias's dtype, and where they are; 2·batch·d_in·d_sae
+        FLOPs, memory of the entries only."""
+        batch, d_sae = len(x), len(atoms)
+        keys, z, found = self._select(x, atoms, bias, threshold, bandwidth, min(self.room, batch * d_sae))
+        if found > len(keys):
+            keys, z, found = self._select(x, atoms, bias, threshold, bandwidth, found)
+        keys, order = keys[:found].sort()
+        columns = keys.div(max(1, batch), rounding_mode="floor")
+        return z[:found].index_select(0, order), Entries(keys - columns * batch, columns, batch, d_sae)
+
+    def _select(
+        self, x: Tensor, atoms: Tensor, bias: Tensor, threshold: Tensor, bandwidth: float, capacity: int
+    ) -> tuple[Tensor, Tensor, int]:
+        """Keys and z of the first `capacity` entries found, and how many there are."""
+        (batch, width), d_sae = x.shape, len(atoms)
+        keys = torch.empty(capacity, dtype=torch.int64, device=x.device)
+        z = torch.empty(capacity, dtype=bias.dtype, device=x.device)
+        count = torch.zeros(1, dtype=torch.int64, device=x.device)
+        rows, latents, coordinates = self.tile
+        programs = triton.cdiv(batch, rows) * triton.cdiv(d_sae, latents)
+        if programs:
+            # a kernel's scalars are float32: a window wider by 2⁻²⁰ loses nothing, and what lies beyond has no gradient
+            half_window = bandwidth / 2 * (1 + 2.0**-20)
+            precision = "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+            select_kernel[(programs,)](
+                x, atoms, bias, threshold, keys, z, count, batch, d_sae, width, capacity, half_window,
+                PRECISION=precision, OPERAND=_factors(x), ACC=_sums(x), BLOCK_B=rows, BLOCK_S=latents, BLOCK_D=coordinates,
+                GROUP=self.group,
+                num_warps=8, num_stages=3, enable_fp_fusion=True,  # pyright: ignore[reportCallIssue]
+            )  # fmt: skip
+        return keys, z, int(count)
+
+    def bag_sum(
+        self,
+        table: Float[Tensor, "n d_in"],
+        index: Int64[Tensor, " entries"],
+        bags: Int64[Tensor, " entries"],
+        weights: Float[Tensor, " entries"],
+        count: int,
+    ) -> Float[Tensor, "count d_in"]:
+        """Row b is Σ weights_e·table[index_e] over the entries with bags_e = b, in the weights' dtype; `bags` ascend."""
+        width = table.shape[1]
+        out = torch.empty(count, width, dtype=weights.dtype, device=table.device)
+        if count:
+            grid = (count, triton.cdiv(width, _BLOCK_D))
+            pointers = offsets(bags, count)
+            bag_sum_kernel[grid](
+                table, index, weights.contiguous(), pointers, out, width,
+                ACC=_sums(table), BLOCK_E=_BLOCK_E, BLOCK_D=_BLOCK_D,
+                enable_fp_fusion=True,  # pyright: ignore[reportCallIssue]
+            )  # fmt: skip
+        return out
+
+    def sampled_dot(
+        self, x: Float[Tensor, "batch d_in"], atoms: Float[Tensor, "d_sae d_in"], entries: Entries
+    ) -> Float[Tensor, " entries"]:
+        """x[row]·atoms[column] of each entry, in the dtype of the sums."""
+        number, width = len(entries.rows), x.shape[1]
+        out = torch.empty(number, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+        if number:
+            grid = (triton.cdiv(number, _BLOCK_E),)
+            sampled_dot_kernel[grid](
+                x, atoms, entries.rows, entries.columns, out, number, width,
+                ACC=_sums(x), BLOCK_E=_BLOCK_E, BLOCK_D=_BLOCK_D,
+                enable_fp_fusion=True,  # pyright: ignore[reportCallIssue]
+            )  # fmt: skip
+        return out
+
+
+def _sums(operand: Tensor) -> tl.dtype:
+    return tl.float64 if operand.dtype == torch.float64 else tl.float32
+
+
+def _factors(operand: Tensor) -> tl.dtype:
+    """The operand's own dtype, but float32 for bfloat16 in the interpreter, which would multiply its bit patterns
+    (triton-lang/triton#11584): the products are exact in float32, so nothing changes."""
+    low = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}.get(operand.dtype, _sums(operand))
+    return low if operand.is_cuda else _sums(operand)

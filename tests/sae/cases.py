@@ -1,0 +1,40 @@
+"""Batches that have everything in them, and what an implementation makes of them."""
+
+import torch
+from torch import Tensor
+
+from atomlab.sae import L0, Sparsity, Tanh, TargetL0, ThresholdSAE
+from atomlab.sae.ops import Operators, Terms, objective
+
+LOSSES = [None, L0(0.3), TargetL0(2.0, 3.0), Tanh(0.5, 2.0)]
+BANDWIDTH = 0.5  # so wide that the window holds many entries below θ
+
+
+def case(
+    batch: int, d_in: int, d_sae: int, seed: int, *, dtype: torch.dtype = torch.float64, **arguments: bool
+) -> tuple[ThresholdSAE, Tensor]:
+    """A batch with an empty row, an all-active one and, in between, everything else; latent 0 never fires, latent 1
+    always does."""
+    generator = torch.Generator().manual_seed(seed)
+    sae = ThresholdSAE(d_in, d_sae, bandwidth=BANDWIDTH, **arguments).to(dtype)
+    with torch.no_grad():
+        for parameter in sae.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=dtype))
+        sae.threshold.abs_()
+        sae.b_enc[0], sae.threshold[0] = -1e3, 5.0
+        sae.b_enc[-1] = 1e3
+    x = torch.randn(batch, d_in, generator=generator, dtype=dtype)
+    x[0] = sae.b_dec.detach() if sae.apply_b_dec_to_input else 0
+    return sae, x
+
+
+def gradients(
+    operators: Operators, sae: ThresholdSAE, x: Tensor, sparsity: Sparsity | None
+) -> tuple[Terms, list[Tensor]]:
+    sae.zero_grad()
+    dead = torch.zeros(sae.d_sae, dtype=torch.bool, device=x.device)
+    dead[: max(1, sae.d_sae // 3)] = True
+    terms = objective(operators, sae, x, sparsity, dead, 0.7)
+    terms.loss.backward()
+    assert all(p.grad is not None for p in sae.parameters())
+    return terms, [p.grad for p in sae.parameters() if p.grad is not None]
