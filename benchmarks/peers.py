@@ -2,8 +2,9 @@
 environment.
 
 No atomlab here; shape, data and sparsity are those of benchmarks/step.py: Gaussian vectors with E‖x‖² = 1, thresholds
-at the calibrated quantile. `forward_backward_s` is loss and gradients through the peer's own code; the peers'
-optimisers and projections are left out, in their favour.
+at the calibrated quantile. `forward_backward_s` is loss and gradients through the peer's own code, with its own
+sparsity term; `step_s` is what its trainer does for one batch: these, its clipping, its optimiser and its projection of
+the decoder, without its logging, checkpoints and data loading.
 """
 
 import argparse
@@ -11,11 +12,13 @@ import json
 import time
 from collections.abc import Callable
 from statistics import median
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+Peer = tuple[Callable[[], object], Callable[[], object]]  # loss and gradients; a whole step
 
 
 def thresholds(x: Tensor, encoder: Tensor, l0: float) -> Tensor:
@@ -24,7 +27,8 @@ def thresholds(x: Tensor, encoder: Tensor, l0: float) -> Tensor:
     return torch.cat([(x @ part).kthvalue(rank, dim=0).values for part in encoder.split(1024, 1)])
 
 
-def saelens(x: Tensor, d_sae: int, l0: float) -> Callable[[], Tensor]:
+def saelens(x: Tensor, d_sae: int, l0: float) -> Peer:
+    """JumpReLU; `SAETrainer` clips to 1 and steps Adam; decoder norms are left free."""
     from sae_lens import JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig  # pyright: ignore
     from sae_lens.saes.sae import TrainStepInput  # pyright: ignore
 
@@ -32,45 +36,64 @@ def saelens(x: Tensor, d_sae: int, l0: float) -> Callable[[], Tensor]:
     sae = JumpReLUTrainingSAE(config)
     with torch.no_grad():
         sae.threshold.copy_(thresholds(x, sae.W_enc, l0))
-    step = TrainStepInput(x, {"l0": 1.0}, None, 0, False)
+    optimizer = torch.optim.Adam(sae.parameters(), lr=1e-4)
+    batch = TrainStepInput(x, {"l0": 1.0}, None, 0, False)
 
-    def loss() -> Tensor:
+    def gradients() -> None:
         sae.zero_grad()
-        return sae.training_forward_pass(step).loss
+        sae.training_forward_pass(batch).loss.backward()
 
-    return loss
+    def step() -> None:
+        gradients()
+        clip_grad_norm_(sae.parameters(), 1.0)
+        optimizer.step()
+
+    return gradients, step
 
 
-def dictionary_learning(x: Tensor, d_sae: int, l0: float) -> Callable[[], Tensor]:
+def dictionary_learning(x: Tensor, d_sae: int, l0: float) -> Peer:
+    """JumpReLU, target L0; `update` is its own step: parallel gradient, clipping, Adam, unit norms."""
     from dictionary_learning.trainers.jumprelu import JumpReluTrainer  # pyright: ignore
 
-    trainer = JumpReluTrainer(1000, x.shape[1], d_sae, 0, "none", bandwidth=0.025, target_l0=l0, device="cpu")
+    trainer = JumpReluTrainer(100_000, x.shape[1], d_sae, 0, "none", bandwidth=0.025, target_l0=l0, device="cpu")
     with torch.no_grad():
         trainer.ae.threshold.copy_(thresholds(x, trainer.ae.W_enc, l0))
 
-    def loss() -> Tensor:
+    def gradients() -> None:
         trainer.ae.zero_grad()
-        return trainer.loss(x, step=1)
+        trainer.loss(x, step=1).backward()
 
-    return loss
+    return gradients, lambda: trainer.update(1, x)
 
 
-def overcomplete(x: Tensor, d_sae: int, l0: float) -> Callable[[], Tensor]:
-    from overcomplete.sae import JumpSAE  # pyright: ignore
+def overcomplete(x: Tensor, d_sae: int, l0: float) -> Peer:
+    """JumpReLU with its `heaviside` L0 term, a linear encoder; `train_sae` clips to 1 and steps; the dictionary
+    normalises its atoms in every forward pass."""
+    from overcomplete.sae import JumpSAE, heaviside  # pyright: ignore
 
-    sae = JumpSAE(x.shape[1], d_sae, bandwidth=0.025, encoder_module=_linear(x.shape[1], d_sae))
+    encoder = Linear(x.shape[1], d_sae)
+    sae = JumpSAE(x.shape[1], d_sae, kernel="rectangle", bandwidth=0.025, encoder_module=encoder)
     with torch.no_grad():
-        sae.thresholds.copy_(thresholds(x, sae.encoder.weight.T, l0).log())
+        sae.thresholds.copy_(thresholds(x, encoder.weight.T, l0).log())
+    optimizer = torch.optim.Adam(sae.parameters(), lr=1e-4)
 
-    def loss() -> Tensor:
-        sae.zero_grad()
-        _, codes, x_hat = sae(x)
-        return (x - x_hat).square().sum(1).mean() + codes.sum() * 0 + sae.thresholds.sum() * 0
+    def gradients() -> None:
+        optimizer.zero_grad()
+        z, _, x_hat = sae(x)
+        active = heaviside(z, sae.thresholds.exp(), sae.kernel_fn, sae.bandwidth).sum(1).mean()
+        ((x - x_hat).square().sum(1).mean() + (active / l0 - 1).square()).backward()
 
-    return loss
+    def step() -> None:
+        gradients()
+        clip_grad_norm_(sae.parameters(), 1.0)
+        optimizer.step()
+
+    return gradients, step
 
 
-class _linear(torch.nn.Module):
+class Linear(torch.nn.Module):
+    """An encoder as overcomplete wants it: pre-activations and codes."""
+
     def __init__(self, d_in: int, d_sae: int) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.nn.functional.normalize(torch.randn(d_sae, d_in), dim=1))
@@ -80,45 +103,57 @@ class _linear(torch.nn.Module):
         return z, z.relu()
 
 
-def sparsify(x: Tensor, d_sae: int, l0: float) -> Callable[[], Tensor]:
+def sparsify(x: Tensor, d_sae: int, l0: float) -> Peer:
+    """TopK; its trainer projects the decoder, removes the parallel gradient and steps (here its option Adam)."""
     from sparsify import SparseCoder, SparseCoderConfig  # pyright: ignore
 
     sae: Any = SparseCoder(x.shape[1], SparseCoderConfig(num_latents=d_sae, k=round(l0)))
+    optimizer = torch.optim.Adam(sae.parameters(), lr=1e-4)
 
-    def loss() -> Tensor:
+    def gradients() -> None:
         sae.zero_grad()
-        return sae(x).fvu
+        sae(x).fvu.backward()
 
-    return loss
+    def step() -> None:
+        sae.set_decoder_norm_to_unit_norm()
+        gradients()
+        sae.remove_gradient_parallel_to_decoder_directions()
+        optimizer.step()
+
+    return gradients, step
 
 
-PEERS = SimpleNamespace(
-    saelens=saelens, dictionary_learning=dictionary_learning, overcomplete=overcomplete, sparsify=sparsify
-)
+PEERS: dict[str, Callable[[Tensor, int, float], Peer]] = {
+    "saelens": saelens,
+    "dictionary_learning": dictionary_learning,
+    "overcomplete": overcomplete,
+    "sparsify": sparsify,
+}
+
+
+def seconds(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("peer", choices=list(vars(PEERS)))
+    parser.add_argument("peer", choices=list(PEERS))
     for name, kind, value in (("d-in", int, 768), ("d-sae", int, 12_288), ("batch", int, 4096), ("l0", float, 40.0)):
         parser.add_argument(f"--{name}", type=kind, default=value)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     torch.manual_seed(0)
     x = torch.randn(arguments.batch, arguments.d_in) / arguments.d_in**0.5
-    loss = getattr(PEERS, arguments.peer)(x, arguments.d_sae, arguments.l0)
+    gradients, step = PEERS[arguments.peer](x, arguments.d_sae, arguments.l0)
     encoder = torch.randn(arguments.d_sae, arguments.d_in).T
-    products, steps = [], []
-    for _ in range(arguments.repeats + 1):
-        begun = time.perf_counter()
-        torch.mm(x, encoder)
-        products.append(time.perf_counter() - begun)
-        begun = time.perf_counter()
-        loss().backward()
-        steps.append(time.perf_counter() - begun)
-    product, step = median(products[1:]), median(steps[1:])
-    figures = {"encoder_product_s": product, "forward_backward_s": step, "ratio": step / product}
-    print(json.dumps(figures))
+    works: tuple[Callable[[], object], ...] = (lambda: torch.mm(x, encoder), gradients, step)
+    rounds = [[seconds(work) for work in works] for _ in range(arguments.repeats + 1)][1:]  # the first warms up
+    product, loss, whole = (median(taken) for taken in zip(*rounds, strict=True))
+    figures = {"encoder_product_s": product, "forward_backward_s": loss, "step_s": whole}
+    figures |= {"forward_backward_ratio": loss / product, "step_ratio": whole / product}
+    print(json.dumps({"peer": arguments.peer} | figures))
 
 
 if __name__ == "__main__":

@@ -211,4 +211,4 @@ def test_csr_codes_on_a_cuda_device_are_the_dense_codes() -> None:
     sae, x = case(50, 12, 60, 3)
     codes = encode_csr(sae.cuda(), x.cuda(), block=17)
     torch.testing.assert_close(codes.to_dense(), sae.encode(x.cuda()).detach(), rtol=1e-12, atol=1e-9)
-    torch.testing.assert_close(decode_csr(sae, codes), sae(x.cuda()).detach(), rtol=1e-12, atol=1e-9)
+    torch.testing.assert_close(decode_csr(codes, sae.W_dec, sae.b_dec), sae(x.cuda()).detach(), rtol=1e-12, atol=1e-9)
