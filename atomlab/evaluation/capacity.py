@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from atomlab.evaluation.bench import Bench
+from atomlab.evaluation.critical_size import critical_law
 from atomlab.evaluation.provenance import describe, metric_of
 from atomlab.evaluation.run import reference_metric
 from atomlab.evaluation.table import Row, measure
@@ -16,6 +18,7 @@ from atomlab.report import Column, capacity_figure, write_results
 from atomlab.theory import AtomicInnerProduct
 from atomlab.units import atoms
 
+_TARGET = 0.9  # in-sample R² in the S-norm whose critical number of atoms is fitted
 _COLUMNS = (
     Column("unit", "data", "What the TSAE was trained on."),
     Column("vectors", "vectors", "Training vectors.", "d"),
@@ -94,15 +97,8 @@ class CapacityGrid:
 
     def _write(self, rows: list[Row], counts: list[int], bench: Bench) -> str:
         provenance = describe(bench.data, bench.protocol, bench.shrinkage, bench.seed)
-        figures = {f"R² in the S-norm over atoms and vectors: {name}": figure for name, figure in _maps(rows, counts)}
-        gap = max(rows, key=lambda row: row["r2_train_s"] - row["r2_test_s"])
-        verdict = (
-            f"In-sample R² follows atoms per vector, held-out R² follows vectors. Widest gap: {gap['d_sae']} atoms on "
-            f"{gap['vectors']:,} vectors "
-            f"({gap['unit']}), S-norm {gap['r2_train_s']:.3f} in sample and {gap['r2_test_s']:.3f} held out. A high "
-            "in-sample R² with atoms as "
-            f"numerous as vectors is no evidence of atoms: the Gaussian surrogate, which has none, reaches it too."
-        )
+        figures = {"R² in the S-norm over atoms and training vectors": capacity_figure(*_maps(rows, counts))}
+        verdict = _verdict(rows)
         return write_results(
             bench.folder,
             title=f"Capacity against data: {provenance['model']}, {provenance['site']}",
@@ -115,16 +111,29 @@ class CapacityGrid:
         )
 
 
-def _maps(rows: list[Row], counts: list[int]) -> list[tuple[str, Any]]:
-    figures = []
+def _verdict(rows: list[Row]) -> str:
+    gap = max(rows, key=lambda row: row["r2_train_s"] - row["r2_test_s"])
+    cells = [(row["vectors"], row["d_sae"], row["r2_train_s"]) for row in rows if row["unit"] == rows[0]["unit"]]
+    law = critical_law(cells, _TARGET)
+    needed = (
+        f"In sample, {_TARGET:.0%} needs about {law.coefficient:.2g} · vectors^{law.exponent:.2f} atoms "
+        f"(fit over {law.points} numbers of vectors)."
+        if law
+        else f"In sample, the grid does not show how many atoms {_TARGET:.0%} needs."
+    )
+    return (
+        f"{needed} Widest gap: {gap['d_sae']} atoms on {gap['vectors']:,} vectors ({gap['unit']}), R² in the S-norm "
+        f"{gap['r2_train_s']:.3f} in sample and {gap['r2_test_s']:.3f} held out. A high in-sample R² with about as many "
+        "atoms as vectors is no evidence of atoms: compare the Gaussian surrogate, which has none."
+    )
+
+
+def _maps(rows: list[Row], counts: list[int]) -> tuple[list[int], list[int], dict[str, NDArray]]:
+    """Training vectors, numbers of atoms, and R² over both, in sample and held out, of each data."""
+    sizes = sorted({row["d_sae"] for row in rows})
+    grids = {}
     for name in dict.fromkeys(row["unit"] for row in rows):
-        mine = [row for row in rows if row["unit"] == name]
-        sizes = sorted({row["d_sae"] for row in mine})
-        grids = {
-            split: np.array(
-                [[next(r[key] for r in mine if (r["d_sae"], r["vectors"]) == (n, c)) for c in counts] for n in sizes]
-            )
-            for split, key in (("in sample", "r2_train_s"), ("held out", "r2_test_s"))
-        }
-        figures.append((name, capacity_figure(counts, sizes, grids)))
-    return figures
+        cells = {(row["d_sae"], row["vectors"]): row for row in rows if row["unit"] == name}
+        for split, key in (("in sample", "r2_train_s"), ("held out", "r2_test_s")):
+            grids[f"{name}, {split}"] = np.array([[cells[n, count][key] for count in counts] for n in sizes])
+    return counts, sizes, grids

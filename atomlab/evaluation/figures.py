@@ -28,9 +28,7 @@ _LEVELS = {
 }
 
 
-def table_figures(
-    rows: list[Row], sae: ThresholdSAE, metric: AtomicInnerProduct, cases: list[Case]
-) -> dict[str, Any]:
+def table_figures(rows: list[Row], sae: ThresholdSAE, metric: AtomicInnerProduct, cases: list[Case]) -> dict[str, Any]:
     """Coherence and Babel curves, isometry intervals, uniqueness rates, thresholds and firing frequencies."""
     shown = [case for case in cases if case.unit.name in ("atoms", "k-means + OMP", "random + OMP", "data + OMP")]
     statistics = {case.unit.name: coherence_statistics(case.unit.dictionary, metric, k=_BABEL) for case in shown}

@@ -118,7 +118,7 @@ def test_the_capacity_grid_has_a_cell_for_every_pair_and_its_surrogate(bench: Be
     assert [(r["unit"], r["vectors"], r["d_sae"]) for r in rows] == [
         (unit, n, m) for unit in ("data", "Gaussian surrogate") for n in (64, 128, available) for m in (16, 32)
     ]
-    assert len(list((bench.folder / "figures").iterdir())) == 2
+    assert len(list((bench.folder / "figures").iterdir())) == 1
 
 
 def test_what_does_not_fit_is_refused(bench: Bench) -> None:
