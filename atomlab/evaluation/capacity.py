@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from atomlab.evaluation.bench import Bench
+from atomlab.evaluation.parts import kept
 from atomlab.evaluation.provenance import describe
 from atomlab.evaluation.run import reference_metric
 from atomlab.evaluation.table import Row, measure
 from atomlab.evaluation.vectors import VectorsDataModule, gaussian_vectors
-from atomlab.report import Column, capacity_figure, render_text, write_csv, write_figures, write_json, write_report
+from atomlab.report import Column, Publication, capacity_figure, render_text
 from atomlab.theory import AtomicInnerProduct
 from atomlab.units import atoms
 
@@ -51,7 +52,7 @@ class CapacityGrid:
     def __call__(self, bench: Bench) -> tuple[str, float]:
         """Writes results.json, results.csv, figures/ and report.html; returns text and the largest gap between train
         and held out (S-norm).
-        Time: a TSAE a cell.
+        Finished cells are kept (`kept`). Time: a TSAE a cell.
         """
         data = bench.data
         data.prepare_data()
@@ -61,20 +62,17 @@ class CapacityGrid:
         counts = list(dict.fromkeys(min(count, len(available)) for count in self.vectors))
         order = torch.randperm(len(available), generator=torch.Generator().manual_seed(bench.seed))
         test = data.sample("test", bench.protocol.samples)
-        rows = [
-            self._cell("data", available[order[:count]], test, expansion, metric, bench)
-            for count in counts
-            for expansion in self.expansions
-        ]
+        sources = {"data": (available[order], test)}
         if self.surrogate:
             generator = torch.Generator().manual_seed(bench.seed)
             drawn = gaussian_vectors(data.moments, len(available), generator)
-            fresh = gaussian_vectors(data.moments, len(test), generator)
-            rows += [
-                self._cell("Gaussian surrogate", drawn[:count], fresh, expansion, metric, bench)
-                for count in counts
-                for expansion in self.expansions
-            ]
+            sources["Gaussian surrogate"] = (drawn, gaussian_vectors(data.moments, len(test), generator))
+        rows = [
+            self._cell(name, train[:count], held_out, expansion, metric, bench)
+            for name, (train, held_out) in sources.items()
+            for count in counts
+            for expansion in self.expansions
+        ]
         return self._write(rows, counts, bench), max(row["r2_train_s"] - row["r2_test_s"] for row in rows)
 
     def _cell(
@@ -86,13 +84,17 @@ class CapacityGrid:
         metric: AtomicInnerProduct,
         bench: Bench,
     ) -> Row:
-        recipe = bench.recipe
-        vectors = VectorsDataModule(
-            train, bench.data.reference_moments, batch_size=recipe.batch_size, steps=recipe.steps, seed=bench.seed
-        )
-        sae = recipe.train(vectors, seed=bench.seed, expansion=expansion)
-        sample = vectors.sample("train", bench.protocol.samples)
-        return {"vectors": len(train)} | measure(atoms(sae, name), sample, test, metric, bench.protocol)
+        def compute() -> list[Row]:
+            recipe = bench.recipe
+            vectors = VectorsDataModule(
+                train, bench.data.reference_moments, batch_size=recipe.batch_size, steps=recipe.steps, seed=bench.seed
+            )
+            sae = recipe.train(vectors, seed=bench.seed, expansion=expansion)
+            sample = vectors.sample("train", bench.protocol.samples)
+            return [{"vectors": len(train)} | measure(atoms(sae, name), sample, test, metric, bench.protocol)]
+
+        (row,) = kept(bench, f"{name}-{len(train)}-{expansion:g}".replace(" ", "-"), max(self.vectors), compute)
+        return row
 
     def _write(self, rows: list[Row], counts: list[int], bench: Bench) -> str:
         provenance = describe(bench.data, bench.protocol, bench.shrinkage, bench.seed)
@@ -105,20 +107,16 @@ class CapacityGrid:
             "in-sample R² with atoms as "
             f"numerous as vectors is no evidence of atoms: the Gaussian surrogate, which has none, reaches it too."
         )
-        write_json(bench.folder / "results.json", {"rows": rows, "provenance": provenance})
-        write_csv(bench.folder / "results.csv", rows)
-        write_figures(bench.folder / "figures", figures)
-        write_report(
-            bench.folder / "report.html",
+        published = Publication(
             title=f"Capacity against data: {provenance['model']}, {provenance['site']}",
-            rows=rows,
-            columns=_COLUMNS,
-            figures=figures,
-            configuration=bench.configuration,
-            provenance=provenance,
             conclusion=verdict,
+            rows=rows,
+            figures=figures,
+            provenance=provenance,
+            columns=_COLUMNS,
         )
-        return f"{render_text(rows, _COLUMNS)}\n\n{verdict}\nreport: {(bench.folder / 'report.html').resolve()}"
+        report = published.write(bench.folder, bench.configuration)
+        return f"{render_text(rows, _COLUMNS)}\n\n{verdict}\n{report}"
 
 
 def _maps(rows: list[Row], counts: list[int]) -> list[tuple[str, Any]]:

@@ -20,7 +20,7 @@ from atomlab.evaluation.provenance import describe
 from atomlab.evaluation.run import conclude, pursuit_size, reference_metric
 from atomlab.evaluation.splicing import splice
 from atomlab.evaluation.table import Row, measure
-from atomlab.report import grouped, render_text, write_csv, write_figures, write_json, write_report
+from atomlab.report import Publication, grouped, render_text
 from atomlab.sae import ThresholdSAE, load_sae
 from atomlab.theory import AtomicInnerProduct, mean_matched_cosine, random_dictionary
 from atomlab.units import atoms, features, neurons
@@ -157,26 +157,18 @@ def _write(
     bench: Bench,
 ) -> str:
     provenance = describe(bench.data, bench.protocol, bench.shrinkage, bench.seed) | {"sample sizes": _sizes(bench)}
-    folder, figures = bench.folder, table_figures(rows, sae, metric, cases)
-    write_json(folder / "results.json", {"rows": rows, "provenance": provenance})
-    write_csv(folder / "results.csv", rows)
-    write_figures(folder / "figures", figures)
-    write_report(
-        folder / "report.html",
+    published = Publication(
         title=f"Atoms of {provenance['model']}, {provenance['site']}",
-        rows=rows,
-        figures=figures,
-        configuration=bench.configuration,
-        provenance=provenance,
         conclusion=conclude(rows),
+        rows=rows,
+        figures=table_figures(rows, sae, metric, cases),
+        provenance=provenance,
         notes=NOTES | CONTROLS,
         browser=browser,
     )
+    report = published.write(bench.folder, bench.configuration)
     tables = "\n\n".join(f"{title}\n{render_text(rows, columns)}" for title, columns in grouped(rows).items())
-    return (
-        f"{tables}\n\n{conclude(rows)}\n{provenance['measured on']} {provenance['sample sizes']}\n"
-        f"report: {(folder / 'report.html').resolve()}"
-    )
+    return f"{tables}\n\n{conclude(rows)}\n{provenance['measured on']} {provenance['sample sizes']}\n{report}"
 
 
 def _sizes(bench: Bench) -> str:

@@ -4,6 +4,7 @@ published figures.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, final
 
 import torch
@@ -11,19 +12,11 @@ import torch
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.bench import Bench
 from atomlab.evaluation.controls import CONTROLS, Case, control_cases
+from atomlab.evaluation.parts import kept
 from atomlab.evaluation.provenance import describe
 from atomlab.evaluation.run import pursuit_size, reference_metric
 from atomlab.evaluation.table import Row, measure
-from atomlab.report import (
-    CLOSING,
-    Column,
-    layers_figure,
-    render_text,
-    write_csv,
-    write_figures,
-    write_json,
-    write_report,
-)
+from atomlab.report import CLOSING, Column, Publication, layers_figure, render_text
 from atomlab.units import atoms, neurons
 
 _LAYERS = Column("layers", "layers", "Layers that the row is a mean of.", "d")
@@ -61,14 +54,18 @@ class PaperTable:
 
     def __call__(self, bench: Bench) -> tuple[str, float]:
         """Writes results.json (a row a unit and layer, and the means), results.csv, figures/ and report.html; returns
-        text and the atoms' mean
-        held-out R² in the S-norm. Time: a TSAE a layer; memory: one layer's activations.
+        text and the atoms' mean held-out R² in the S-norm. Finished layers are kept (`kept`). Time: a TSAE a layer;
+        memory: one layer's activations.
         """
         layers = self._layers(bench.data)
         first = bench.data.at(bench.data.site, layers[0])
         first.layers = layers
         first.prepare_data()
-        rows = [row for layer in layers for row in self._layer(first.at(first.site, layer), bench)]
+        rows = [
+            row
+            for data in (first.at(first.site, layer) for layer in layers)
+            for row in kept(bench, f"layer-{data.layer}", self.controls, partial(self._layer, data, bench))
+        ]
         means = mean_rows(rows)
         last = first.at(first.site, layers[-1])
         last.setup()
@@ -96,22 +93,18 @@ class PaperTable:
     ) -> str:
         provenance = describe(data, bench.protocol, bench.shrinkage, bench.seed) | {"layers": f"{layers}, from 0"}
         text = f"{_verdict(means, data)}\n{provenance['corpus']}; site {data.site}, layers {layers}"
-        folder, figures = bench.folder, _figures(rows, layers)
-        write_json(folder / "results.json", {"rows": rows, "means": means, "provenance": provenance})
-        write_csv(folder / "results.csv", rows)
-        write_figures(folder / "figures", figures)
-        write_report(
-            folder / "report.html",
+        published = Publication(
             title=f"The paper's protocol on {provenance['model']}, {data.site}, {len(layers)} layers",
-            rows=means,
-            columns=_COLUMNS,
-            figures=figures,
-            configuration=bench.configuration,
-            provenance=provenance,
             conclusion=_verdict(means, data),
+            rows=rows,
+            figures=_figures(rows, layers),
+            provenance=provenance,
+            columns=_COLUMNS,
+            shown=means,
             notes=CONTROLS,
         )
-        return f"{render_text(means, _COLUMNS)}\n\n{text}\nreport: {(folder / 'report.html').resolve()}"
+        report = published.write(bench.folder, bench.configuration)
+        return f"{render_text(means, _COLUMNS)}\n\n{text}\n{report}"
 
 
 def mean_rows(rows: Sequence[Row]) -> list[Row]:

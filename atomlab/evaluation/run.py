@@ -10,15 +10,7 @@ from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.protocol import Protocol
 from atomlab.evaluation.provenance import describe
 from atomlab.evaluation.table import Row, measure
-from atomlab.report import (
-    coherence_figure,
-    render_text,
-    spectrum_figure,
-    thresholds_figure,
-    write_csv,
-    write_json,
-    write_report,
-)
+from atomlab.report import Publication, coherence_figure, render_text, spectrum_figure, thresholds_figure
 from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct, firing_counts, per_atom_coherence, welch_bound
 from atomlab.units import Unit, atoms, neurons, random_atoms
@@ -56,19 +48,15 @@ def evaluate_run(
     )
     rows += [measure(unit, train, test, metric, protocol) for unit in (neurons(data.d_in), control)]
     provenance = describe(data, protocol, shrinkage, seed)
-    write_json(folder / "results.json", {"rows": rows, "provenance": provenance})
-    write_csv(folder / "results.csv", rows)
-    report = folder / "report.html"
-    write_report(
-        report,
+    published = Publication(
         title=f"Atoms of {provenance['model']}, {provenance['site']}",
+        conclusion=conclude(rows),
         rows=rows,
         figures=_figures(trained, control, sae, data, metric, test),
-        configuration=configuration,
         provenance=provenance,
-        conclusion=conclude(rows),
     )
-    return rows, f"{render_text(rows)}\n\n{conclude(rows)}\n{provenance['measured on']}\nreport: {report.resolve()}"
+    report = published.write(folder, configuration)
+    return rows, f"{render_text(rows)}\n\n{conclude(rows)}\n{provenance['measured on']}\n{report}"
 
 
 def reference_metric(data: ActivationDataModule, shrinkage: float) -> AtomicInnerProduct:

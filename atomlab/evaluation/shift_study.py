@@ -14,16 +14,7 @@ from atomlab.evaluation.bench import Bench
 from atomlab.evaluation.provenance import describe
 from atomlab.evaluation.table import Row
 from atomlab.evaluation.vectors import moments_of
-from atomlab.report import (
-    Column,
-    angles_figure,
-    layers_figure,
-    render_text,
-    write_csv,
-    write_figures,
-    write_json,
-    write_report,
-)
+from atomlab.report import Column, Publication, angles_figure, layers_figure, render_text
 from atomlab.theory import Geometry, geometries, representation_shift
 
 _COLUMNS = (
@@ -82,22 +73,17 @@ class RepresentationShiftStudy:
             ),
             f"Angles at layer {middle}, null dotted": angles_figure(histograms[middle]),
         }
-        write_json(bench.folder / "results.json", {"rows": rows, "provenance": provenance})
-        write_csv(bench.folder / "results.csv", rows)
-        write_figures(bench.folder / "figures", figures)
-        write_report(
-            bench.folder / "report.html",
+        published = Publication(
             title=f"Representation shift of {provenance['model']}, {data.site}",
-            rows=rows,
-            columns=_COLUMNS,
-            figures=figures,
-            configuration=bench.configuration,
-            provenance=provenance,
             conclusion=_NOTE,
+            rows=rows,
+            figures=figures,
+            provenance=provenance,
+            columns=_COLUMNS,
         )
+        report = published.write(bench.folder, bench.configuration)
         across = [row["shift"] for row in rows if row["unit"] == "AIP, reference corpus"]
-        report = (bench.folder / "report.html").resolve()
-        return f"{render_text(rows, _COLUMNS)}\n\n{_NOTE}\nreport: {report}", sum(across) / len(across)
+        return f"{render_text(rows, _COLUMNS)}\n\n{_NOTE}\n{report}", sum(across) / len(across)
 
     def _unembedding(self, data: ActivationDataModule) -> Tensor | None:
         if not self.causal or not data.model.is_causal or data.site not in ("resid_pre", "resid_post"):

@@ -12,13 +12,16 @@ from atomlab.report.figures import (
     spectrum_figure,
     thresholds_figure,
 )
-from atomlab.report.html import write_figures, write_report
+from atomlab.report.html import Table, write_figures, write_report
+from atomlab.report.publication import Publication
 from atomlab.report.table import cell, grouped, render_markdown, render_text, write_csv, write_json
 
 __all__ = [
     "CLOSING",
     "COLUMNS",
     "Column",
+    "Publication",
+    "Table",
     "angles_figure",
     "babel_figure",
     "capacity_figure",

@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
@@ -17,6 +17,13 @@ from atomlab.report.table import Row, cell, finite, grouped, write_text
 
 _FOLDER = Path(__file__).parent
 _SCRIPTS = ("tables.js", "browser.js")
+
+
+class Table(NamedTuple):
+    """A table of its own columns."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Row]
 
 
 def write_report(
@@ -30,6 +37,7 @@ def write_report(
     provenance: Mapping[str, str],
     conclusion: str,
     notes: Mapping[str, str] | None = None,
+    tables: Mapping[str, Table] | None = None,
     browser: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the report, all or nothing: tables (sortable) with definitions, atom browser, figures, configuration and
@@ -45,6 +53,7 @@ def write_report(
         configuration: of the run, as text.
         provenance: what a reader needs to repeat the numbers.
         notes: what each row is.
+        tables: further tables, by heading.
         browser: of the atoms, see `atom_data`.
 
     Raises:
@@ -52,13 +61,14 @@ def write_report(
     """
     environment = Environment(loader=FileSystemLoader(_FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     scripts = [(_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS]
-    tables = {
-        heading: {"columns": found, "lines": [[cell(row, column) for column in found] for row in rows]}
-        for heading, found in grouped(rows, columns).items()
+    every = {heading: Table(found, rows) for heading, found in grouped(rows, columns).items()} | dict(tables or {})
+    lines = {
+        heading: {"columns": table.columns, "lines": [[cell(r, c) for c in table.columns] for r in table.rows]}
+        for heading, table in every.items()
     }
     page = environment.get_template("report.html").render(
         title=title,
-        tables=tables,
+        tables=lines,
         figures={caption: base64.b64encode(_png(figure)).decode() for caption, figure in figures.items()},
         configuration=configuration,
         provenance=provenance,
