@@ -9,11 +9,11 @@ import torch
 
 from atomlab.evaluation.bench import Bench
 from atomlab.evaluation.parts import kept
-from atomlab.evaluation.provenance import describe
+from atomlab.evaluation.provenance import describe, metric_of
 from atomlab.evaluation.run import reference_metric
 from atomlab.evaluation.table import Row, measure
 from atomlab.evaluation.vectors import VectorsDataModule, gaussian_vectors
-from atomlab.report import Column, Publication, capacity_figure, render_text
+from atomlab.report import Column, capacity_figure, write_results
 from atomlab.theory import AtomicInnerProduct
 from atomlab.units import atoms
 
@@ -50,9 +50,8 @@ class CapacityGrid:
     surrogate: bool = True
 
     def __call__(self, bench: Bench) -> tuple[str, float]:
-        """Writes results.json, results.csv, figures/ and report.html; returns text and the largest gap between train
-        and held out (S-norm).
-        Finished cells are kept (`kept`). Time: a TSAE a cell.
+        """Writes `write_results`; returns its text and the largest gap between train and held out (S-norm). Finished cells
+        are kept (`kept`). Time: a TSAE a cell.
         """
         data = bench.data
         data.prepare_data()
@@ -91,9 +90,11 @@ class CapacityGrid:
             )
             sae = recipe.train(vectors, seed=bench.seed, expansion=expansion)
             sample = vectors.sample("train", bench.protocol.samples)
-            return [{"vectors": len(train)} | measure(atoms(sae, name), sample, test, metric, bench.protocol)]
+            row = measure(atoms(sae, name), sample, test, metric, bench.protocol)
+            return [{"vectors": len(train)} | row | metric_of(bench.data, bench.shrinkage)]
 
-        (row,) = kept(bench, f"{name}-{len(train)}-{expansion:g}".replace(" ", "-"), max(self.vectors), compute)
+        part = f"{name}-{len(train)}-{expansion:g}".replace(" ", "-")
+        (row,) = kept(bench, part, max(self.vectors), compute)  # it draws from as many vectors
         return row
 
     def _write(self, rows: list[Row], counts: list[int], bench: Bench) -> str:
@@ -107,16 +108,16 @@ class CapacityGrid:
             "in-sample R² with atoms as "
             f"numerous as vectors is no evidence of atoms: the Gaussian surrogate, which has none, reaches it too."
         )
-        published = Publication(
+        return write_results(
+            bench.folder,
             title=f"Capacity against data: {provenance['model']}, {provenance['site']}",
-            conclusion=verdict,
             rows=rows,
-            figures=figures,
-            provenance=provenance,
             columns=_COLUMNS,
+            figures=figures,
+            configuration=bench.configuration,
+            provenance=provenance,
+            conclusion=verdict,
         )
-        report = published.write(bench.folder, bench.configuration)
-        return f"{render_text(rows, _COLUMNS)}\n\n{verdict}\n{report}"
 
 
 def _maps(rows: list[Row], counts: list[int]) -> list[tuple[str, Any]]:

@@ -8,15 +8,17 @@ import torch
 from torch import Tensor
 
 from atomlab.evaluation.protocol import Protocol
-from atomlab.evaluation.table import LARGEST_CERTIFIED_SUPPORT, Row, isometry_interval
+from atomlab.evaluation.table import Row, isometry_interval
 from atomlab.metrics import ExplainedVariance
 from atomlab.theory import (
+    LARGEST_SUPPORT,
     STABLE_THRESHOLD,
     UNIQUE_THRESHOLD,
     AtomicInnerProduct,
     coherence_statistics,
     empirical_isometry,
     random_dictionary,
+    rate,
     reconstruct,
     recovery_levels,
     refit_codes,
@@ -52,7 +54,7 @@ def certify(unit: Unit, row: Row, train: Tensor, test: Tensor, metric: AtomicInn
     row = row | random_stability(unit, row["l0_counts"], protocol.seed)
     codes = unit.encode(test[: protocol.certified_samples]).to_dense()
     sizes = supports(codes).sizes
-    if not (sizes > 0).any() or int(sizes[sizes > 0].min()) > LARGEST_CERTIFIED_SUPPORT:
+    if not (sizes > 0).any() or int(sizes[sizes > 0].min()) > LARGEST_SUPPORT:
         return row
     row = row | _levels(unit, codes, metric, protocol) | _isometry(unit, codes, metric, protocol)
     return row if unit.signed else row | _identifiability(unit, codes, train, test, metric, protocol)
@@ -77,19 +79,20 @@ def _levels(unit: Unit, codes: Tensor, metric: AtomicInnerProduct, protocol: Pro
     implies it.
     """
     found = recovery_levels(
-        codes, unit.dictionary, metric, one_sided=not unit.signed, solve=False, largest=LARGEST_CERTIFIED_SUPPORT
+        codes, unit.dictionary, metric, one_sided=not unit.signed, solve=False, largest=LARGEST_SUPPORT
     )
     part = codes[: protocol.solved_samples]
     solved = found.dual_certificate[: len(part)].clone()
     unknown = (~solved).nonzero().squeeze(1)
     solved[unknown] = solved_recovery(part[unknown], unit.dictionary, metric, nonnegative=not unit.signed)
-    row: Row = {LEVELS[name]: rate for name, rate in found.rates().items()}
+    row: Row = {LEVELS[name]: share for name, share in found.rates().items()}
     del row["certified_level_1"]  # the closing table has it over all samples
-    alive = found.sizes[: len(part)] > 0
-    row |= {"samples_solved": int(alive.sum()), "solved_level_5": float(solved[alive].double().mean())}
-    by_size = {LEVELS[name]: rates.tolist() for name, rates in found.rates_by_size().items()}
-    counts = torch.bincount(found.sizes)
-    return row | {"by_k": {"k": list(range(len(counts))), "samples": counts.tolist(), **by_size}}
+    sizes = found.sizes[: len(part)]
+    row |= {"samples_solved": int((sizes > 0).sum()), LEVELS["solved"]: rate(solved, sizes)}
+    counts, counts_solved = torch.bincount(found.sizes), torch.bincount(sizes, minlength=int(found.sizes.max()) + 1)
+    by_k = {LEVELS[name]: rates.tolist() for name, rates in found.rates_by_size().items()}
+    by_k[LEVELS["solved"]] = (torch.bincount(sizes, solved.double(), len(counts)) / counts_solved).tolist()
+    return row | {"by_k": {"samples": counts.tolist(), "samples_solved": counts_solved.tolist(), **by_k}}
 
 
 def _isometry(unit: Unit, codes: Tensor, metric: AtomicInnerProduct, protocol: Protocol) -> Row:
@@ -111,7 +114,7 @@ def _isometry(unit: Unit, codes: Tensor, metric: AtomicInnerProduct, protocol: P
     for name, threshold in (("unique", UNIQUE_THRESHOLD), ("stable", STABLE_THRESHOLD)):
         verdicts = vars(curve.verdicts(sizes, threshold))
         row[f"isometry_{name}"] = {key: float(holds[alive].double().mean()) for key, holds in verdicts.items()}
-    own = empirical_isometry(codes, unit.dictionary, metric, largest=LARGEST_CERTIFIED_SUPPORT)
+    own = empirical_isometry(codes, unit.dictionary, metric, largest=LARGEST_SUPPORT)
     low, high = own.ratio[alive].quantile(torch.tensor([0.01, 0.99], dtype=torch.float64)).tolist()
     return row | {"isometry_ratio": {"k": k, "low": low, "high": high}, "isometry_own": float(own.constant.nanmedian())}
 

@@ -13,14 +13,15 @@ from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.language_model import LanguageModel
 from atomlab.evaluation.atom_pages import browse
 from atomlab.evaluation.bench import Bench
+from atomlab.evaluation.by_size import size_tables
 from atomlab.evaluation.certificates import certify
 from atomlab.evaluation.controls import CONTROLS, Case, control_cases
-from atomlab.evaluation.figures import table_figures
-from atomlab.evaluation.provenance import describe
+from atomlab.evaluation.figures import shift_figures, table_figures
+from atomlab.evaluation.provenance import describe, metric_of
 from atomlab.evaluation.run import conclude, pursuit_size, reference_metric
 from atomlab.evaluation.splicing import splice
 from atomlab.evaluation.table import Row, measure
-from atomlab.report import Publication, grouped, render_text
+from atomlab.report import write_results
 from atomlab.sae import ThresholdSAE, load_sae
 from atomlab.theory import AtomicInnerProduct, mean_matched_cosine, random_dictionary
 from atomlab.units import atoms, features, neurons
@@ -62,8 +63,7 @@ class ControlledTable:
     delphi: bool = False
 
     def __call__(self, bench: Bench) -> tuple[str, float]:
-        """Writes results.json, results.csv, figures/ and report.html; returns the text to print and the atoms' held-out
-        R² in the S-norm.
+        """Writes `write_results`; returns its text and the atoms' held-out R² in the S-norm.
 
         Raises:
             FileNotFoundError, ValueError: an SAE that cannot be read or does not fit the site; an unknown control.
@@ -106,12 +106,7 @@ class ControlledTable:
         row = measure(case.unit, case.train, case.test, metric, bench.protocol)
         if self.certify:
             row = certify(case.unit, row, case.train, case.test, metric, bench.protocol)
-        reference = type(bench.data.reference).__name__
-        return row | {
-            "s_corpus": reference,
-            "s_vectors": bench.data.reference_moments.count,
-            "shrinkage": bench.shrinkage,
-        }
+        return row | metric_of(bench.data, bench.shrinkage)
 
     def _consistency(self, sae: ThresholdSAE, metric: AtomicInnerProduct, bench: Bench) -> Row:
         """Mean matched cosine with the atoms of other seeds, and of two random dictionaries; nothing if there is no
@@ -157,18 +152,18 @@ def _write(
     bench: Bench,
 ) -> str:
     provenance = describe(bench.data, bench.protocol, bench.shrinkage, bench.seed) | {"sample sizes": _sizes(bench)}
-    published = Publication(
+    return write_results(
+        bench.folder,
         title=f"Atoms of {provenance['model']}, {provenance['site']}",
-        conclusion=conclude(rows),
         rows=rows,
-        figures=table_figures(rows, sae, metric, cases),
+        figures=table_figures(rows, sae, metric, cases) | shift_figures(bench.data, bench.shrinkage, bench.seed),
+        configuration=bench.configuration,
         provenance=provenance,
+        conclusion=f"{conclude(rows)} {provenance['measured on']}",
+        tables=size_tables(rows),
         notes=NOTES | CONTROLS,
         browser=browser,
     )
-    report = published.write(bench.folder, bench.configuration)
-    tables = "\n\n".join(f"{title}\n{render_text(rows, columns)}" for title, columns in grouped(rows).items())
-    return f"{tables}\n\n{conclude(rows)}\n{provenance['measured on']} {provenance['sample sizes']}\n{report}"
 
 
 def _sizes(bench: Bench) -> str:

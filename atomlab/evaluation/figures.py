@@ -3,11 +3,22 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
+from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.controls import Case
+from atomlab.evaluation.shift_study import metrics_of
 from atomlab.evaluation.table import Row
-from atomlab.report import babel_figure, coherence_figure, isometry_figure, rates_figure, thresholds_figure
+from atomlab.report import (
+    angles_figure,
+    babel_figure,
+    coherence_figure,
+    isometry_figure,
+    rates_figure,
+    thresholds_figure,
+)
 from atomlab.sae import ThresholdSAE
-from atomlab.theory import AtomicInnerProduct, coherence_statistics, firing_counts, welch_bound
+from atomlab.theory import AtomicInnerProduct, coherence_statistics, firing_counts, representation_shift, welch_bound
 
 _BABEL = 256
 _LEVELS = {
@@ -50,3 +61,12 @@ def table_figures(
             {name: by_k[key] for name, key in _LEVELS.items()}, by_k["samples"]
         )
     return figures
+
+
+def shift_figures(data: ActivationDataModule, shrinkage: float, seed: int, samples: int = 2048) -> Mapping[str, Any]:
+    """Angles between held-out vectors in every metric but the causal one, with their null."""
+    x = data.sample("test", samples)
+    places = metrics_of(data, x, shrinkage, None)
+    found = representation_shift(x, places, generator=torch.Generator().manual_seed(seed))
+    histograms = {name: (shift.observed.histogram, shift.null.histogram) for name, shift in found.items()}
+    return {f"Representation shift: angles between {len(x):,} held-out vectors, null dotted": angles_figure(histograms)}

@@ -13,10 +13,10 @@ from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.bench import Bench
 from atomlab.evaluation.controls import CONTROLS, Case, control_cases
 from atomlab.evaluation.parts import kept
-from atomlab.evaluation.provenance import describe
+from atomlab.evaluation.provenance import describe, metric_of
 from atomlab.evaluation.run import pursuit_size, reference_metric
 from atomlab.evaluation.table import Row, measure
-from atomlab.report import CLOSING, Column, Publication, layers_figure, render_text
+from atomlab.report import CLOSING, Column, layers_figure, write_results
 from atomlab.units import atoms, neurons
 
 _LAYERS = Column("layers", "layers", "Layers that the row is a mean of.", "d")
@@ -53,9 +53,10 @@ class PaperTable:
     controls: Sequence[str] = ("data", "k_means", "random")
 
     def __call__(self, bench: Bench) -> tuple[str, float]:
-        """Writes results.json (a row a unit and layer, and the means), results.csv, figures/ and report.html; returns
-        text and the atoms' mean held-out R² in the S-norm. Finished layers are kept (`kept`). Time: a TSAE a layer;
-        memory: one layer's activations.
+        """Writes `write_results` (results.json has a row a unit and layer, and the means); returns its text and the
+        atoms' mean held-out R² in the S-norm. Time: a TSAE a layer; memory: one layer's activations.
+
+        Finished layers are kept (`kept`), and layers may be added to a finished study.
         """
         layers = self._layers(bench.data)
         first = bench.data.at(bench.data.site, layers[0])
@@ -64,7 +65,7 @@ class PaperTable:
         rows = [
             row
             for data in (first.at(first.site, layer) for layer in layers)
-            for row in kept(bench, f"layer-{data.layer}", self.controls, partial(self._layer, data, bench))
+            for row in kept(bench, f"layer-{data.layer}", list(self.controls), partial(self._layer, data, bench))
         ]
         means = mean_rows(rows)
         last = first.at(first.site, layers[-1])
@@ -86,25 +87,24 @@ class PaperTable:
         k = pursuit_size(rows[0]["l0"], data.d_in)
         controls = control_cases(self.controls, sae.d_sae, k, cases[0], data, metric, bench.recipe, protocol)
         rows += [measure(case.unit, case.train, case.test, metric, protocol) for case in controls]
-        return [{"layer": data.layer} | row for row in rows]
+        return [{"layer": data.layer} | row | metric_of(data, bench.shrinkage) for row in rows]
 
     def _write(
         self, rows: list[Row], means: list[Row], layers: list[int], data: ActivationDataModule, bench: Bench
     ) -> str:
         provenance = describe(data, bench.protocol, bench.shrinkage, bench.seed) | {"layers": f"{layers}, from 0"}
-        text = f"{_verdict(means, data)}\n{provenance['corpus']}; site {data.site}, layers {layers}"
-        published = Publication(
+        return write_results(
+            bench.folder,
             title=f"The paper's protocol on {provenance['model']}, {data.site}, {len(layers)} layers",
-            conclusion=_verdict(means, data),
-            rows=rows,
-            figures=_figures(rows, layers),
-            provenance=provenance,
+            rows=means,
             columns=_COLUMNS,
-            shown=means,
+            records={"rows": rows, "means": means},
+            figures=_figures(rows, layers),
+            configuration=bench.configuration,
+            provenance=provenance,
+            conclusion=f"{_verdict(means, data)} {provenance['corpus']}; site {data.site}, layers {layers}.",
             notes=CONTROLS,
         )
-        report = published.write(bench.folder, bench.configuration)
-        return f"{render_text(means, _COLUMNS)}\n\n{text}\n{report}"
 
 
 def mean_rows(rows: Sequence[Row]) -> list[Row]:
@@ -129,11 +129,9 @@ def _verdict(means: Sequence[Row], data: ActivationDataModule) -> str:
         else "The paper has no figures for this model (its own: R² 99.9%, q* 99.7% to 99.95%)."
     )
     return (
-        f"Atoms, mean over {ours['layers']} layers: R² {ours['r2_train']:.2%} in sample and {ours['r2_test']:.2%} held "
-        "out "
-        f"(S-norm {ours['r2_train_s']:.2%} and {ours['r2_test_s']:.2%}), q* {ours['stability_pairwise']:.2%} over "
-        "pairs and "
-        f"{ours['stability_per_atom']:.2%} over atoms, at L0 {ours['l0']:.1f}. {published} {_OTHERS}"
+        f"Atoms, mean over {ours['layers']} layers: R² {ours['r2_train']:.2%} in sample and {ours['r2_test']:.2%} held out "
+        f"(S-norm {ours['r2_train_s']:.2%} and {ours['r2_test_s']:.2%}), q* {ours['stability_pairwise']:.2%} over pairs "
+        f"and {ours['stability_per_atom']:.2%} over atoms, at L0 {ours['l0']:.1f}. {published} {_OTHERS}"
     )
 
 

@@ -35,6 +35,15 @@ def describe(data: ActivationDataModule, protocol: Protocol, shrinkage: float, s
     }
 
 
+def metric_of(data: ActivationDataModule, shrinkage: float) -> dict[str, str | int | float]:
+    """Where S comes from, for every row."""
+    return {
+        "s_corpus": type(data.reference).__name__,
+        "s_vectors": data.reference_moments.count,
+        "shrinkage": float(shrinkage),
+    }
+
+
 def commit() -> str:
     """The source tree's commit, marked if it was changed; `unknown` outside a checkout."""
     source = Path(__file__).parent

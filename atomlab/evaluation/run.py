@@ -8,9 +8,9 @@ import torch
 
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.protocol import Protocol
-from atomlab.evaluation.provenance import describe
+from atomlab.evaluation.provenance import describe, metric_of
 from atomlab.evaluation.table import Row, measure
-from atomlab.report import Publication, coherence_figure, render_text, spectrum_figure, thresholds_figure
+from atomlab.report import coherence_figure, render_text, spectrum_figure, thresholds_figure, write_results
 from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct, firing_counts, per_atom_coherence, welch_bound
 from atomlab.units import Unit, atoms, neurons, random_atoms
@@ -47,16 +47,19 @@ def evaluate_run(
         sae.d_sae, data.moments.mean.float(), k, metric, torch.Generator().manual_seed(protocol.seed)
     )
     rows += [measure(unit, train, test, metric, protocol) for unit in (neurons(data.d_in), control)]
+    rows = [row | metric_of(data, shrinkage) for row in rows]
     provenance = describe(data, protocol, shrinkage, seed)
-    published = Publication(
+    write_results(
+        folder,
         title=f"Atoms of {provenance['model']}, {provenance['site']}",
-        conclusion=conclude(rows),
         rows=rows,
         figures=_figures(trained, control, sae, data, metric, test),
+        configuration=configuration,
         provenance=provenance,
+        conclusion=conclude(rows),
     )
-    report = published.write(folder, configuration)
-    return rows, f"{render_text(rows)}\n\n{conclude(rows)}\n{provenance['measured on']}\n{report}"
+    report = (folder / "report.html").resolve()
+    return rows, f"{render_text(rows)}\n\n{conclude(rows)}\n{provenance['measured on']}\nreport: {report}"
 
 
 def reference_metric(data: ActivationDataModule, shrinkage: float) -> AtomicInnerProduct:
@@ -84,19 +87,18 @@ def conclude(rows: list[Row]) -> str:
         for norm in ("", "_s")
     }
     verdicts = [
-        f"{name} they explain more than every control"
-        if not better
-        else f"{name} they do not explain more than {', '.join(better)}"
+        f"{name} they do not explain more than {', '.join(better)}"
+        if better
+        else f"{name} they explain more than every control"
         for name, better in (("in the Euclidean norm", lost[""]), ("in the S-norm", lost["_s"]))
     ]
+    against = ", ".join(verdicts) if controls else "no control was measured beside them"
     return (
-        f"Held out, the atoms explain {trained['r2_test']:.1%} of the variance ({trained['r2_test_s']:.1%} in the "
-        f"S-norm) with {trained['l0']:.1f} of "
-        f"{trained['d_sae']} latents a vector; {verdicts[0]}, {verdicts[1]}. On training vectors it is "
-        f"{trained['r2_train']:.1%} "
-        f"({trained['r2_train_s']:.1%}): the difference is memory. For {certified:.1%} of the vectors the code is "
-        "certified as the unique "
-        f"non-negative ℓ1-minimal one (level 4); q* is an index and certifies nothing."
+        f"Held out, the atoms explain {trained['r2_test']:.1%} of the variance ({trained['r2_test_s']:.1%} in the S-norm) "
+        f"with {trained['l0']:.1f} of {trained['d_sae']} latents a vector; {against}. On training vectors it is "
+        f"{trained['r2_train']:.1%} ({trained['r2_train_s']:.1%}): the difference is memory. For {certified:.1%} of the "
+        "vectors the code is certified as the unique non-negative ℓ1-minimal one (level 4); q* is an index and certifies "
+        "nothing."
     )
 
 

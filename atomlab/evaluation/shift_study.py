@@ -14,7 +14,7 @@ from atomlab.evaluation.bench import Bench
 from atomlab.evaluation.provenance import describe
 from atomlab.evaluation.table import Row
 from atomlab.evaluation.vectors import moments_of
-from atomlab.report import Column, Publication, angles_figure, layers_figure, render_text
+from atomlab.report import Column, angles_figure, layers_figure, write_results
 from atomlab.theory import Geometry, geometries, representation_shift
 
 _COLUMNS = (
@@ -28,8 +28,7 @@ _COLUMNS = (
 )
 _NOTE = (
     "In sample, the atomic inner product brings the mean angle near 90° by construction (an identity, not a "
-    "discovery); only a metric from "
-    "other data has content, and only beyond its null."
+    "discovery); only a metric from other data has content, and only beyond its null."
 )
 
 
@@ -49,9 +48,7 @@ class RepresentationShiftStudy:
     causal: bool = True
 
     def __call__(self, bench: Bench) -> tuple[str, float]:
-        """Writes results.json, results.csv, figures/ and report.html; returns text and the mean cross-corpus shift in
-        the AIP, in degrees.
-        """
+        """Writes `write_results`; returns its text and the mean cross-corpus shift in the AIP, in degrees."""
         data = bench.data
         layers = list(range(data.model.num_layers)) if self.layers is None else list(self.layers)
         first = data.at(data.site, layers[0])
@@ -73,17 +70,18 @@ class RepresentationShiftStudy:
             ),
             f"Angles at layer {middle}, null dotted": angles_figure(histograms[middle]),
         }
-        published = Publication(
+        text = write_results(
+            bench.folder,
             title=f"Representation shift of {provenance['model']}, {data.site}",
-            conclusion=_NOTE,
             rows=rows,
-            figures=figures,
-            provenance=provenance,
             columns=_COLUMNS,
+            figures=figures,
+            configuration=bench.configuration,
+            provenance=provenance,
+            conclusion=_NOTE,
         )
-        report = published.write(bench.folder, bench.configuration)
         across = [row["shift"] for row in rows if row["unit"] == "AIP, reference corpus"]
-        return f"{render_text(rows, _COLUMNS)}\n\n{_NOTE}\n{report}", sum(across) / len(across)
+        return text, sum(across) / len(across)
 
     def _unembedding(self, data: ActivationDataModule) -> Tensor | None:
         if not self.causal or not data.model.is_causal or data.site not in ("resid_pre", "resid_post"):
@@ -119,8 +117,7 @@ def metrics_of(
     data: ActivationDataModule, x: Tensor, shrinkage: float, unembedding: Tensor | None
 ) -> dict[str, Geometry]:
     """Euclidean, centred, Mahalanobis and causal, and the AIP with S from the measured vectors, from the corpus'
-    training part and from the
-    reference corpus.
+    training part and from the reference corpus.
     """
     own, reference, sample = data.moments, data.reference_moments, moments_of(x)
     mine = geometries(own.mean, own.second_moment, shrinkage=shrinkage, count=own.count, unembedding=unembedding)

@@ -73,11 +73,14 @@ class Spliced:
             f"loss_recovered_{key}": (ablated.mean - loss) / (ablated.mean - self.clean.mean)
             for key, ablated in (("zero", self.zero), ("mean", self.mean))
         }
-        return (
-            recovered
-            | {"loss": loss, "loss_clean": self.clean.mean, "kl": self.units[name].kl}
-            | {"samples_loss": self.tokens}
-        )
+        return recovered | {
+            "loss": loss,
+            "loss_clean": self.clean.mean,
+            "loss_gap": self.mean.mean - self.clean.mean,
+            "kl": self.units[name].kl,
+            "samples_loss": self.tokens,
+            "samples_compared": self.clean.compared,
+        }
 
 
 @torch.inference_mode()
@@ -87,8 +90,9 @@ def splice(
     """Runs held-out text through the model with the activations at one hook point replaced.
 
     Only the positions that were harvested are replaced (not position 0, special tokens or outliers), and positions
-    before the first of them
-    in a sequence, which cannot change, are left out of every mean. Cost: 3 + len(units) forward passes over the text.
+    before the first of them in a sequence, which cannot change, are left out of every mean. Where few are replaced (one
+    a prompt in CounterFact) the loss moves so little that loss recovered, a quotient of differences, is not readable;
+    KL is. Cost: 3 + len(units) forward passes over the text.
 
     Args:
         model: all layers, with its language-model head.

@@ -8,6 +8,7 @@ from torch import Tensor
 from atomlab.evaluation.protocol import Protocol
 from atomlab.metrics import DeadLatents, ExplainedVariance, L0Histogram
 from atomlab.theory import (
+    LARGEST_SUPPORT,
     MARGIN,
     AtomicInnerProduct,
     CoherenceStatistics,
@@ -23,7 +24,6 @@ from atomlab.theory import (
 from atomlab.units import Unit
 
 Row = dict[str, Any]
-LARGEST_CERTIFIED_SUPPORT = 256  # beyond it the K x K systems of levels 3 and 4 dominate everything
 
 
 @torch.no_grad()
@@ -100,10 +100,8 @@ def _quick_certificates(
     with_atoms = chosen.sizes > 0
     if not with_atoms.any():
         return row
-    if int(chosen.sizes[with_atoms].min()) <= LARGEST_CERTIFIED_SUPPORT:
-        margins = dual_certificates(
-            codes, unit.dictionary, metric, one_sided=not unit.signed, largest=LARGEST_CERTIFIED_SUPPORT
-        )
+    if int(chosen.sizes[with_atoms].min()) <= LARGEST_SUPPORT:
+        margins = dual_certificates(codes, unit.dictionary, metric, one_sided=not unit.signed, largest=LARGEST_SUPPORT)
         row["certified_level_4"] = float((margins[with_atoms] < 1 - MARGIN).double().mean())
     k = max(1, histogram.quantile(0.5))
     row["restricted_isometry_k"] = isometry_interval(unit, k, metric, protocol, codes)

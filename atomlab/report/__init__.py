@@ -12,21 +12,20 @@ from atomlab.report.figures import (
     spectrum_figure,
     thresholds_figure,
 )
-from atomlab.report.html import Table, write_figures, write_report
-from atomlab.report.publication import Publication
-from atomlab.report.table import cell, grouped, render_markdown, render_text, write_csv, write_json
+from atomlab.report.html import write_report
+from atomlab.report.results import write_results
+from atomlab.report.table import cell, finite, grouped, render_markdown, render_text, write_csv, write_json
 
 __all__ = [
     "CLOSING",
     "COLUMNS",
     "Column",
-    "Publication",
-    "Table",
     "angles_figure",
     "babel_figure",
     "capacity_figure",
     "cell",
     "coherence_figure",
+    "finite",
     "grouped",
     "isometry_figure",
     "layers_figure",
@@ -36,7 +35,7 @@ __all__ = [
     "spectrum_figure",
     "thresholds_figure",
     "write_csv",
-    "write_figures",
     "write_json",
     "write_report",
+    "write_results",
 ]

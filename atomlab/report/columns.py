@@ -42,6 +42,14 @@ _FAITHFULNESS = (
         "KL",
         "Mean KL divergence in nats from the model's own next-token distribution to that with x̂ in place of x.",
     ),
+    Column(
+        "loss_gap",
+        "L_mean − L",
+        "What the mean ablation costs in nats a token: loss recovered divides by it, and where it is near 0 only KL can "
+        "be read.",
+    ),
+    Column("samples_loss", "tokens replaced", "Held-out tokens whose activation is replaced, for loss and KL."),
+    Column("samples_compared", "tokens read", "Tokens at or after them, over which loss and KL are means."),
 )
 _CODES = (
     Column("l0", "L0", "Mean number of non-zero codes a held-out vector.", ".1f", "codes", closing=True),
@@ -240,12 +248,42 @@ _ISOMETRY = (
         "isometry_ratio", "‖x̂‖²/‖δ‖²", "1% and 99% quantiles over the codes: 1 for orthogonal atoms.", ".2f", "isometry"
     ),
 )
+_SIZES = (
+    Column("d_sae", "d_sae", "Number of units.", group="sizes"),
+    Column(
+        "l0_median", "K", "Median number of non-zero codes a held-out vector: the K of μ₁, δ_K and δ_2K.", group="sizes"
+    ),
+    Column(
+        "samples_train",
+        "n train",
+        "Training vectors measured, for what is called train, dead and single.",
+        group="sizes",
+    ),
+    Column("samples", "n held out", "Held-out vectors measured, for all that is not named below.", group="sizes"),
+    Column(
+        "samples_certified",
+        "n levels 2 to 4",
+        "Of them, for levels 2 to 4, isometry and identifiability.",
+        group="sizes",
+    ),
+    Column("samples_solved", "n level 5", "Of them, with K ≥ 1, for level 5.", group="sizes"),
+    Column(
+        "samples_browsed", "n entropies", "Held-out vectors read for entropies and the atom browser.", group="sizes"
+    ),
+    Column("samples_entropy_atoms", "atoms, entropies", "Atoms that fire at least ten times on these.", group="sizes"),
+    Column("samples_agreement_atoms", "atoms, agreement", "Atoms whose contexts were embedded.", group="sizes"),
+    Column("samples_seeds", "seeds", "Other seeds for consistency.", group="sizes"),
+    Column("s_corpus", "S from", "Corpus whose second moment gives the metric S.", group="sizes"),
+    Column("s_vectors", "vectors of S", "Its vectors.", group="sizes"),
+    Column("shrinkage", "shrinkage", "λ of S = (C + λ tr(C)/d I)⁻¹.", "g", "sizes"),
+)
 GROUPS = {
     "faithfulness": "Faithfulness",
     "codes": "Codes",
     "geometry": "Geometry and stability",
     "recovery": "Uniqueness, recovery and identifiability",
     "isometry": "Restricted isometry",
+    "sizes": "What each row is measured on",
 }
-COLUMNS = (UNIT, *_FAITHFULNESS, *_CODES, *_GEOMETRY, *_RECOVERY, *_ISOMETRY)
+COLUMNS = (UNIT, *_FAITHFULNESS, *_CODES, *_GEOMETRY, *_RECOVERY, *_ISOMETRY, *_SIZES)
 CLOSING = tuple(column for column in COLUMNS if column.closing)

@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
@@ -19,13 +19,6 @@ _FOLDER = Path(__file__).parent
 _SCRIPTS = ("tables.js", "browser.js")
 
 
-class Table(NamedTuple):
-    """A table of its own columns."""
-
-    columns: Sequence[Column]
-    rows: Sequence[Row]
-
-
 def write_report(
     path: Path,
     *,
@@ -36,24 +29,23 @@ def write_report(
     configuration: str,
     provenance: Mapping[str, str],
     conclusion: str,
+    tables: Mapping[str, tuple[Sequence[Row], Sequence[Column]]] | None = None,
     notes: Mapping[str, str] | None = None,
-    tables: Mapping[str, Table] | None = None,
     browser: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes the report, all or nothing: tables (sortable) with definitions, atom browser, figures, configuration and
-    provenance.
+    """Writes the report, all or nothing: sortable tables with definitions, atom browser, figures, configuration, origin.
 
     Every text is escaped; a Content-Security-Policy lets no script run but the page's own, named by their hashes.
 
     Args:
         path: of the file.
         title, conclusion: plain text.
-        rows, columns: of the tables; columns that are empty are left out.
+        rows, columns: of the tables by group; columns that are empty are left out.
         figures: by caption.
         configuration: of the run, as text.
         provenance: what a reader needs to repeat the numbers.
+        tables: further ones by heading, with rows and columns of their own.
         notes: what each row is.
-        tables: further tables, by heading.
         browser: of the atoms, see `atom_data`.
 
     Raises:
@@ -61,14 +53,13 @@ def write_report(
     """
     environment = Environment(loader=FileSystemLoader(_FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     scripts = [(_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS]
-    every = {heading: Table(found, rows) for heading, found in grouped(rows, columns).items()} | dict(tables or {})
-    lines = {
-        heading: {"columns": table.columns, "lines": [[cell(r, c) for c in table.columns] for r in table.rows]}
-        for heading, table in every.items()
-    }
+    every = {heading: (rows, found) for heading, found in grouped(rows, columns).items()} | dict(tables or {})
     page = environment.get_template("report.html").render(
         title=title,
-        tables=lines,
+        tables={
+            heading: {"columns": found, "lines": [[cell(line, column) for column in found] for line in lines]}
+            for heading, (lines, found) in every.items()
+        },
         figures={caption: base64.b64encode(_png(figure)).decode() for caption, figure in figures.items()},
         configuration=configuration,
         provenance=provenance,
@@ -86,9 +77,8 @@ def atom_data(browser: Mapping[str, Any]) -> Markup:
     """JSON for the browser, in which no character can end the element that holds it.
 
     Keys: `columns` (each `key`, `header`, `definition` and `values`, one an atom; the first is the atom's number),
-    `nearest` (pairs of atom
-    and cosine), `up` and `down` (vocabulary numbers, or null), `contexts` (value, place of the token, vocabulary
-    numbers), `vocabulary` (texts).
+    `nearest` (pairs of atom and cosine), `up` and `down` (vocabulary numbers, or null), `contexts` (value, place of
+    the token, vocabulary numbers), `vocabulary` (texts).
     """
     text = json.dumps(finite(browser), ensure_ascii=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

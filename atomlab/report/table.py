@@ -35,11 +35,12 @@ def present(rows: Sequence[Row], columns: Sequence[Column]) -> list[Column]:
 
 def grouped(rows: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> dict[str, list[Column]]:
     """Tables by title, each beginning with the units; without columns and tables that are empty."""
+    unit = next((column for column in columns if column.key == UNIT.key), UNIT)
     tables = {
-        title: [column for column in present(rows, columns) if column.group == group and column is not UNIT]
+        title: [column for column in present(rows, columns) if column.group == group and column.key != UNIT.key]
         for group, title in GROUPS.items()
     }
-    return {title: [UNIT, *found] for title, found in tables.items() if found}
+    return {title: [unit, *found] for title, found in tables.items() if found}
 
 
 def render_text(rows: Sequence[Row], columns: Sequence[Column] = CLOSING) -> str:

@@ -35,6 +35,8 @@ def test_the_controlled_table_has_every_row_and_column_and_its_report(bench: Ben
     assert "<script>alert" not in page
     assert "<img/onerror" not in page
     assert "&lt;b&gt;config" in page
+    assert "Rates by support size" in page
+    assert "Representation shift" in page
     assert "Held out, the atoms explain" in text
     assert load_file(next((bench.folder / "delphi").rglob("*.safetensors")))["locations"].shape[1] == 3
 
@@ -66,6 +68,25 @@ def test_the_papers_table_is_one_harvest_and_a_mean_over_layers(bench: Bench) ->
     ours = [row["r2_test_s"] for row in written["rows"] if row["unit"] == "atoms"]
     assert objective == written["means"][0]["r2_test_s"] == pytest.approx(sum(ours) / 2)
     assert "Published for features" in text
+
+
+def test_a_stopped_table_goes_on_with_the_layers_it_has(bench: Bench) -> None:
+    """The second run trains nothing where the first one finished; another list of layers keeps them, another
+    setting nothing."""
+    first = PaperTable(layers=[0, 1], controls=[])(bench)
+
+    def refuse(**given: object) -> object:
+        raise AssertionError("trained again")
+
+    idle = replace(bench, recipe=replace(bench.recipe, build=refuse))
+    (bench.folder / "results.json").unlink()
+    assert PaperTable(layers=[0, 1], controls=[])(idle) == first
+    PaperTable(layers=[1], controls=[])(replace(idle, configuration="of another list of layers"))
+    (bench.folder / "parts" / "layer-1.json").unlink()
+    with pytest.raises(AssertionError, match="trained again"):
+        PaperTable(layers=[0, 1], controls=[])(idle)
+    with pytest.raises(AssertionError, match="trained again"):
+        PaperTable(layers=[0], controls=[])(replace(idle, setting="other"))
 
 
 def test_means_leave_out_what_is_missing() -> None:

@@ -7,6 +7,7 @@ import torch
 
 from atomlab.activations.moments import Moments
 from atomlab.evaluation import Protocol, measure
+from atomlab.evaluation.by_size import in_ranges
 from atomlab.evaluation.certificates import certify
 from atomlab.evaluation.run import conclude
 from atomlab.evaluation.vectors import gaussian_vectors, moments_of
@@ -52,6 +53,7 @@ def test_orthonormal_atoms_are_certified_at_every_level_and_identified() -> None
     assert row["restricted_isometry_2k"]["high"] == pytest.approx(0, abs=1e-12)
     assert row["by_k"]["samples"] == [0, 0, 0, 100]
     assert row["by_k"]["certified_level_3"][3] == 1.0
+    assert (row["by_k"]["samples_solved"], row["by_k"]["solved_level_5"][3]) == ([0, 0, 0, 40], 1.0)
     assert row["r2_s_after_refit"] == pytest.approx(1)
 
 
@@ -86,6 +88,13 @@ def test_levels_keep_their_order_on_coherent_atoms() -> None:
     rate = {key.split("_")[-1]: row[key] for key in row if "_level_" in key}
     assert 0 < rate["4"] < 1
     assert rate["2b"] <= min(rate["2a"], rate["3"])
+    for line in in_ranges(row["by_k"]):
+        assert line["certified_level_2b"] <= min(line["certified_level_2a"], line["certified_level_3"])
+        assert line["certified_level_3"] <= line["certified_level_4"]
+    for level, samples in (("certified_level_3", "samples"), ("solved_level_5", "samples_solved")):
+        lines = [line for line in in_ranges(row["by_k"]) if line[samples]]
+        pooled = sum(line[level] * line[samples] for line in lines) / sum(line[samples] for line in lines)
+        assert pooled == pytest.approx(row[level])
     assert rate["3"] <= rate["4"]
     assert row["identifiable_shared"] <= 1
     assert sum(row["isometry_stable"].values()) == pytest.approx(1)
@@ -131,6 +140,7 @@ def test_the_conclusion_names_every_control_that_is_not_beaten() -> None:
     assert "in the S-norm they explain more than every control" in text
     assert "neurons" not in text
     assert "on its own" not in text
+    assert "no control was measured" in conclude([row("atoms", 0.5, 0.4), row("neurons", 1.0, 1.0)])
 
 
 def test_gaussian_vectors_have_the_datas_mean_and_covariance_and_nothing_else() -> None:
