@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from atomlab.evaluation.bench import Bench
 from atomlab.evaluation.critical_size import critical_law
+from atomlab.evaluation.parts import kept
 from atomlab.evaluation.provenance import describe, metric_of
 from atomlab.evaluation.run import reference_metric
 from atomlab.evaluation.table import Row, measure
@@ -52,7 +53,9 @@ class CapacityGrid:
     surrogate: bool = True
 
     def __call__(self, bench: Bench) -> tuple[str, float]:
-        """Returns the text and the largest gap between train and held out (S-norm). Time: a TSAE a cell."""
+        """Returns the text and the largest gap between train and held out (S-norm). Finished cells are kept (`kept`).
+        Time: a TSAE a cell.
+        """
         data = bench.data
         data.prepare_data()
         data.setup()
@@ -61,20 +64,17 @@ class CapacityGrid:
         counts = list(dict.fromkeys(min(count, len(available)) for count in self.vectors))
         order = torch.randperm(len(available), generator=torch.Generator().manual_seed(bench.seed))
         test = data.sample("test", bench.protocol.samples)
-        rows = [
-            self._cell("data", available[order[:count]], test, expansion, metric, bench)
-            for count in counts
-            for expansion in self.expansions
-        ]
+        sources = {"data": (available[order], test)}
         if self.surrogate:
             generator = torch.Generator().manual_seed(bench.seed)
             drawn = gaussian_vectors(data.moments, len(available), generator)
-            fresh = gaussian_vectors(data.moments, len(test), generator)
-            rows += [
-                self._cell("Gaussian surrogate", drawn[:count], fresh, expansion, metric, bench)
-                for count in counts
-                for expansion in self.expansions
-            ]
+            sources["Gaussian surrogate"] = (drawn, gaussian_vectors(data.moments, len(test), generator))
+        rows = [
+            self._cell(name, train[:count], held_out, expansion, metric, bench)
+            for name, (train, held_out) in sources.items()
+            for count in counts
+            for expansion in self.expansions
+        ]
         return self._write(rows, counts, bench), max(row["r2_train_s"] - row["r2_test_s"] for row in rows)
 
     def _cell(
@@ -86,14 +86,19 @@ class CapacityGrid:
         metric: AtomicInnerProduct,
         bench: Bench,
     ) -> Row:
-        recipe = bench.recipe
-        vectors = VectorsDataModule(
-            train, bench.data.reference_moments, batch_size=recipe.batch_size, steps=recipe.steps, seed=bench.seed
-        )
-        sae = recipe.train(vectors, seed=bench.seed, expansion=expansion)
-        sample = vectors.sample("train", bench.protocol.samples)
-        row = measure(atoms(sae, name), sample, test, metric, bench.protocol)
-        return {"vectors": len(train)} | row | metric_of(bench.data, bench.shrinkage)
+        def compute() -> list[Row]:
+            recipe = bench.recipe
+            vectors = VectorsDataModule(
+                train, bench.data.reference_moments, batch_size=recipe.batch_size, steps=recipe.steps, seed=bench.seed
+            )
+            sae = recipe.train(vectors, seed=bench.seed, expansion=expansion)
+            sample = vectors.sample("train", bench.protocol.samples)
+            row = measure(atoms(sae, name), sample, test, metric, bench.protocol)
+            return [{"vectors": len(train)} | row | metric_of(bench.data, bench.shrinkage)]
+
+        part = f"{name}-{len(train)}-{expansion:g}".replace(" ", "-")
+        (row,) = kept(bench, part, max(self.vectors), compute)  # it draws from as many vectors
+        return row
 
     def _write(self, rows: list[Row], counts: list[int], bench: Bench) -> str:
         provenance = describe(bench.data, bench.protocol, bench.shrinkage, bench.seed)
