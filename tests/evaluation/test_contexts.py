@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from scipy.stats import entropy
@@ -55,6 +55,7 @@ def test_rows_come_in_whole_sequences(data_of: Callable[..., ActivationDataModul
     assert len(whole_sequences(rows, 1)) >= 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), min_size=1, max_size=60))
 def test_entropy_is_scipys(pairs: list[tuple[int, int]]) -> None:
     atom, label = torch.tensor(pairs).T

@@ -3,12 +3,13 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atomlab.evaluation.critical_size import critical_law, critical_size
 
 
+@settings(deadline=None)
 @given(st.floats(0.3, 0.9), st.floats(1, 5), st.floats(0.55, 0.85))
 def test_a_grid_with_a_power_law_gives_it_back(exponent: float, coefficient: float, target: float) -> None:
     """R² = ½ + ¼ log(atoms / (c·vectors^b)) is linear in log(atoms), so the interpolation is exact and the law at R² =
