@@ -59,6 +59,8 @@ _NOISE = (
     ".*does not have many workers",
     "`broadcast_buffers` is deprecated",  # its successor came with torch 2.12
     ".*smaller than the logging interval",
+    "The dirpath has changed from",  # a resumed run writes into its own folder
+    "You're resuming from a checkpoint that ended before the epoch ended",  # and the order of its batches goes on
     r"It is recommended to use `self\.log\(.*sync_dist=True",  # what is logged is the same on all processes already
 )
 

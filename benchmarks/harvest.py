@@ -1,7 +1,8 @@
-"""Harvest against the bare truncated model on the same batches: `python benchmarks/harvest.py [layers ...]`.
+"""Harvest against the bare truncated model on the same batches: `python -m benchmarks.harvest [layers [sites]]`.
 
-Both run in the same process, in turn, `ROUNDS` times; the figure is the ratio of the best times. A harvest includes
-shards, checksums and fsync.
+A harvest is all of it after loading the model: planning, Lightning's Trainer, hooks, shards, checksums, fsync and the
+index. The bare model is its decoder's forward pass without the language-model head. Both run in turn in one process,
+bare first and last; the figure is the ratio of the best times, which other work on the machine disturbs least.
 """
 
 import json
@@ -10,79 +11,62 @@ import tempfile
 import time
 from pathlib import Path
 
-from atomlab.activations.capture import capture
-from atomlab.activations.corpus import WikipediaEmbedded
-from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.activations.embedded import smollm2
-from atomlab.activations.harvest import Harvester
-from atomlab.activations.origins import read_sequences
-from atomlab.activations.plan import batch, plan
-from atomlab.activations.tokens import SPLITS
+import torch
+from torch import Tensor, nn
 
-ROUNDS = 2
+from atomlab.activations.corpus import WikipediaEmbedded
+from atomlab.activations.embedded import smollm2
+from atomlab.activations.harvest import harvest
+from atomlab.activations.plan import batch, plan
+from atomlab.activations.sites import resolve_site
+from atomlab.activations.tokens import tokenise
+
+ROUNDS, ROWS, BATCH_TOKENS, SHARD_ROWS = 5, 24_000, 8192, 8192
 SITES = {1: ["resid_post"], 3: ["resid_post", "mlp_out", "attn_out"]}
 
 
-def measure(layers: int, sites: int, tokens: int, cache: str) -> dict[str, float]:
-    model, corpus = smollm2(cache), WikipediaEmbedded()
-    count = 0
-    bare_seconds, harvest_seconds = [], []
+def measure(layers: int, sites: int) -> dict[str, object]:
+    model = smollm2("~/.cache/atomlab")
+    loaded = model.load(layers)
+    model.load = lambda num_layers=None: loaded  # type: ignore[method-assign]  # both use the same weights
+    points = [resolve_site(site, layers - 1, model.kind, model.num_layers) for site in SITES[sites]]
+    tokens = tokenise(
+        WikipediaEmbedded(), model.tokenizer, context=256, fractions=(0.8, 0.1, 0.1), max_rows=ROWS, seed=0,
+        drop_first=True, drop_special=True, apart=True,
+    )  # fmt: skip
+    shards = [shard for split, s in tokens.splits.items() for shard in plan(split, s, SHARD_ROWS, BATCH_TOKENS)]
+    inputs = [batch(tokens.splits[shard.split], *span).inputs for shard in shards for span in shard.batches]
+    count = sum(made["input_ids"].numel() for made in inputs)
+    bare, harvested, size = [_bare(loaded, inputs)], [], 0
     for _ in range(ROUNDS):
         with tempfile.TemporaryDirectory() as folder:
-            data = ActivationDataModule(
-                model, corpus, corpus, site="resid_post", layer=layers - 1, cache_dir=folder, max_tokens=tokens,
-                sites=SITES[sites][1:], shard_rows=4096,
-            )  # fmt: skip
-            harvester_time = _harvest(data)
-            harvest_seconds.append(harvester_time)
-            sequences = {split: read_sequences(data.folder(corpus), split) for split in SPLITS}
-            spans = [
-                (s, span)
-                for split, s in sequences.items()
-                for shard in plan(split, s, 4096, 8192)
-                for span in shard.batches
-            ]
-            loaded, deepest = model.load(layers), data.points[:1]
-            batches = [batch(s, *span) for s, span in spans]
-            capture(loaded, deepest, batches[0].inputs)
             since = time.perf_counter()
-            for made in batches:
-                capture(loaded, deepest, made.inputs)
-            bare_seconds.append(time.perf_counter() - since)
-            count = sum(made.inputs["input_ids"].numel() for made in batches)
-    bare, whole = min(bare_seconds), min(harvest_seconds)
-    return {
-        "layers": layers, "sites": sites, "tokens": count, "bare tokens/s": count / bare, "harvest tokens/s": count /
-        whole,
-        "ratio": bare / whole,
-    }  # fmt: skip
+            harvest(
+                model, points, lambda: tokens, Path(folder), dict, shard_rows=SHARD_ROWS, batch_tokens=BATCH_TOKENS,
+                precision="32-true",
+            )  # fmt: skip
+            harvested.append(time.perf_counter() - since)
+            size = sum(file.stat().st_size for file in Path(folder).rglob("*-0*.safetensors"))
+        bare.append(_bare(loaded, inputs))
+    rates = {
+        f"{name} tokens/s": [round(count / s) for s in times]
+        for name, times in (("bare", bare), ("harvest", harvested))
+    }
+    ratio = round(min(bare) / min(harvested), 3)
+    return {"layers": layers, "sites": sites, "tokens": count, "bytes": size, **rates, "ratio": ratio}
 
 
-def _harvest(data: ActivationDataModule) -> float:
-    """Seconds from the first batch to the last file, without loading the model, which a bare pass needs too."""
-    made: list[float] = []
-
-    original = Harvester.on_predict_start, Harvester.on_predict_end
-
-    def start(self: Harvester) -> None:
-        original[0](self)
-        made.append(time.perf_counter())
-
-    def end(self: Harvester) -> None:
-        original[1](self)
-        made.append(time.perf_counter())
-
-    Harvester.on_predict_start, Harvester.on_predict_end = start, end  # type: ignore[method-assign]
-    try:
-        data.harvests.ensure(data.corpus, data.points)
-    finally:
-        Harvester.on_predict_start, Harvester.on_predict_end = original  # type: ignore[method-assign]
-    return made[1] - made[0]
+@torch.inference_mode()
+def _bare(loaded: nn.Module, inputs: list[dict[str, Tensor]]) -> float:
+    since = time.perf_counter()
+    for made in inputs:
+        loaded.base_model(**made, use_cache=False)  # type: ignore[operator]
+    return time.perf_counter() - since
 
 
 if __name__ == "__main__":
-    cache = str(Path("~/.cache/atomlab").expanduser())
-    for layers in [int(argument) for argument in sys.argv[1:]] or [6, 16]:
-        for sites in SITES:
-            sys.stdout.write(json.dumps(measure(layers, sites, 24_000, cache)) + "\n")
+    asked = [int(argument) for argument in sys.argv[1:]]
+    for layers in asked[:1] or [6, 16]:
+        for sites in asked[1:] or SITES:
+            sys.stdout.write(json.dumps(measure(layers, sites)) + "\n")
             sys.stdout.flush()

@@ -1,75 +1,113 @@
-"""Shuffled reading of a cache against a plain copy of the same bytes from the page cache, and how well it mixes.
+"""Shuffled reading of a cache: `python -m benchmarks.reading [copy] [wait] [mixing]`, all three unless named.
 
-`python benchmarks/reading.py [rows]`: rows of random float32 with documents of 200 neighbouring rows that share a mean.
+copy: shuffled batches against a plain copy of the same bytes from the page cache. wait: `data/wait` of a training on
+SmolLM2's activations. mixing: correlation of neighbours on the same activations, as harvested, in block shuffles and
+in a full shuffle.
 """
 
 import json
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from lightning.pytorch import Trainer
 
+from atomlab.activations.corpus import WikipediaEmbedded
+from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.activations.embedded import smollm2
 from atomlab.activations.reading import ActivationStore, Rows
-from atomlab.activations.shuffle import ShuffledBatches
-from atomlab.activations.store import INDEX, read_tensors, write_json, write_tensors
+from atomlab.activations.shuffle import ShuffledBatches, neighbour_correlation
+from atomlab.activations.store import INDEX, read_tensors, write_index, write_tensors
+from atomlab.sae import TargetL0
+from atomlab.training.callbacks import DataWait, DecoderNorm
+from atomlab.training.module import build
 
-BATCH, SHARD = 4096, 65_536
+BATCH, SHARD, ROWS, ROUNDS = 4096, 65_536, 262_144, 5
+HARVESTED, STEPS, EXPANSION = 40_000, 12, 1
+BLOCK, WINDOWS = 64, (1024, 4096, 16_384)
+SITES = {"resid_post": 576, "mlp_hidden": 1536}
 
 
-def store_of(folder: Path, rows: int, width: int) -> ActivationStore:
+def copying(folder: Path, width: int) -> dict[str, object]:
+    """Best rates of a copy in order and of shuffled reading, in turn; the first round fills the page tables."""
     generator, records = torch.Generator().manual_seed(0), {}
-    for number, size in enumerate([SHARD] * (rows // SHARD)):
-        means = torch.randn(-(-size // 200), width, generator=generator).repeat_interleave(200, 0)[:size]
-        x = means + torch.randn(size, width, generator=generator)
+    for number in range(ROWS // SHARD):
+        x = torch.randn(SHARD, width, generator=generator)
         name = f"train-{number:05d}.safetensors"
-        records[name] = {"rows": size} | write_tensors(folder / name, {"activations": x, "norms": x.norm(dim=1)})
-    write_json(folder / INDEX, {"shards": records})
-    return ActivationStore(folder, "train")
+        records[name] = {"rows": SHARD} | write_tensors(folder / name, {"activations": x, "norms": x.norm(dim=1)})
+    write_index(folder / INDEX, {"shards": records})
+    store = ActivationStore(folder, "train")
+    rows, steps, times = Rows(store, torch.arange(ROWS)), ROWS // BATCH, {"copy": [], "shuffled": []}
+    for _ in range(ROUNDS):
+        shards = [read_tensors(folder / name, "activations")["activations"] for name in records]
+        since = time.perf_counter()
+        for step in range(steps):
+            start = step * BATCH % SHARD
+            shards[step * BATCH // SHARD][start : start + BATCH].clone()
+        times["copy"].append(time.perf_counter() - since)
+        since = time.perf_counter()
+        for index in ShuffledBatches(ROWS, BATCH, steps, window_rows=SHARD):
+            rows.in_any_order(index)
+        times["shuffled"].append(time.perf_counter() - since)
+    rates = {f"{name} GB/s": round(ROWS * width * 4e-9 / min(found), 2) for name, found in times.items()}
+    return {"d_in": width, "rows": ROWS, **rates, "ratio": round(min(times["copy"]) / min(times["shuffled"]), 3)}
 
 
-def measure(rows: int, width: int) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as name:
-        store = store_of(Path(name), rows, width)
-        files = sorted(Path(name).glob("*.safetensors"))
-        part = Rows(store, torch.arange(len(store)))
-        steps = len(store) // BATCH
-        best: dict[str, float] = {}
-        for _ in range(4):  # the first round fills the page tables
-            shards = [read_tensors(file, "activations")["activations"] for file in files]
-            since = time.perf_counter()
-            for step in range(steps):
-                shards[step * BATCH // SHARD][step * BATCH % SHARD : step * BATCH % SHARD + BATCH].clone()
-            best["copy"] = min(best.get("copy", 1e9), time.perf_counter() - since)
-            since = time.perf_counter()
-            for index in ShuffledBatches(len(store), BATCH, steps, window_rows=SHARD):
-                part.in_any_order(index)
-            best["shuffled"] = min(best.get("shuffled", 1e9), time.perf_counter() - since)
-        gigabytes = steps * BATCH * width * 4 / 1e9
-        mixing = {
-            f"neighbour correlation, {title}": correlation(part, window)
-            for title, window in (("full shuffle", rows), ("block shuffle", SHARD))
-        }
-    return {
-        "d_in": width,
-        "rows": rows,
-        "copy GB/s": gigabytes / best["copy"],
-        "shuffled GB/s": gigabytes / best["shuffled"],
-        "ratio": best["copy"] / best["shuffled"],
-    } | mixing
+def harvested(cache: str, site: str) -> ActivationDataModule:
+    corpus = WikipediaEmbedded()
+    data = ActivationDataModule(
+        smollm2("~/.cache/atomlab"), corpus, corpus, site=site, layer=1, sites=list(SITES), cache_dir=cache,
+        max_tokens=HARVESTED, batch_size=BATCH, steps=STEPS,
+    )  # fmt: skip
+    data.prepare_data()
+    data.setup()
+    return data
 
 
-def correlation(rows: Rows, window: int) -> float:
-    """Mean product of neighbours in the order of training, over the mean square: 0 for independent rows."""
-    products, squares = 0.0, 0.0
-    for index in ShuffledBatches(len(rows), BATCH, 8, window_rows=window):
-        x = rows.in_any_order(index).double()
-        products += float((x[1:] * x[:-1]).sum())
-        squares += float(x[1:].square().sum())
-    return products / squares
+def waiting(data: ActivationDataModule) -> dict[str, object]:
+    """d_sae = d_in, the smallest step and so the largest share of waiting."""
+    module = build(data, TargetL0(coefficient=1.0, target=40.0), expansion=EXPANSION)
+    trainer = Trainer(
+        accelerator="cpu", max_steps=STEPS, max_epochs=1, limit_val_batches=0, callbacks=[DecoderNorm(), DataWait()],
+        log_every_n_steps=STEPS, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    since = time.perf_counter()
+    trainer.fit(module, data)
+    seconds = (time.perf_counter() - since) / STEPS
+    waited = float(trainer.callback_metrics["data/wait"])
+    return {"d_in": data.d_in, "batch": BATCH, "seconds a step": round(seconds, 3), "data/wait": round(waited, 5)}
+
+
+def mixing(data: ActivationDataModule) -> dict[str, object]:
+    rows = data.rows["train"]
+    count = len(rows) // WINDOWS[-1] * WINDOWS[-1]
+    x = rows[torch.arange(count)].double()
+    result: dict[str, object] = {"d_in": data.d_in, "rows": count, "as harvested": neighbour_correlation(x)}
+    for window in (*WINDOWS, count):
+        order = torch.cat(list(ShuffledBatches(count, count, 1, block_rows=BLOCK, window_rows=window)))
+        name = "full shuffle" if window == count else f"blocks of {BLOCK} in windows of {window}"
+        result[name] = neighbour_correlation(x[order])
+    return result
+
+
+def lines(asked: list[str]) -> Iterator[dict[str, object]]:
+    with tempfile.TemporaryDirectory() as folder:
+        for site, width in SITES.items():
+            if "copy" in asked:
+                with tempfile.TemporaryDirectory() as shards:
+                    yield {"copy": copying(Path(shards), width)}
+            if {"wait", "mixing"} & set(asked):
+                data = harvested(folder, site)
+                yield {
+                    name: measure(data) for name, measure in (("wait", waiting), ("mixing", mixing)) if name in asked
+                }
 
 
 if __name__ == "__main__":
-    for width in (576, 1536):
-        sys.stdout.write(json.dumps(measure(int((sys.argv[1:] or ["262144"])[0]), width)) + "\n")
+    for line in lines(sys.argv[1:] or ["copy", "wait", "mixing"]):
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()

@@ -7,11 +7,17 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from atomlab import load_sae
+from atomlab.activations.origins import read_sequences
+from atomlab.activations.plan import plan
+from atomlab.activations.tokens import SPLITS
 from tests.conftest import SMALL, run, run_and_stop
 
 WEIGHTS = "sae/sae_weights.safetensors"
+TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+ONLINE = ("activations=online", "activations.online.buffer_rows=1024", "activations.harvest_batch_tokens=1024")
 
 
 @pytest.fixture(scope="module")
@@ -65,25 +71,58 @@ def test_evaluate_gives_the_same_numbers_again(first: Path, cache: Path, tmp_pat
             assert again[unit][key] == same, (unit, key)
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(first: Path, cache: Path, tmp_path: Path) -> None:
-    """SIGTERM in the middle, then `resume`: the weights are those of the run that nobody stopped."""
-    options = [*SMALL, "logger=none", "callbacks.progress_bar.refresh_rate=1"]
+def test_a_stopped_and_a_killed_run_goes_on_bit_for_bit(first: Path, cache: Path, tmp_path: Path) -> None:
+    """SIGTERM, `resume`, SIGKILL, `resume`: the weights are those of the run that nobody stopped."""
+    options = [*SMALL, "logger=none", "callbacks.progress_bar.refresh_rate=1", "callbacks.last.every=2"]
     stopped = [*options, f"hydra.run.dir={tmp_path / 'stopped'}"]
     code, said = run_and_stop(*stopped, cwd=tmp_path, cache=cache, when="| 7/30", sign=signal.SIGTERM)
     assert code != 0
     step = re.search(r"stopped after step (\d+); go on with resume=(\S+)", said)
     assert step, said
-    assert 7 <= int(step[1]) < 30
+    assert 7 <= int(step[1]) < 24
     assert not (tmp_path / "stopped" / "results.json").exists()
-    resumed = [*options, f"resume={step[2]}", f"hydra.run.dir={tmp_path / 'resumed'}"]
-    finished = run("train.py", *resumed, cwd=tmp_path, cache=cache)
+    options.append(f"resume={killed(*options, f'resume={step[2]}', folder=tmp_path / 'killed', cache=cache, at=24)}")
+    finished = run("train.py", *options, f"hydra.run.dir={tmp_path / 'resumed'}", cwd=tmp_path, cache=cache)
     assert finished.returncode == 0, finished.stderr
     assert (tmp_path / "resumed" / WEIGHTS).read_bytes() == (first / WEIGHTS).read_bytes()
 
 
+def killed(*words: str, folder: Path, cache: Path, at: int) -> Path:
+    """The checkpoint that is left of a run of 30 steps after SIGKILL."""
+    code, said = run_and_stop(
+        *words, f"hydra.run.dir={folder}", cwd=folder.parent, cache=cache, when=f"| {at}/30", sign=signal.SIGKILL
+    )
+    assert code == -signal.SIGKILL, said
+    assert [path.name for path in folder.glob("checkpoints/[!.]*")] == ["last.ckpt"]
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def test_a_killed_online_run_goes_on_bit_for_bit_and_logs_how_long_it_waited(cache: Path, tmp_path: Path) -> None:
+    options = [*SMALL, *ONLINE, "logger=csv", "trainer.log_every_n_steps=10"]
+    options += ["callbacks.progress_bar.refresh_rate=1", "callbacks.last.every=2"]
+    whole = run("train.py", *options, f"hydra.run.dir={tmp_path / 'whole'}", cwd=tmp_path, cache=cache)
+    assert whole.returncode == 0, whole.stderr
+    assert 0 < logged(tmp_path / "whole", "data/wait")["data/wait"] < 1
+    assert rows(tmp_path / "whole")["atoms"]["r2_test"] > 0
+    resume = f"resume={killed(*options, folder=tmp_path / 'killed', cache=cache, at=15)}"
+    again = run("train.py", *options, resume, f"hydra.run.dir={tmp_path / 'resumed'}", cwd=tmp_path, cache=cache)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "resumed" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
+
+
+def test_two_online_processes_train_on_vectors_of_their_own(cache: Path, tmp_path: Path) -> None:
+    words = [*SMALL, *ONLINE, *TWO, "logger=none", f"hydra.run.dir={tmp_path / 'two'}"]
+    finished = run("train.py", *words, cwd=tmp_path, cache=cache)
+    assert finished.returncode == 0, finished.stderr
+    saved = torch.load(tmp_path / "two" / "checkpoints" / "last.ckpt", weights_only=True)
+    one, other = ({row.numpy().tobytes() for row in part["buffer"]} for part in saved["ActivationDataModule"]["online"])
+    assert min(len(one), len(other)) > 400
+    assert len(one & other) < 0.02 * len(one)  # two documents may start with the same two tokens
+
+
 def test_two_processes_agree_with_one(cache: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    for folder, words in ((one, ()), (two, ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"))):
+    for folder, words in ((one, ()), (two, TWO)):
         finished = run("train.py", *SMALL, "logger=csv", *words, f"hydra.run.dir={folder}", cwd=tmp_path, cache=cache)
         assert finished.returncode == 0, finished.stderr
     assert (two / "objective.txt").exists()
@@ -98,17 +137,29 @@ def test_two_processes_agree_with_one(cache: Path, tmp_path: Path) -> None:
                 assert together[name] == pytest.approx(value, rel=1e-3, abs=tolerance), name
 
 
-def test_a_sweep_leaves_two_complete_runs_and_one_harvest(cache: Path, tmp_path: Path) -> None:
-    own = tmp_path / "cache"
+def test_four_widths_cost_one_harvest(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """harvest_only runs the model once over the corpus; nothing after it runs the model at all."""
+    own, passes = tmp_path / "cache", tmp_path / "passes"
     own.mkdir()
     (own / "models").symlink_to(cache / "models")
-    words = [*SMALL, "logger=none", "sae.expansion=0.25,0.5", "steps=10", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
-    finished = run("train.py", "-m", *words, cwd=tmp_path, cache=own)
+    monkeypatch.setenv("FORWARD_PASSES", str(passes))
+    words = [*SMALL, "logger=none"]
+    alone = [run("tests/counting.py", *words, "harvest_only=true", cwd=tmp_path, cache=own) for _ in range(2)]
+    assert [finished.returncode for finished in alone] == [0, 0], alone[0].stderr
+    (folder,) = (own / "activations").iterdir()
+    shards = [shard for split in SPLITS for shard in plan(split, read_sequences(folder, split), 16_384, 8192)]
+    batches = sum(len(shard.batches) for shard in shards)
+    assert passes.read_text() == "2\n" * (batches + 1)  # two layers each; one pass asks for the widths
+    assert [finished.stderr.count("harvest:   0%") for finished in alone] == [1, 0]
+    assert alone[0].stdout == alone[1].stdout
+    assert re.search(r"model\.layers\.1\.output: [\d,]+ rows of width 576\n +norm quantiles", alone[0].stdout)
+    widths = [*words, "sae.expansion=0.125,0.25,0.375,0.5", "steps=10", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    finished = run("tests/counting.py", "-m", *widths, cwd=tmp_path, cache=own)
     assert finished.returncode == 0, finished.stderr
-    for job, width in (("0", 144), ("1", 288)):
-        folder = tmp_path / "sweep" / job
+    for job, width in enumerate((72, 144, 216, 288)):
+        folder = tmp_path / "sweep" / str(job)
         assert len(load_sae(folder / "sae").W_dec) == width
         for name in ("results.json", "results.csv", "report.html", "objective.txt", "checkpoints/last.ckpt"):
             assert (folder / name).exists(), name
-    assert finished.stderr.count("harvest:   0%") == 1
+    assert passes.read_text() == "2\n" * (batches + 1)
     assert len(list((own / "activations").iterdir())) == 1

@@ -218,9 +218,9 @@ class ActivationDataModule(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Raises ValueError if the order of another run is asked for."""
         for name, now in self._order.items():
-            if state_dict[name] != now:
+            if state_dict.get(name) != now:
                 raise ValueError(
-                    f"The checkpoint was trained with {name}={state_dict[name]}, and now it is {now}: resume with the same."
+                    f"The checkpoint was trained with {name}={state_dict.get(name)}, and now it is {now}: resume with the same."
                 )
         self._resumed = state_dict
 
@@ -230,7 +230,8 @@ class ActivationDataModule(LightningDataModule):
         order = {"seed": self.seed, "batch_size": self.batch_size, "rows": len(self.rows["train"])}
         if self.online is None:
             return order | {"block_rows": self.block_rows, "window_rows": self.window_rows}
-        return order | {"buffer_rows": self.online.buffer_rows}
+        processes = 1 if self.trainer is None else self.trainer.world_size  # each has a buffer and a share of its own
+        return order | {"buffer_rows": self.online.buffer_rows, "processes": processes}
 
     def _online(self, rank: int, world_size: int) -> OnlineBatches:
         assert self.online is not None
@@ -259,8 +260,9 @@ class ActivationDataModule(LightningDataModule):
 
         state = None if self._resumed is None else self._resumed["online"][rank]
         return OnlineBatches(
-            rows, self.online, self.batch_size // world_size, self.steps, seed=self.seed, rank=rank, state=state
-        )
+            rows, self.online, self.batch_size // world_size, self.steps, seed=self.seed, rank=rank, state=state,
+            pinned=self._pinned,
+        )  # fmt: skip
 
     def _ordered(self, split: str) -> Background[Tensor]:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)

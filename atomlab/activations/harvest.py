@@ -13,22 +13,22 @@ from tqdm.auto import tqdm
 
 from atomlab.activations.capture import capture
 from atomlab.activations.language_model import LanguageModel
-from atomlab.activations.origins import TOKENS, read_sequences, write_sequences
+from atomlab.activations.origins import has_sequences, read_sequences, write_sequences
 from atomlab.activations.plan import Shard, batch, plan
 from atomlab.activations.sequences import Sequences
 from atomlab.activations.sites import HookPoint
-from atomlab.activations.store import INDEX, LOCK, read_json, read_tensors, record, remove_unfinished, write_json
+from atomlab.activations.store import INDEX, LOCK, read_index, read_tensors, record, remove_unfinished, write_index
 from atomlab.activations.tokens import SPLITS, Tokens
 from atomlab.activations.writer import ShardWriter
 
 
 def is_complete(folder: Path, points: Sequence[HookPoint]) -> bool:
-    """Whether each hook point has its index and every shard that it names; sizes and checksums are for
-    `store.check`.
+    """Whether the token sequences are there, and each hook point with its index and every shard that it names; sizes
+    and checksums are for `store.check`.
     """
-    return all(
+    return has_sequences(folder) and all(
         (folder / str(point) / INDEX).exists()
-        and all((folder / str(point) / name).exists() for name in read_json(folder / str(point) / INDEX)["shards"])
+        and all((folder / str(point) / name).exists() for name in read_index(folder / str(point) / INDEX)["shards"])
         for point in points
     )
 
@@ -42,7 +42,7 @@ class Harvester(LightningModule):
         points: distinct hook points.
         tokens: gives the tokenised corpus; called by one process, once a harvest.
         folder: of the harvest.
-        description: goes into the index.
+        description: goes into the index; called by one process, once a harvest.
         shard_rows, batch_tokens: see `plan`.
     """
 
@@ -52,7 +52,7 @@ class Harvester(LightningModule):
         points: Sequence[HookPoint],
         tokens: Callable[[], Tokens],
         folder: Path,
-        description: dict[str, Any],
+        description: Callable[[], dict[str, Any]],
         *,
         shard_rows: int,
         batch_tokens: int,
@@ -71,7 +71,7 @@ class Harvester(LightningModule):
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock.acquire()
             remove_unfinished(self.folder)
-            if not (self.folder / TOKENS).exists():
+            if not has_sequences(self.folder):
                 write_sequences(self.folder, self.tokens())
         self.trainer.strategy.barrier()
         self.sequences = {split: read_sequences(self.folder, split) for split in SPLITS}
@@ -148,12 +148,12 @@ class Harvester(LightningModule):
     def _write_indices(self, new: dict[str, dict[str, Any]]) -> None:
         for point in self.points:
             folder = self.folder / str(point)
-            old = read_json(folder / INDEX)["shards"] if (folder / INDEX).exists() else {}
+            old = read_index(folder / INDEX)["shards"] if (folder / INDEX).exists() else {}
             shards = {}
             for shard in self.shards:
                 entry = new.get(f"{point}/{shard.name}") or old.get(shard.name)
                 shards[shard.name] = entry or {"rows": shard.rows} | record(folder / shard.name)
-            write_json(folder / INDEX, self.description | self._summary(point) | {"shards": shards})
+            write_index(folder / INDEX, self.description() | self._summary(point) | {"shards": shards})
 
     def _summary(self, point: HookPoint) -> dict[str, Any]:
         folder = self.folder / str(point)
@@ -171,7 +171,7 @@ def harvest(
     points: Sequence[HookPoint],
     tokens: Callable[[], Tokens],
     folder: Path,
-    description: dict[str, Any],
+    description: Callable[[], dict[str, Any]],
     *,
     shard_rows: int,
     batch_tokens: int,

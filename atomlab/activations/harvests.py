@@ -55,6 +55,11 @@ class Harvests:
     def folder(self, corpus: Corpus) -> Path:
         return self.cache_dir / "activations" / store_key(self.description(corpus))
 
+    def _index(self, corpus: Corpus) -> dict[str, Any]:
+        """What the index of each hook point says of its origin."""
+        model = {"name": self.model.title, "revision": self.model.revision}
+        return model | {"tokenizer": self.model.tokenizer_fingerprint} | self.description(corpus)
+
     def ensure(self, corpus: Corpus, points: Sequence[HookPoint], trainer: Trainer | None = None) -> None:
         """Fetches or harvests what the cache lacks (`harvest`, `fetch`).
 
@@ -71,7 +76,7 @@ class Harvests:
                 points,
                 partial(tokenise, corpus, self.model.tokenizer, **self.tokenising),
                 folder,
-                {"name": self.model.title, "revision": self.model.revision} | self.description(corpus),
+                partial(self._index, corpus),
                 trainer=trainer,
                 **self.harvesting,
             )

@@ -19,7 +19,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_SEPARATING = {"llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "gpt2", "gpt_neox"}
+SEPARATING = {"llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "gpt2", "gpt_neox"}
 
 
 @final
@@ -61,6 +61,12 @@ class LanguageModel:
             raise self._missing("tokenizer", error) from error
 
     @property
+    def tokenizer_fingerprint(self) -> dict[str, Any]:
+        """Kind, size and digest of the tokenizer, JSON-serialisable."""
+        digest = hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()[:16]
+        return {"class": type(self.tokenizer).__name__, "tokens": len(self.tokenizer), "digest": digest}
+
+    @property
     def title(self) -> str:
         """The name to show: a local folder's own name, without its path."""
         return Path(self.name).name if Path(self.name).is_dir() else self.name
@@ -84,7 +90,7 @@ class LanguageModel:
         """Whether packed documents whose positions start anew do not see one another: the families for which a test
         shows it.
         """
-        return self.kind in _SEPARATING
+        return self.kind in SEPARATING
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -134,10 +140,10 @@ def _truncate(config: PretrainedConfig, num_layers: int) -> None:
 
 
 def _folder_digest(folder: Path) -> str:
-    """Of the configuration's text and each weight file's name, size and time: a changed file changes it."""
+    """Of the text of configuration and tokenizer and each weight file's name, size and time: a changed file changes it."""
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
-        if file.suffix == ".json":
+        if file.suffix in {".json", ".txt", ".model"}:  # also vocab.txt, merges.txt and SentencePiece's
             digest.update(file.name.encode() + file.read_bytes())
         elif file.suffix in {".safetensors", ".bin"}:
             stat = file.stat()

@@ -38,7 +38,8 @@ class LocalText:
         limit: int | None = None,
     ) -> None:
         self.path, self.field, self.group_field = Path(path), field, group_field
-        self.packed, self.position, self.limit = packed, position, limit
+        self.packed, self.limit = packed, limit
+        self.position: Position = position
         if position == "last_subject" or (packed and position != "all"):
             raise ValueError(
                 f"corpus.position={position} needs prompts (corpus.packed=false), and last_subject the CounterFact corpus."

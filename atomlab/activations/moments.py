@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from atomlab.activations.reading import Rows
-from atomlab.activations.store import read_tensors, write_tensors
+from atomlab.activations.store import check, read_index, read_tensors, write_index, write_tensors
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,15 @@ class Moments:
 
 
 def moments(rows: Rows, file: Path, block: int = 8192) -> Moments:
-    """Moments of the rows, read from `file` if it exists and written there otherwise.
+    """Moments of the rows, read from `file` if it exists and written there otherwise, with its checksum beside it.
 
     Time: 2·rows·d² FLOPs in float64; memory: two d x d float64 matrices and one block.
+
+    Raises:
+        ValueError: the file was altered; the message says how to rebuild it.
     """
-    if not file.exists():
+    index = file.with_suffix(".json")
+    if not (file.exists() and index.exists()):
         width = rows.store.width
         total = torch.zeros(width, dtype=torch.float64)
         second = torch.zeros(width, width, dtype=torch.float64)
@@ -33,6 +37,8 @@ def moments(rows: Rows, file: Path, block: int = 8192) -> Moments:
             total += x.sum(0)
             second.addmm_(x.T, x)
         count = torch.tensor(len(rows))
-        write_tensors(file, {"count": count, "mean": total / len(rows), "second_moment": second / len(rows)})
+        found = {"count": count, "mean": total / len(rows), "second_moment": second / len(rows)}
+        write_index(index, {file.name: write_tensors(file, found)})
+    check(file.parent, read_index(index), every_byte=True)
     saved = read_tensors(file)
     return Moments(int(saved["count"]), saved["mean"].clone(), saved["second_moment"].clone())

@@ -96,6 +96,7 @@ class OnlineBatches:
         seed: of the shuffles.
         rank: of this process.
         state: of an earlier run, to go on with.
+        pinned: batches in memory that a GPU copies from without the CPU.
 
     Attributes:
         waited: seconds that steps have waited for data.
@@ -111,6 +112,7 @@ class OnlineBatches:
         seed: int,
         rank: int,
         state: dict[str, Any] | None = None,
+        pinned: bool = False,
     ) -> None:
         if online.buffer_rows < 2 * batch_size:
             raise ValueError(
@@ -118,7 +120,7 @@ class OnlineBatches:
                 f"{batch_size} vectors."
             )
         self.rows, self.online, self.batch_size, self.steps = rows, online, batch_size, steps
-        self.seed, self.rank = seed, rank
+        self.seed, self.rank, self.pinned = seed, rank, pinned
         self.buffer: Tensor | None = None if state is None else state["buffer"]
         self.step, self.shuffles, self.place = (
             (0, 0, Place()) if state is None else (state["step"], state["shuffles"], Place(*state["place"]))
@@ -144,7 +146,7 @@ class OnlineBatches:
             assert self.buffer is not None
             taken, self.buffer = self.buffer[: self.batch_size], self.buffer[self.batch_size :]
             self.step += 1
-            yield taken.float()
+            yield taken.float().pin_memory() if self.pinned else taken.float()
 
     def _fill(self, passes: Iterator[tuple[Tensor, Place]]) -> None:
         parts = [] if self.buffer is None else [self.buffer]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from atomlab.activations.sequences import Sequences
-from atomlab.activations.store import read_json, read_tensors, write_json, write_tensors
+from atomlab.activations.store import read_index, read_json, read_tensors, write_index, write_json, write_tensors
 from atomlab.activations.tokens import Tokens
 
 TOKENS = "tokens.json"
@@ -91,7 +91,12 @@ def write_sequences(folder: Path, tokens: Tokens) -> None:
         for name, sequences in ((_file(split), sequences) for split, sequences in tokens.splits.items())
     }
     records[_GROUPS] = write_json(folder / _GROUPS, tokens.groups)
-    write_json(folder / TOKENS, {"tokens": sum(len(s.keep) for s in tokens.splits.values()), "files": records})
+    write_index(folder / TOKENS, {"tokens": sum(len(s.keep) for s in tokens.splits.values()), "files": records})
+
+
+def has_sequences(folder: Path) -> bool:
+    """Whether `tokens.json` and all the files that it names are there."""
+    return (folder / TOKENS).exists() and all((folder / name).exists() for name in read_index(folder / TOKENS)["files"])
 
 
 def read_sequences(folder: Path, split: str) -> Sequences:

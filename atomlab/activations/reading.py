@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from atomlab.activations.origins import TOKENS, Origin, Origins
-from atomlab.activations.store import INDEX, check, read_json, read_tensors
+from atomlab.activations.store import INDEX, check, read_index, read_tensors
 
 
 @final
@@ -29,7 +29,7 @@ class ActivationStore:
         self._folder, self._split = folder, split
         if not (folder / INDEX).exists():
             raise FileNotFoundError(f"No complete harvest in {folder}: run train.py, which harvests what is missing.")
-        self._records = {n: r for n, r in read_json(folder / INDEX)["shards"].items() if n.startswith(f"{split}-")}
+        self._records = {n: r for n, r in read_index(folder / INDEX)["shards"].items() if n.startswith(f"{split}-")}
         check(folder, self._records, every_byte=False)
         self._shards = [read_tensors(folder / name, "activations")["activations"] for name in self._records]
         self._starts = torch.tensor([0, *(len(shard) for shard in self._shards)]).cumsum(0)
@@ -41,7 +41,7 @@ class ActivationStore:
             ValueError: names what is altered, and says how to rebuild it.
         """
         check(self._folder, self._records, every_byte=True)
-        check(self._folder.parent, read_json(self._folder.parent / TOKENS)["files"], every_byte=True)
+        check(self._folder.parent, read_index(self._folder.parent / TOKENS)["files"], every_byte=True)
 
     @cached_property
     def origins(self) -> Origins:
@@ -64,25 +64,22 @@ class ActivationStore:
     def dtype(self) -> torch.dtype:
         return self._shards[0].dtype
 
-    def shard_of(self, rows: Tensor) -> Tensor:
-        """The number of the shard that holds each row, int64."""
-        return torch.bucketize(rows, self._starts[1:], right=True)
-
     def __getitem__(self, rows: Tensor) -> Tensor:
         """(len(rows), width) in float32, for an int64 tensor of row numbers.
 
-        Cost: one copy of the rows if they come shard by shard (`shard_of` does not fall), two otherwise.
+        Cost: one copy of the rows if their numbers do not fall, two otherwise.
         """
-        shard_of = self.shard_of(rows)
-        if (shard_of.diff() < 0).any():
-            order = shard_of.argsort(stable=True)
-            back = torch.empty_like(order)
-            back[order] = torch.arange(len(order))
-            return self[rows[order]][back]
-        result = torch.empty(len(rows), self.width, dtype=self.dtype)
-        touched, counts = shard_of.unique_consecutive(return_counts=True)
-        parts = zip(touched.tolist(), rows.split(counts.tolist()), result.split(counts.tolist()), strict=True)
-        for number, mine, target in parts:
+        if (rows.diff() < 0).any():
+            rising, order = rows.sort()
+            gathered = self._gather(rising)
+            return torch.empty_like(gathered).index_copy_(0, order, gathered)
+        return self._gather(rows)
+
+    def _gather(self, rising: Tensor) -> Tensor:
+        result = torch.empty(len(rising), self.width, dtype=self.dtype)
+        touched, counts = torch.bucketize(rising, self._starts[1:], right=True).unique_consecutive(return_counts=True)
+        sizes = counts.tolist()
+        for number, mine, target in zip(touched.tolist(), rising.split(sizes), result.split(sizes), strict=True):
             torch.index_select(self._shards[number], 0, mine - self._starts[number], out=target)
         return result.float()
 
@@ -101,9 +98,8 @@ class Rows:
         return self.store[self.numbers[index]]
 
     def in_any_order(self, index: Tensor) -> Tensor:
-        """The same rows shard by shard, which saves a copy: for training batches, which are sets."""
-        numbers = self.numbers[index]
-        return self.store[numbers[self.store.shard_of(numbers).argsort(stable=True)]]
+        """The same rows in the order of the disk, which saves a copy: for training batches, which are sets."""
+        return self.store[self.numbers[index].sort().values]
 
     def origin(self, index: Tensor) -> Origin:
         """Token, position, document and group of each row."""

@@ -8,7 +8,7 @@ from filelock import FileLock
 
 from atomlab.activations.origins import TOKENS
 from atomlab.activations.sites import HookPoint
-from atomlab.activations.store import INDEX, LOCK, check, place, read_json
+from atomlab.activations.store import INDEX, LOCK, check, place, read_index
 
 
 def fetch(url: str, folder: Path, points: Sequence[HookPoint]) -> None:
@@ -40,7 +40,7 @@ def _fetch(filesystem: fsspec.AbstractFileSystem, path: str, folder: Path, index
         return
     with place(folder / index) as arriving:
         filesystem.get_file(f"{path}/{index}", str(arriving))
-        records = read_json(arriving)[entry]
+        records = read_index(arriving)[entry]
         for name in records:
             if not (folder / name).exists():
                 with place(folder / name) as file:

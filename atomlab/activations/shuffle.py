@@ -15,19 +15,29 @@ def generator(*key: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
+def neighbour_correlation(rows: Tensor) -> float:
+    """How well rows (n, d) are mixed: Σ ⟨x_i − m, x_{i+1} − m⟩ / Σ ‖x_i − m‖², m the mean, in [−1, 1].
+
+    In a full shuffle it is −1/n in expectation, whatever the rows.
+
+    >>> neighbour_correlation(torch.tensor([[1.0], [1.0], [-1.0], [-1.0]]))
+    0.25
+    """
+    x = rows.double() - rows.double().mean(0)
+    return float((x[:-1] * x[1:]).sum() / x.square().sum())
+
+
 @final
 class ShuffledBatches(Sampler[Tensor]):
     """Row numbers of each training step: global batches without replacement within an epoch, dealt out to the ranks.
 
     Each epoch puts blocks of `block_rows` neighbouring rows in random order, and then the rows within each window of
-    `window_rows`: a full shuffle if all rows fit into one window. In larger sets a row meets about
-    batch_size · block_rows / window_rows rows of its own block in its batch (a full shuffle: batch_size · block_rows
-    / rows);
-    `benchmarks/reading.py` measures the correlation that remains. Disks are read a block at a time.
+    `window_rows`: a full shuffle if all rows fit into one window. In larger sets a row's neighbour is of its own block
+    with probability (block_rows − 1) / (window_rows − 1), so neighbours correlate by that times the mean correlation
+    within a block (`neighbour_correlation`; measured in docs/activations.md). Disks are read a block at a time.
 
     Step s consists of the same rows on any number of ranks, and depends on `seed` and s only, so a run resumed at
-    step s goes
-    on exactly.
+    step s goes on exactly.
 
     Memory: 24 bytes a row of a window and 8 a block.
 

@@ -3,6 +3,8 @@
     <cache>/activations/<key>/tokens.json                      tokens, checksums of the files below
     <cache>/activations/<key>/<split>.tokens.safetensors       token sequences; the kept tokens are the shards' rows
     <cache>/activations/<key>/groups.json                      group of each example
+    <cache>/activations/<key>/<hook point>/moments-*.safetensors
+                                                               mean and second moment, with a JSON of its checksum
     <cache>/activations/<key>/<hook point>/<split>-00000.safetensors
                                                                activations (rows, width) in the model's dtype, norms
                                                                (rows,)
@@ -26,7 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-FORMAT = 2  # part of the key: raise it when the meaning of the files changes
+FORMAT = 3  # part of the key: raise it when the meaning of the files changes
 INDEX = "index.json"
 LOCK = "lock"
 _UNFINISHED = ".writing-"
@@ -63,12 +65,36 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 def write_json(path: Path, value: Any) -> dict[str, Any]:
     """All or nothing; returns `record(path)`."""
     with place(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        temporary.write_bytes(_text(value))
         return record(temporary)
 
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_index(path: Path, index: Mapping[str, Any]) -> None:
+    """All or nothing; the index starts with the checksum of what follows."""
+    write_json(path, _signed(index))
+
+
+def read_index(path: Path) -> dict[str, Any]:
+    """What `write_index` wrote.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: a byte of it was altered; the message says how to rebuild it.
+    """
+    content = path.read_bytes()
+    try:
+        index = json.loads(content)
+        stated = index.pop("checksum")
+        intact = _text(_signed(index)) == content and _signed(index)["checksum"] == stated
+    except (ValueError, KeyError, TypeError, AttributeError):
+        intact, index = False, {}
+    if not intact:
+        raise damaged([path], "altered: it is not what its checksum was taken of")
+    return index
 
 
 def read_tensors(path: Path, *names: str) -> dict[str, Tensor]:
@@ -143,6 +169,14 @@ def place(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _text(value: Any) -> bytes:
+    return f"{json.dumps(value, indent=1)}\n".encode()
+
+
+def _signed(index: Mapping[str, Any]) -> dict[str, Any]:
+    return {"checksum": hashlib.sha256(_text(dict(index))).hexdigest(), **index}
 
 
 def _file(stated: Mapping[str, Any]) -> dict[str, Any]:

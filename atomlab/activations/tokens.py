@@ -166,8 +166,8 @@ def split_groups(weights: Mapping[str, int], fractions: Sequence[float], seed: i
 def kept_position(
     example: Example, length: int, offsets: Sequence[tuple[int, int]] | None, position: Position
 ) -> int | None:
-    """The token of a prompt whose activation is kept: None for all, the last, or the one that holds the subject's
-    last character.
+    """The token of a prompt whose activation is kept: None for all, the last, or the last one that holds of the
+    subject's last character (a byte-level tokenizer may spend several on it).
     """
     if position == "all":
         return None
@@ -176,7 +176,7 @@ def kept_position(
     assert example.subject is not None
     assert offsets is not None
     last = example.subject[1] - 1
-    return next(i for i, (start, end) in enumerate(offsets) if start <= last < end)
+    return max(i for i, (start, end) in enumerate(offsets) if start <= last < end)
 
 
 def frame(tokenizer: Any) -> Frame:

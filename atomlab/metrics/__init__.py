@@ -2,7 +2,7 @@
 
 from atomlab.metrics.geometry import CoherenceProfile, MatchedCosine, MutualCoherence, RestrictedIsometry
 from atomlab.metrics.identifiability import SupportRecoveryRate, WindowRate
-from atomlab.metrics.isometry import IsometryRatio, SupportIsometry
+from atomlab.metrics.isometry import IsometryDistribution
 from atomlab.metrics.language_model import LossRecovered, NextTokenKL
 from atomlab.metrics.reconstruction import ExplainedVariance, RefittedExplainedVariance
 from atomlab.metrics.recovery import CertifiedRate, IsometryRates, Stability, UniformlyCertifiedRate
@@ -14,8 +14,8 @@ __all__ = [
     "CoherenceProfile",
     "DeadLatents",
     "ExplainedVariance",
+    "IsometryDistribution",
     "IsometryRates",
-    "IsometryRatio",
     "L0Histogram",
     "LossRecovered",
     "MatchedCosine",
@@ -26,7 +26,6 @@ __all__ = [
     "RepresentationShift",
     "RestrictedIsometry",
     "Stability",
-    "SupportIsometry",
     "SupportRecoveryRate",
     "UniformlyCertifiedRate",
     "WindowRate",

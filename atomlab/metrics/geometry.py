@@ -11,6 +11,7 @@ from torchmetrics import Metric
 
 from atomlab.theory import (
     AtomicInnerProduct,
+    CoherenceStatistics,
     coherence_statistics,
     mean_matched_cosine,
     mutual_coherence,
@@ -90,15 +91,23 @@ class RestrictedIsometry(Metric):
         metric: Euclidean if None.
         samples: random supports tried by each process.
         seed: of the first process; the others add their rank.
+        statistics: of the dictionary and metric, if already computed.
     """
 
     full_state_update = False
     lower: Tensor
     upper: Tensor
 
-    def __init__(self, metric: AtomicInnerProduct | None = None, *, samples: int = 512, seed: int = 0) -> None:
+    def __init__(
+        self,
+        metric: AtomicInnerProduct | None = None,
+        *,
+        samples: int = 512,
+        seed: int = 0,
+        statistics: CoherenceStatistics | None = None,
+    ) -> None:
         super().__init__()
-        self.metric, self.samples, self.seed = metric, samples, seed
+        self.metric, self.samples, self.seed, self.statistics = metric, samples, seed, statistics
         self.add_state("lower", torch.tensor(-torch.inf, dtype=torch.float64), dist_reduce_fx="max")
         self.add_state("upper", torch.tensor(torch.inf, dtype=torch.float64), dist_reduce_fx="min")
 
@@ -106,7 +115,9 @@ class RestrictedIsometry(Metric):
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         rank = torch.distributed.get_rank() if distributed else 0
         generator = torch.Generator().manual_seed(self.seed + rank)
-        found = restricted_isometry_bounds(dictionary, k, self.metric, samples=self.samples, generator=generator)
+        found = restricted_isometry_bounds(
+            dictionary, k, self.metric, statistics=self.statistics, samples=self.samples, generator=generator
+        )
         self.lower, self.upper = self.lower.clamp(min=found.lower), self.upper.clamp(max=found.upper)
 
     def compute(self) -> Tensor:

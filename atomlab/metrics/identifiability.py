@@ -9,7 +9,7 @@ from torchmetrics import Metric
 
 from atomlab.theory import (
     AtomicInnerProduct,
-    mutual_coherence,
+    coherence_statistics,
     support_recovery,
     support_sizes,
     threshold_windows,
@@ -24,6 +24,7 @@ class WindowRate(Metric):
     Args:
         dictionary: (d_sae, d_in) atoms.
         metric: Euclidean if None.
+        coherence: μ of this dictionary and metric, if known; rounded up.
     """
 
     full_state_update = False
@@ -32,11 +33,19 @@ class WindowRate(Metric):
     count: Tensor
     white: Tensor
 
-    def __init__(self, dictionary: Float[Tensor, "d_sae d_in"], metric: AtomicInnerProduct | None = None) -> None:
+    def __init__(
+        self,
+        dictionary: Float[Tensor, "d_sae d_in"],
+        metric: AtomicInnerProduct | None = None,
+        *,
+        coherence: float | None = None,
+    ) -> None:
         super().__init__()
-        white = dictionary if metric is None else metric.whiten(dictionary)
+        white = dictionary.double() if metric is None else metric.whiten(dictionary.double())
         self.register_buffer("white", white, persistent=False)
-        self.coherence = mutual_coherence(white)
+        if coherence is None:
+            coherence = coherence_statistics(dictionary, metric, k=1).coherence_bound
+        self.coherence = coherence
         for name in ("feasible", "count"):
             self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 

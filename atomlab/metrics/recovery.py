@@ -60,10 +60,10 @@ class UniformlyCertifiedRate(Metric):
         sizes = torch.arange(len(dictionary) + 1)
         statistics = statistics or coherence_statistics(dictionary, metric)
         certified = {
-            "coherence": lambda: coherence_certified(sizes, statistics.coherence),
-            "babel_unique": lambda: babel_unique_certified(sizes, statistics.babel),
-            "babel_recovery": lambda: babel_recovery_certified(sizes, statistics.babel),
-        }[level]()
+            "coherence": coherence_certified(sizes, statistics.coherence_bound),
+            "babel_unique": babel_unique_certified(sizes, statistics),
+            "babel_recovery": babel_recovery_certified(sizes, statistics),
+        }[level]
         self.register_buffer("certified_sizes", certified.to(dictionary.device), persistent=False)
         self.add_state("counts", torch.zeros(len(sizes), dtype=torch.int64), dist_reduce_fx="sum")
 

@@ -1,7 +1,7 @@
 """The mathematics of atoms: pure functions of tensors (see theory sections in each docstring)."""
 
 from atomlab.theory.basis_pursuit import basis_pursuit, solved_recovery
-from atomlab.theory.codes import Supports, firing_counts, support_grams, support_sizes, supports
+from atomlab.theory.codes import Supports, firing_counts, first_samples, support_grams, support_sizes, supports
 from atomlab.theory.coherence import (
     CoherenceStatistics,
     babel_function,
@@ -13,7 +13,6 @@ from atomlab.theory.coherence import (
 )
 from atomlab.theory.empirical import EmpiricalIsometry, empirical_isometry, isometry_ratios
 from atomlab.theory.faithfulness import (
-    VarianceSums,
     explained_variance,
     kl_divergence,
     loss_recovered,
@@ -84,7 +83,6 @@ __all__ = [
     "SupportRecovery",
     "Supports",
     "ThresholdWindows",
-    "VarianceSums",
     "angle_distribution",
     "babel_function",
     "babel_recovery_certified",
@@ -99,6 +97,7 @@ __all__ = [
     "exact_recovery_coefficients",
     "explained_variance",
     "firing_counts",
+    "first_samples",
     "first_supports",
     "gaussian_surrogate",
     "geometries",

@@ -1,6 +1,4 @@
-"""Supports of sparse codes as padded indices, so that algebra on supports is batched and not a loop over
-samples.
-"""
+"""Supports of sparse codes as padded indices, so that algebra on supports is batched and not a loop over samples."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,8 +47,11 @@ class Supports:
         return parts
 
 
-def entries(codes: Tensor) -> tuple[Int[Tensor, " nonzeros"], Int[Tensor, " nonzeros"], Float[Tensor, " nonzeros"]]:
-    """Rows, latents and values of the nonzeros of dense (samples, d_sae) codes or a CSR tensor, in order of rows.
+def rows_of(
+    codes: Tensor,
+) -> tuple[Int[Tensor, " samples_and_1"], Int[Tensor, " nonzeros"], Float[Tensor, " nonzeros"]]:
+    """Pointers, latents and values of the nonzeros of dense (samples, d_sae) codes or a CSR tensor, as CSR has them:
+    sample i owns the entries from pointers[i] up to pointers[i + 1].
 
     Raises:
         ValueError: NaN or infinite values, or codes that are no matrix.
@@ -58,45 +59,59 @@ def entries(codes: Tensor) -> tuple[Int[Tensor, " nonzeros"], Int[Tensor, " nonz
     if codes.ndim != 2:
         raise ValueError(f"Codes should be a (samples, d_sae) matrix, got shape {tuple(codes.shape)}: reshape them.")
     if codes.layout == torch.sparse_csr:
-        stored = codes.values() != 0
-        samples = torch.arange(codes.shape[0], device=codes.device)
-        rows = samples.repeat_interleave(codes.crow_indices().diff())[stored]
-        columns, values = codes.col_indices()[stored].long(), codes.values()[stored]
+        pointers, columns, values = codes.crow_indices().long(), codes.col_indices().long(), codes.values()
+        if len(values) and values.amin() > 0 and values.amax() < torch.inf:  # nearly always; false for NaN
+            return pointers, columns, values
+        rows = torch.arange(codes.shape[0], device=codes.device).repeat_interleave(pointers.diff())
+        stored = values.nonzero().squeeze(1)
+        rows, columns, values = rows[stored], columns[stored], values[stored]
     else:
         rows, columns = codes.nonzero(as_tuple=True)
         values = codes[rows, columns]
-    if not torch.isfinite(values).all():
+    if not values.isfinite().all():
         raise ValueError(_NOT_FINITE)
-    return rows, columns, values
+    sizes = torch.bincount(rows, minlength=codes.shape[0])
+    return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]), columns, values
 
 
 def support_sizes(codes: Tensor) -> Int[Tensor, " samples"]:
-    """K of each sample, dense or CSR. Reads dense codes once; memory of one copy.
+    """K of each sample, dense or CSR. Time and memory: one copy of dense codes, or the nonzeros.
 
     Raises:
         ValueError: NaN or infinite values.
     """
-    return _counts(codes, 1)
+    return rows_of(codes)[0].diff() if codes.layout == torch.sparse_csr else _count(codes, 1)
 
 
 def firing_counts(codes: Tensor) -> Int[Tensor, " d_sae"]:
-    """On how many samples each latent is active, dense or CSR.
+    """On how many samples each latent is active, dense or CSR. Time and memory: one copy of dense codes, or the
+    nonzeros.
 
     Raises:
         ValueError: NaN or infinite values.
     """
-    return _counts(codes, 0)
-
-
-def _counts(codes: Tensor, dim: int) -> Tensor:
     if codes.layout == torch.sparse_csr:
-        rows, columns, _ = entries(codes)
-        return torch.bincount((columns, rows)[dim], minlength=codes.shape[1 - dim])
+        return torch.bincount(rows_of(codes)[1], minlength=codes.shape[1])
+    return _count(codes, 0)
+
+
+def _count(codes: Tensor, dim: int) -> Tensor:
     if not codes.sum().isfinite():  # a NaN has sign 0
         raise ValueError(_NOT_FINITE)
     # |sign| is vectorised where counting booleans is not; exact in float32 below 2^24.
     counts = codes.sign().abs_().sum(dim, dtype=torch.float32 if codes.shape[dim] < 2**24 else torch.float64)
     return counts.long()
+
+
+def first_samples(codes: Tensor, count: int) -> Tensor:
+    """The first `count` samples (or all), in the layout of the codes, dense or CSR. No copy."""
+    if codes.layout != torch.sparse_csr:
+        return codes[:count]
+    pointers = codes.crow_indices()[: count + 1]
+    columns, values = (part[: int(pointers[-1])] for part in (codes.col_indices(), codes.values()))
+    return torch.sparse_csr_tensor(
+        pointers, columns, values, (len(pointers) - 1, codes.shape[1]), check_invariants=False
+    )
 
 
 def supports(codes: Tensor) -> Supports:
@@ -105,9 +120,10 @@ def supports(codes: Tensor) -> Supports:
     Raises:
         ValueError: NaN or infinite values, or codes that are no matrix.
     """
-    rows, columns, values = entries(codes)
-    sizes = torch.bincount(rows, minlength=codes.shape[0])
-    slot = torch.arange(len(rows), device=values.device) - (sizes.cumsum(0) - sizes)[rows]
+    pointers, columns, values = rows_of(codes)
+    sizes = pointers.diff()
+    rows = torch.arange(len(sizes), device=values.device).repeat_interleave(sizes)
+    slot = torch.arange(len(rows), device=values.device) - pointers[rows]
     shape = (codes.shape[0], max(1, int(sizes.max()) if len(sizes) else 1))
     indices, padded = columns.new_zeros(shape), values.new_zeros(shape)
     mask = torch.zeros(shape, dtype=torch.bool, device=values.device)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from atomlab.theory.codes import entries, support_grams, supports
+from atomlab.theory.codes import rows_of, support_grams, supports
 from atomlab.theory.coherence import unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
 
@@ -29,21 +29,35 @@ class EmpiricalIsometry:
 
 @torch.no_grad()
 def isometry_ratios(
-    codes: Tensor, dictionary: Float[Tensor, "d_sae d_in"], metric: AtomicInnerProduct | None = None
+    codes: Tensor,
+    dictionary: Float[Tensor, "d_sae d_in"],
+    metric: AtomicInnerProduct | None = None,
+    *,
+    norms: Float[Tensor, " d_sae"] | None = None,
 ) -> Float[Tensor, " samples"]:
-    """‖Σ δ_j d_j‖²_S / Σ δ_j² of each code, δ scaled to unit-S-norm atoms; NaN for K = 0. Exact up to rounding of the
-    dictionary's dtype; sums of squares in float64.
+    """‖Σ δ_j d_j‖²_S / Σ δ_j² of each code, δ scaled to unit-S-norm atoms; NaN for K = 0; float64. Exact up to rounding
+    of the dictionary's dtype, in which atoms are summed.
 
-    Time 2·nonzeros·d_in, beside whitening the dictionary; memory (samples, d_in).
+    Time 2·d_in FLOPs a nonzero, beside whitening the dictionary and its norms; memory (samples, d_in).
+
+    Args:
+        codes: (samples, d_sae), dense or CSR, any sign.
+        dictionary: atoms as rows, any norm.
+        metric: Euclidean if None.
+        norms: ‖d_j‖_S, if known.
     """
     white = dictionary if metric is None else metric.whiten(dictionary)
-    rows, latents, values = entries(codes)
-    values = values.to(white)
-    first = torch.searchsorted(rows, torch.arange(codes.shape[0], device=rows.device))
-    sums = torch.nn.functional.embedding_bag(latents, white, first, mode="sum", per_sample_weights=values)
-    squares = (values * white.norm(dim=1)[latents]).double().square()
-    scale = torch.zeros(codes.shape[0], dtype=torch.float64, device=rows.device).index_add_(0, rows, squares)
-    return sums.double().square().sum(1) / scale
+    squares = (white.norm(dim=1) if norms is None else norms.to(white)).square()
+    pointers, latents, values = rows_of(codes)
+    combined = _bags(latents, white, pointers, values)
+    scale = _bags(latents, squares[:, None], pointers, values.square()).squeeze(1)
+    return torch.linalg.vecdot(combined, combined).double() / scale.double()
+
+
+def _bags(latents: Tensor, table: Tensor, pointers: Tensor, weights: Tensor) -> Tensor:
+    return torch.nn.functional.embedding_bag(
+        latents, table, pointers, mode="sum", per_sample_weights=weights.to(table), include_last_offset=True
+    )
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from atomlab.theory.codes import Supports, combine, support_grams, supports
-from atomlab.theory.coherence import mutual_coherence, unit_rows
+from atomlab.theory.coherence import coherence_statistics, unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
 
 _TILE = 256  # latents at a time
@@ -66,18 +66,19 @@ def threshold_windows(
         codes: (samples, d_sae), dense or CSR, non-negative.
         dictionary: atoms as rows, any norm.
         metric: Euclidean if None.
-        coherence: μ of this dictionary and metric, if known.
+        coherence: μ of this dictionary and metric, if known; rounded up.
 
     Raises:
         ValueError: negative codes.
     """
     chosen = _nonnegative(codes)
-    epsilon = mutual_coherence(dictionary, metric) if coherence is None else coherence
+    if coherence is None:
+        coherence = coherence_statistics(dictionary, metric, k=1).coherence_bound
     values = _unit_values(chosen, dictionary, metric)
     alive, k = chosen.sizes > 0, chosen.sizes.double()
     smallest = values.masked_fill(~chosen.mask, torch.inf).amin(1).where(alive, torch.nan)
     largest = values.amax(1).where(alive, torch.nan)
-    return ThresholdWindows(epsilon * k * largest, smallest - epsilon * (k - 1) * largest)
+    return ThresholdWindows(coherence * k * largest, smallest - coherence * (k - 1) * largest)
 
 
 @torch.no_grad()

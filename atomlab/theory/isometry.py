@@ -1,6 +1,4 @@
-"""Restricted isometry (theory.md 4): an interval for δ_K with a witness, since the number itself is NP-hard to
-compute.
-"""
+"""Restricted isometry (theory.md 4): an interval for δ_K with a witness, since the number itself is NP-hard to find."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from atomlab.theory.coherence import coherence_statistics, unit_rows
+from atomlab.theory.coherence import CoherenceStatistics, coherence_statistics, unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
 
 
@@ -33,6 +31,7 @@ def restricted_isometry_bounds(
     metric: AtomicInnerProduct | None = None,
     *,
     supports: Int[Tensor, "tried k"] | None = None,
+    statistics: CoherenceStatistics | None = None,
     samples: int = 512,
     starts: int = 32,
     enumeration_limit: int = 20_000,
@@ -41,11 +40,23 @@ def restricted_isometry_bounds(
     """Bounds of the smallest δ with (1−δ)‖a‖² ≤ ‖Σ a_i d_i‖²_S ≤ (1+δ)‖a‖² on all supports of size K, atoms at
     unit S-norm.
 
-    Lower bound: the worst of max(λ_max(G_Λ) − 1, 1 − λ_min(G_Λ)) over `supports`, random ones and ones grown
-    greedily from the most coherent pairs, for either end. Upper bound: μ₁(K−1) (Gershgorin). Exact where C(n, K)
-    ≤ enumeration_limit. Float64. For K > d_in, δ_K ≥ 1.
-    Time: 2·d_in·d_sae² for the Babel function, O(tried·K³) for eigenvalues, O(starts·K·d_in·d_sae) for the
-        greedy search.
+    Lower bound: the worst of max(λ_max(G_Λ) − 1, 1 − λ_min(G_Λ)) over `supports`, random ones and ones grown greedily
+    from the most coherent pairs, for either end. Upper bound: μ₁(K−1) (Gershgorin), rounded up. Exact where C(n, K) ≤
+    enumeration_limit. Float64. For K > d_in, δ_K ≥ 1.
+
+    Time: `coherence_statistics` in float64 if not given, O(tried·K²·(K + d_in)) for eigenvalues, O(starts·K·d_in·d_sae)
+    for the greedy search; memory: a float64 copy of the dictionary and (starts, d_sae).
+
+    Args:
+        dictionary: atoms as rows, any norm.
+        k: K.
+        metric: Euclidean if None.
+        supports: that should be tried too, such as the data's own (`first_supports`).
+        statistics: of this dictionary and metric, if already computed.
+        samples: random supports tried.
+        starts: atoms from which supports grow, the most coherent ones.
+        enumeration_limit: number of supports up to which all are tried.
+        generator: of the random supports, on the CPU.
 
     Raises:
         ValueError: K below 1 or above d_sae.
@@ -59,13 +70,14 @@ def restricted_isometry_bounds(
     if math.comb(n, k) <= enumeration_limit:
         lower, witness = _worst(unit, torch.tensor(list(combinations(range(n), k))))
         return RestrictedIsometryBounds(lower, lower, witness, exact=True)
-    statistics = coherence_statistics(unit, k=k - 1)
+    statistics = statistics or coherence_statistics(unit, k=k - 1)
     tried = [torch.stack([torch.randperm(n, generator=generator)[:k] for _ in range(samples)])]
     tried += [_grow(unit, statistics.per_atom.topk(min(starts, n)).indices, k, top) for top in (True, False)]
     if supports is not None:
         tried.append(supports)
     lower, witness = _worst(unit, torch.cat(tried))
-    return RestrictedIsometryBounds(lower, max(lower, float(statistics.babel[-1])), witness, exact=False)
+    upper = float(statistics.babel_bound(torch.tensor([k - 1])))
+    return RestrictedIsometryBounds(lower, max(lower, upper), witness, exact=False)
 
 
 def isometry_constants(unit: Float[Tensor, "d_sae d_in"], supports: Int[Tensor, "tried k"]) -> Float[Tensor, " tried"]:

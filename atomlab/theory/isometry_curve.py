@@ -87,7 +87,7 @@ def restricted_isometry_curve(
         _raise_bounds(lower, unit, seeds, grow)
     _raise_bounds(lower, unit, drawn[:, :1], lambda chosen: drawn[:, : chosen.shape[1] + 1])
     lower = lower.cummax(0).values
-    upper = torch.cat([lower.new_zeros(2), statistics.babel])[: k + 1]
+    upper = statistics.babel_bound(torch.arange(-1, k))
     return RestrictedIsometryCurve(lower, torch.maximum(upper, lower))
 
 

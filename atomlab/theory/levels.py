@@ -90,12 +90,11 @@ def recovery_levels(
     sizes = supports(codes).sizes
     longest = max(1, 2 * int(sizes.max()) - 1) if len(sizes) else 1
     statistics = statistics or coherence_statistics(dictionary, metric, k=min(longest, len(dictionary)))
-    babel = statistics.babel.to(sizes.device)
     return RecoveryLevels(
         sizes,
-        coherence_certified(sizes, statistics.coherence),
-        babel_unique_certified(sizes, babel),
-        babel_recovery_certified(sizes, babel),
+        coherence_certified(sizes, statistics.coherence_bound),
+        babel_unique_certified(sizes, statistics),
+        babel_recovery_certified(sizes, statistics),
         exact_recovery_coefficients(codes, dictionary, metric, largest=largest) < 1 - MARGIN,
         dual_certificates(codes, dictionary, metric, one_sided=one_sided, largest=largest) < 1 - MARGIN,
         solved_recovery(codes, dictionary, metric, nonnegative=one_sided) if solve else None,

@@ -1,9 +1,8 @@
-"""Uniqueness and ℓ1 recoverability of a code (theory.md 5). Every level here is sufficient, none is
-necessary.
+"""Uniqueness and ℓ1 recoverability of a code (theory.md 5). Every level here is sufficient, none is necessary.
 
-What is certified is the code of the reconstruction x̂, not of x. All margins are in float64 and must exceed
-`MARGIN`: with a bare `< 1` rounding certifies codes that are not recovered. Coefficients of levels 3 and 4
-are rounded up by a bound of their own rounding error.
+What is certified is the code of the reconstruction x̂, not of x. All margins are in float64 and must exceed `MARGIN`:
+with a bare `< 1` rounding certifies codes that are not recovered. The coefficients that decide are rounded up by a
+bound of their own rounding error.
 """
 
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from atomlab.theory.codes import Supports, combine, support_grams, supports
-from atomlab.theory.coherence import unit_rows
+from atomlab.theory.coherence import CoherenceStatistics, unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
 from atomlab.theory.screening import FLOAT32_ROUNDOFF, FLOAT64_ROUNDOFF, screened_maximum
 
@@ -28,7 +27,7 @@ def coherence_certified(sizes: Int[Tensor, " samples"], coherence: float) -> Boo
     """Level 1: μ(2K − 1) < 1 ⇒ the code is the unique sparsest one and ℓ1 and OMP find it (Donoho–Elad 2003;
     Gribonval–Nielsen 2003).
 
-    K = 0 is never certified.
+    K = 0 is never certified. Give `CoherenceStatistics.coherence_bound` where rounding matters. O(samples).
 
     >>> coherence_certified(torch.tensor([0, 1, 2, 3]), 0.25).tolist()
     [False, True, True, False]
@@ -36,21 +35,18 @@ def coherence_certified(sizes: Int[Tensor, " samples"], coherence: float) -> Boo
     return (sizes > 0) & (coherence * (2 * sizes - 1).double() < 1 - MARGIN)
 
 
-def babel_unique_certified(sizes: Int[Tensor, " samples"], babel: Float[Tensor, " k"]) -> Bool[Tensor, " samples"]:
-    """Level 2a: μ₁(2K − 1) < 1 ⇒ unique sparsest (Tropp 2004). `babel` holds μ₁(1), ..., μ₁(k₀); beyond its end its
-    upper bound μ₁(k) ≤ μ₁(k₀)·k/k₀ decides.
+def babel_unique_certified(sizes: Int[Tensor, " samples"], statistics: CoherenceStatistics) -> Bool[Tensor, " samples"]:
+    """Level 2a: μ₁(2K − 1) < 1 ⇒ unique sparsest (Tropp 2004). Upper bounds of μ₁ decide: rounding certifies nothing.
+    O(samples).
     """
-    return (sizes > 0) & (_babel(babel, 2 * sizes - 1) < 1 - MARGIN)
+    return (sizes > 0) & (statistics.babel_bound(2 * sizes - 1) < 1 - MARGIN)
 
 
-def babel_recovery_certified(sizes: Int[Tensor, " samples"], babel: Float[Tensor, " k"]) -> Bool[Tensor, " samples"]:
-    """Level 2b: μ₁(K − 1) + μ₁(K) < 1 ⇒ unique sparsest, and ℓ1 and OMP find it (Tropp 2004)."""
-    return (sizes > 0) & (_babel(babel, sizes - 1) + _babel(babel, sizes) < 1 - MARGIN)
-
-
-def _babel(babel: Tensor, k: Tensor) -> Tensor:
-    curve, end = torch.cat([babel.new_zeros(1), babel]), len(babel)
-    return curve[k.clamp(min=0, max=end)] * (k / end).clamp(min=1)
+def babel_recovery_certified(
+    sizes: Int[Tensor, " samples"], statistics: CoherenceStatistics
+) -> Bool[Tensor, " samples"]:
+    """Level 2b: μ₁(K − 1) + μ₁(K) < 1 ⇒ unique sparsest, and ℓ1 and OMP find it (Tropp 2004). As level 2a."""
+    return (sizes > 0) & (statistics.babel_bound(sizes - 1) + statistics.babel_bound(sizes) < 1 - MARGIN)
 
 
 @torch.no_grad()
@@ -200,22 +196,33 @@ def _exact_recovery(units: tuple[Tensor, Tensor], chosen: Supports) -> Tensor:
 
     def estimate(columns: slice, dtype: torch.dtype) -> Tensor:
         weights, unit = by_dtype[dtype]
-        gram = unit[used] @ unit[columns].T
-        parts = zip(weights.split(step), slots.split(step), strict=True)
-        return torch.cat([torch.bmm(w, gram[s]).abs_().sum(1) for w, s in parts])
+        return _solved_norms(weights, slots, unit[used] @ unit[columns].T)
 
     def exact(rows: Tensor, atoms: Tensor) -> Tensor:
-        return torch.cat(
-            [
-                _coefficients(units[1], inverse[r], chosen.indices[r], a)
-                for r, a in zip(rows.split(512), atoms.split(512), strict=True)
-            ]
-        )
+        parts = zip(rows.split(step), atoms.split(step), strict=True)
+        return torch.cat([_coefficients(units[1], inverse[r], chosen.indices[r], a) for r, a in parts])
 
-    step = max(1, _CACHED // (k * _TILE))
+    step = max(1, _CACHED // (k * d))
     error = 1.01 * (d + 2 * k + 8) * FLOAT32_ROUNDOFF * inverse.abs().sum((1, 2))
     worst = screened_maximum(len(units[1]), chosen, error, estimate, exact, tile=_TILE)
     return _finish(worst, relative * (1 + worst), chosen)
+
+
+def _solved_norms(inverse: Tensor, slots: Tensor, gram: Tensor) -> Tensor:
+    """‖G_Λ⁻¹ G_Λj‖₁ of each support and each atom j of a tile (supports, tile): G_Λj are rows `slots` of `gram` (atoms
+    in use, tile), gathered a few supports at a time into one buffer that stays in cache.
+    """
+    k, width = slots.shape[1], gram.shape[1]
+    step = max(1, _CACHED // (k * width))
+    inner, solved = gram.new_empty(step * k, width), gram.new_empty(step, k, width)
+    norms = gram.new_empty(len(slots), width)
+    for first in range(0, len(slots), step):
+        some = slots[first : first + step]
+        torch.index_select(gram, 0, some.flatten(), out=inner[: some.numel()])
+        products = solved[: len(some)]
+        torch.bmm(inverse[first : first + step], inner[: some.numel()].view(*some.shape, width), out=products)
+        torch.sum(products.abs_(), 1, out=norms[first : first + step])
+    return norms
 
 
 def _coefficients(unit: Tensor, inverse: Tensor, indices: Tensor, atoms: Tensor) -> Tensor:

@@ -27,12 +27,11 @@ def screened_maximum(
     *,
     tile: int,
 ) -> Float[Tensor, " samples"]:
-    """max(0, max over atoms j outside the sample's support of score_j), float64, without holding (samples,
-    n).
+    """max(0, max over atoms j outside the sample's support of score_j), float64, without holding (samples, n).
 
-    An atom whose float32 score is more than `error` below the best float64 score so far cannot be the
-    maximum; the others are scored again in float64. The result is that of float64 arithmetic throughout.
-    Memory: a few (samples, tile).
+    If float32 scores s̃ err by at most e, the maximum is at an atom with s̃ ≥ max s̃ − 2e: these are scored again in
+    float64. The result is that of float64 arithmetic throughout. Memory: a few (samples, tile), and at most 8
+    candidates a sample and tile.
 
     Args:
         n: number of atoms.
@@ -42,9 +41,9 @@ def screened_maximum(
         exact: (rows, atoms) to the float64 scores of these pairs.
         tile: atoms at a time.
     """
-    best = torch.zeros_like(error)
+    best, highest = torch.zeros_like(error), torch.zeros_like(error)  # in float64, and of the float32 scores
     screen = torch.float32 if torch.get_float32_matmul_precision() == "highest" else torch.float64  # TF32 voids `error`
-    own = _OwnAtoms(excluded)
+    own, candidates = _OwnAtoms(excluded), []
     for start in range(0, n, tile):
         columns = slice(start, min(start + tile, n))
         scores = own.leave_out(estimate(columns, screen), columns)
@@ -52,13 +51,18 @@ def screened_maximum(
         if screen == torch.float64:
             best = torch.maximum(best, top)
             continue
-        rows = (top >= best - error).nonzero().squeeze(1)  # ever fewer from tile to tile
-        floor = torch.maximum(best, top - error)[rows] - error[rows]
-        at, atoms = (scores[rows] >= _rounded_down(floor)[:, None]).nonzero(as_tuple=True)
+        highest = torch.maximum(highest, top)
+        floor = _rounded_down(highest - 2 * error)
+        rows = (top >= floor).nonzero().squeeze(1)  # ever fewer from tile to tile
+        at, atoms = (scores[rows] >= floor[rows, None]).nonzero(as_tuple=True)
         if len(at) > _CANDIDATES * len(best):
             best = torch.maximum(best, own.leave_out(estimate(columns, torch.float64), columns).amax(1))
         else:
-            best = best.scatter_reduce(0, rows[at], exact(rows[at], atoms + start), "amax")
+            candidates.append((rows[at], atoms + start, scores[rows[at], atoms]))
+    if candidates:
+        rows, atoms, scores = (torch.cat(parts) for parts in zip(*candidates, strict=True))
+        kept = (scores >= _rounded_down(highest - 2 * error)[rows]).nonzero().squeeze(1)
+        best = best.scatter_reduce(0, rows[kept], exact(rows[kept], atoms[kept]), "amax")
     return best
 
 

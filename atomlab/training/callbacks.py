@@ -80,6 +80,12 @@ class DataWait(Callback):
 class ProgressBar(TQDMProgressBar):
     """One line: step, rate, time left, R², L0, tokens/s; without Lightning's version number."""
 
+    def on_train_start(self, *_: Any) -> None:
+        """Total and start of a resumed run too, which Lightning's bar learns only where an epoch begins."""
+        super().on_train_start(*_)
+        self.train_progress_bar.total = self.trainer.num_training_batches
+        self.train_progress_bar.initial = self.trainer.global_step
+
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         shown = super().get_metrics(trainer, pl_module)
         return {

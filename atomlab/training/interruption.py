@@ -1,5 +1,6 @@
 """Runs that may be stopped at any step, by Ctrl-C or by a scheduler, and go on later as if they never had been."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ class LastCheckpoint(Callback):
 
     def __init__(self, folder: str, every: int = 250) -> None:
         self.path, self.every, self.stop = Path(folder) / "last.ckpt", every, False
+        self.saved = -1  # the step of the last checkpoint
         self.previous: dict[int, Any] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -37,19 +39,29 @@ class LastCheckpoint(Callback):
             self.stop = trainer.strategy.reduce_boolean_decision(self.stop, all=False)
         now = self.stop and (trainer.world_size == 1 or step % 10 == 0)
         if now or step % self.every == 0:
-            trainer.save_checkpoint(self.path, weights_only=False)
+            self._save(trainer)
         if now:
             if trainer.is_global_zero:
                 sys.stderr.write(f"\natomlab: stopped after step {step}; go on with resume={self.path}\n")
             raise KeyboardInterrupt
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        trainer.save_checkpoint(self.path, weights_only=False)
+        if trainer.global_step != self.saved:
+            self._save(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
         self.previous = {}
+
+    def _save(self, trainer: Trainer) -> None:
+        arriving = self.path.with_name(
+            ".writing-last.ckpt"
+        )  # Lightning writes elsewhere and copies, which a kill halves
+        trainer.save_checkpoint(arriving, weights_only=False)
+        if trainer.is_global_zero:
+            os.replace(arriving, self.path)
+        self.saved = trainer.global_step
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.stop = True

@@ -159,7 +159,7 @@ class SAEModule(LightningModule):
         self._log_measured("validation")
 
     def on_test_epoch_start(self) -> None:
-        self.measurement = Measurement(self.folded(), self.atomic, null=True)
+        self.measurement = Measurement(self.folded(), self.atomic, s_norm_samples=None, null=True)
 
     def test_step(self, batch: Tensor, batch_idx: int) -> None:
         self._measure(batch)

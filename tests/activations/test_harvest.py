@@ -1,10 +1,12 @@
 """Harvests under SIGKILL, damage, a full disk, several processes and other sources."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -14,10 +16,12 @@ import torch
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.language_model import LanguageModel
 from atomlab.activations.local_text import LocalText
+from atomlab.activations.origins import TOKENS, read_sequences
 from atomlab.activations.plan import batch, plan
 from atomlab.activations.reading import ActivationStore
 from atomlab.activations.sequences import Frame, prompts, sample
-from atomlab.activations.store import check, read_json
+from atomlab.activations.store import INDEX, check, read_index
+from atomlab.activations.tokens import SPLITS
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,55 +48,94 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_ten_kills_end_in_the_cache_of_an_uninterrupted_harvest(
     families: dict[str, Path], text: LocalText, tmp_path: Path
 ) -> None:
-    script = Path(__file__).parent / "kill_harvest.py"
-    arguments = [families["llama"], text.path, tmp_path / "killed", tmp_path / "whole"]
+    said = in_processes("kill", families["llama"], text.path, tmp_path / "killed", tmp_path / "whole")
+    counts = [int(count) for count in re.findall(r"\d+", said)]
+    assert len(counts) == 11
+    assert sum(0 < count < counts[-1] for count in counts[:-1]) >= 5, said  # kills fell into the middle
+
+
+def test_of_two_processes_one_harvests_and_the_other_waits(
+    families: dict[str, Path], text: LocalText, tmp_path: Path
+) -> None:
+    in_processes("share", families["llama"], text.path, tmp_path / "cache", tmp_path)
+    first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("first", "second"))
+    folder = data_module(families["llama"], text, tmp_path / "cache").folder(text)
+    shards = [shard for split in SPLITS for shard in plan(split, read_sequences(folder, split), 50, 32)]
+    assert first["passes"] == sum(len(shard.batches) for shard in shards) + 1  # and one that asks for the widths
+    assert second["passes"] == 0
+    assert first["began"] < second["began"] < first["ended"] < second["ended"]
+
+
+def in_processes(*arguments: object) -> str:
     done = subprocess.run(
-        [sys.executable, script, *map(str, arguments)],
+        [sys.executable, Path(__file__).parent / "processes.py", *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    counts = [int(count) for count in re.findall(r"\d+", done.stdout)]
-    assert len(counts) == 11
-    assert sum(0 < count < counts[-1] for count in counts[:-1]) >= 5, done.stdout  # kills fell into the middle
+    return done.stdout
 
 
-def test_any_altered_byte_is_found(families: dict[str, Path], text: LocalText, tmp_path: Path) -> None:
-    data = data_module(families["llama"], text, tmp_path)
+def test_every_byte_of_every_file_is_guarded(families: dict[str, Path], text: LocalText, tmp_path: Path) -> None:
+    """Headers, rows, norms, token sequences, groups, moments and the indices themselves."""
+    short = LocalText(str(text.path), limit=3)
+    data = data_module(families["llama"], short, tmp_path, context=8, shard_rows=25)
     data.prepare_data()
-    folder = data.folder(text) / str(data.point)
-    records = read_json(folder / "index.json")["shards"]
-    name = min(records, key=lambda name: records[name]["bytes"])
-    content = (folder / name).read_bytes()
-    one = {name: records[name]}
-    check(folder, one, every_byte=True)
-    for i in range(0, len(content), 3):
-        (folder / name).write_bytes(content[:i] + bytes([content[i] ^ 1]) + content[i + 1 :])
-        with pytest.raises(ValueError, match=rf"altered.*{name}"):
-            check(folder, one, every_byte=True)
-    for file in (folder / name, *data.folder(text).glob("test.tokens.safetensors")):
-        content = file.read_bytes()
-        file.write_bytes(content[:-1] + bytes([content[-1] ^ 128]))
-        with pytest.raises(ValueError, match=rf"{file.name}.*rm .*{file.name}"):
-            data_module(families["llama"], text, tmp_path).setup()
-        file.write_bytes(content)
+    data.setup()
+    folder = data.folder(short)
+    site, tokens = folder / str(data.point), read_index(folder / TOKENS)["files"]
+    shards = read_index(site / INDEX)["shards"]
+    (moments,) = site.glob("moments-*.json")
+    guarded = [(site, name, shards) for name in shards] + [(folder, name, tokens) for name in tokens]
+    assert len(shards) >= 4
+    for place, name, records in [*guarded, (site, moments.with_suffix(".safetensors").name, read_index(moments))]:
+        for _ in each_byte_altered(place / name):
+            with pytest.raises(ValueError, match=rf"altered.*{name}"):
+                check(place, {name: records[name]}, every_byte=True)
+        check(place, {name: records[name]}, every_byte=True)
+    for index in (site / INDEX, folder / TOKENS, moments):
+        for _ in each_byte_altered(index):
+            with pytest.raises(ValueError, match=rf"altered.*{index.name}"):
+                read_index(index)
+        read_index(index)
+
+
+def each_byte_altered(file: Path) -> Iterator[None]:
+    content = file.read_bytes()
+    with file.open("r+b", buffering=0) as stream:
+        for i, byte in enumerate(content):
+            stream.seek(i)
+            stream.write(bytes([byte ^ (1 << i % 8)]))
+            yield
+            stream.seek(i)
+            stream.write(bytes([byte]))
 
 
 def test_the_named_command_rebuilds_the_same_bytes(families: dict[str, Path], text: LocalText, tmp_path: Path) -> None:
-    data = data_module(families["llama"], text, tmp_path)
-    data.prepare_data()
-    before = contents(data.folder(text))
-    shard = data.folder(text) / str(data.point) / "train-00001.safetensors"
-    shard.write_bytes(shard.read_bytes()[:100])
-    with pytest.raises(ValueError, match="truncated") as error:
-        data_module(families["llama"], text, tmp_path).setup()
-    command = re.search(r"`(rm [^`]*)`", str(error.value))
-    assert command is not None
-    subprocess.run(command[1], shell=True, check=True)
-    data_module(families["llama"], text, tmp_path).prepare_data()
-    assert contents(data.folder(text)) == before
+    """Whatever file is damaged: a run names it, and after the command that it names the same run rebuilds it."""
+
+    def run() -> ActivationDataModule:
+        data = data_module(families["llama"], text, tmp_path, shard_rows=500)
+        data.prepare_data()
+        data.setup()
+        return data
+
+    folder = run().folder(text)
+    before = contents(folder)
+    assert len(before) >= 10
+    for name, content in before.items():
+        for bad in (content[:-9], content[:-9] + bytes(9)):
+            (folder / name).write_bytes(bad)
+            with pytest.raises(ValueError, match=Path(name).name) as error:
+                run()
+            command = re.search(r"`(rm [^`]*)`", str(error.value))
+            assert command is not None
+            subprocess.run(command[1], shell=True, check=True)
+            run()
+            assert contents(folder) == before, name
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")

@@ -1,6 +1,7 @@
 """Harvests are complete or absent, resume where they were, and are read back exactly."""
 
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 import torch
@@ -10,7 +11,12 @@ from atomlab.activations import harvest as harvest_module
 from atomlab.activations.datamodule import ActivationDataModule, OrderedBatches, ShuffledBatches
 from atomlab.activations.language_model import LanguageModel
 from atomlab.activations.local_text import LocalText
+from atomlab.activations.online import Online
+from atomlab.activations.plan import Shard
 from atomlab.activations.reading import ActivationStore
+from atomlab.activations.sites import HookPoint
+from atomlab.activations.store import read_index
+from atomlab.activations.writer import ShardWriter
 
 
 @pytest.fixture
@@ -44,6 +50,15 @@ def test_rows_are_the_models_activations(families: dict[str, Path], text: LocalT
     data = data_module(families["llama"], text, tmp_path / "cache", max_norm_ratio=None, separate_documents=False)
     data.prepare_data()
     data.setup()
+    index = read_index(data.folder(text) / str(data.point) / "index.json")
+    stated = (
+        "name revision model dtype hook_point corpus tokenizer position tokens harvest width rows train_norm shards"
+    )
+    assert set(index) == set(stated.split())
+    assert index["tokenizer"]["class"] == "PreTrainedTokenizerFast"
+    assert index["tokenizer"]["tokens"] == 64
+    assert index["rows"] == {split: len(data.rows[split].store) for split in data.rows}
+    assert all(set(entry) == {"rows", "bytes", "sha256"} for entry in index["shards"].values())
     tokens = load_file(next((tmp_path / "cache").rglob("test.tokens.safetensors")))
     ids = tokens["input_ids"].long().view(-1, 16)
     hidden = data.model.load()(input_ids=ids, output_hidden_states=True).hidden_states[2]
@@ -143,3 +158,49 @@ def test_batches_that_cannot_be_dealt_out_are_named() -> None:
         ShuffledBatches(100, 20, 5, world_size=3)
     with pytest.raises(ValueError, match="more than the 10"):
         ShuffledBatches(10, 20, 5)
+
+
+def test_the_model_waits_for_a_slow_disk(tmp_path: Path) -> None:
+    """While a file is being written no more than four batches wait in memory, and none is lost."""
+    point, stuck, given = HookPoint.parse("a.output"), Event(), []
+    shards = [Shard(f"train-{i:05d}.safetensors", "train", ((0, 1),), 2) for i in range(12)]
+    written: list[str] = []
+
+    def slowly(name: str, _: dict) -> None:
+        stuck.wait()
+        written.append(name)
+
+    writer = ShardWriter(tmp_path, slowly)
+
+    def compute() -> None:
+        for number, shard in enumerate(shards):
+            writer.put(shard, {point: torch.full((2, 3), float(number))})
+            given.append(number)
+
+    model = Thread(target=compute)
+    model.start()
+    model.join(timeout=0.5)
+    assert model.is_alive()
+    assert len(given) == 5  # one in the writer's hands, four in the queue
+    stuck.set()
+    model.join()
+    writer.close()
+    assert written == [f"a.output/{shard.name}" for shard in shards]
+    for number, name in enumerate(written):
+        assert load_file(tmp_path / name)["activations"].unique().tolist() == [number]
+
+
+def test_a_checkpoint_of_another_order_is_refused(families: dict[str, Path], text: LocalText, tmp_path: Path) -> None:
+    cached = data_module(families["llama"], text, tmp_path)
+    online = data_module(families["llama"], text, tmp_path, online=Online(64))
+    for data in (cached, online):
+        data.prepare_data()
+        data.setup()
+    same = {"seed": 0, "batch_size": 32, "rows": len(cached.rows["train"])}
+    blocks = {"block_rows": 64, "window_rows": 262_144}
+    cached.load_state_dict(same | blocks)
+    online.load_state_dict(same | {"buffer_rows": 64, "processes": 1})
+    with pytest.raises(ValueError, match="seed=1, and now it is 0"):
+        cached.load_state_dict(same | blocks | {"seed": 1})
+    with pytest.raises(ValueError, match="processes=2, and now it is 1"):
+        online.load_state_dict(same | {"buffer_rows": 64, "processes": 2})

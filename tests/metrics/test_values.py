@@ -10,15 +10,14 @@ from atomlab.metrics import (
     CertifiedRate,
     DeadLatents,
     ExplainedVariance,
+    IsometryDistribution,
     IsometryRates,
-    IsometryRatio,
     L0Histogram,
     LossRecovered,
     MeanL0,
     NextTokenKL,
     RefittedExplainedVariance,
     Stability,
-    SupportIsometry,
     UniformlyCertifiedRate,
 )
 
@@ -78,8 +77,8 @@ def test_sparse_rows_give_what_dense_codes_give() -> None:
         lambda: CertifiedRate(dictionary, "exact_recovery"),
         lambda: CertifiedRate(dictionary, "dual_certificate"),
         lambda: CertifiedRate(dictionary, "solved"),
-        lambda: IsometryRatio(dictionary),
-        lambda: SupportIsometry(dictionary),
+        lambda: IsometryDistribution(dictionary, "ratio"),
+        lambda: IsometryDistribution(dictionary, "constant"),
     ):
         dense, sparse = build(), build()
         dense.update(codes)

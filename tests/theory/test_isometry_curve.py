@@ -66,7 +66,7 @@ def test_verdicts_part_the_samples_and_certified_uniqueness_is_level_2a(seed: in
             if verdict.failed[k]:
                 assert exact >= threshold - 1e-9
     unique = curve.verdicts(sizes, 1.0).certified
-    assert torch.equal(unique[:5], babel_unique_certified(sizes, statistics.babel)[:5])
+    assert torch.equal(unique[:5], babel_unique_certified(sizes, statistics)[:5])
 
 
 def test_more_atoms_than_dimensions_fail() -> None:

@@ -51,8 +51,8 @@ def test_levels_imply_one_another_and_certified_codes_are_what_the_solver_finds(
     statistics = coherence_statistics(dictionary, k=12)
     level1 = coherence_certified(sizes, statistics.coherence)
     unique, recovered = (
-        babel_unique_certified(sizes, statistics.babel),
-        babel_recovery_certified(sizes, statistics.babel),
+        babel_unique_certified(sizes, statistics),
+        babel_recovery_certified(sizes, statistics),
     )
     level3 = torch.tensor(
         [exact_recovery_coefficient(dictionary, row.nonzero().squeeze(1)) < 1 - MARGIN for row in codes]
