@@ -35,11 +35,18 @@ def evaluate(config: DictConfig) -> float:
         shrinkage=trained.sae.shrinkage,
         seed=trained.seed,
         configuration="\n".join(OmegaConf.to_yaml(part) for part in (trained, config.study, config.metrics)),
+        setting=_setting(trained, config),
         run=None if config.run is None else Path(config.run),
     )
     text, objective = study(bench)
     sys.stdout.write(f"{text}\n")
     return objective
+
+
+def _setting(trained: DictConfig, config: DictConfig) -> str:
+    """What every number depends on beside the study's own options."""
+    own = OmegaConf.masked_copy(trained, [key for key in trained if key not in ("study", "metrics")])
+    return f"{OmegaConf.to_yaml(own)}\n{OmegaConf.to_yaml(config.metrics)}"
 
 
 def _config_of(run: Path) -> DictConfig:

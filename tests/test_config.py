@@ -70,3 +70,9 @@ def test_evaluate_shares_its_configuration_with_training() -> None:
         assert {key: config[key] for key in ("layer", "seed", "steps")} == {
             k: shared[k] for k in ("layer", "seed", "steps")
         }
+
+
+def test_imported_saes_are_named_on_the_command_line() -> None:
+    """As docs/evaluation.md writes it: a mapping that starts empty would refuse the names."""
+    config = composed(["study.features={a: folder, b: params.npz}"], "evaluate")
+    assert OmegaConf.to_container(config.study.features) == {"a": "folder", "b": "params.npz"}

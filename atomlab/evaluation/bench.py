@@ -23,6 +23,7 @@ class Bench:
         shrinkage: of S.
         seed: of the run.
         configuration: as YAML, for the report.
+        setting: what every number depends on beside the study's own options, as YAML.
         run: the folder of the run that is measured, if any.
     """
 
@@ -33,6 +34,7 @@ class Bench:
     shrinkage: float
     seed: int
     configuration: str
+    setting: str
     run: Path | None = None
 
 

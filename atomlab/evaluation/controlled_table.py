@@ -1,7 +1,7 @@
 """Are these atoms? One model, layer and site: every set of units, every column, the controls and the report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -50,7 +50,7 @@ class ControlledTable:
     """
 
     atoms: str | None = None
-    features: Mapping[str, str] = field(default_factory=dict)
+    features: Mapping[str, str] | None = None
     seeds: Sequence[str] = ()
     retrain: int = 0
     controls: Sequence[str] = tuple(CONTROLS)
@@ -93,7 +93,7 @@ class ControlledTable:
     def _measure(self, sae: ThresholdSAE, metric: AtomicInnerProduct, bench: Bench) -> tuple[list[Case], list[Row]]:
         data, protocol = bench.data, bench.protocol
         train, test = data.sample("train", protocol.samples), data.sample("test", protocol.samples)
-        imported = [features(Path(path), data.d_in, name) for name, path in self.features.items()]
+        imported = [features(Path(path), data.d_in, name) for name, path in (self.features or {}).items()]
         cases = [Case(unit, train, test) for unit in (atoms(sae), neurons(data.d_in), *imported)]
         rows = [self._row(cases[0], metric, bench)]
         k = pursuit_size(rows[0]["l0"], data.d_in)

@@ -1,8 +1,8 @@
 """The paper's protocol (arXiv:2509.20784) over a model's layers: one harvest, a TSAE a layer, the published figures."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, final
 
 import torch
@@ -10,10 +10,11 @@ import torch
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.bench import Bench
 from atomlab.evaluation.controls import CONTROLS, Case, control_cases
-from atomlab.evaluation.provenance import commit, describe, metric_of
+from atomlab.evaluation.parts import kept
+from atomlab.evaluation.provenance import describe, metric_of
 from atomlab.evaluation.run import pursuit_size, reference_metric
 from atomlab.evaluation.table import Row, measure
-from atomlab.report import CLOSING, Column, finite, layers_figure, write_json, write_results
+from atomlab.report import CLOSING, Column, layers_figure, write_results
 from atomlab.units import atoms, neurons
 
 _LAYERS = Column("layers", "layers", "Layers that the row is a mean of.", "d")
@@ -53,14 +54,17 @@ class PaperTable:
         """Writes `write_results` (results.json has a row a unit and layer, and the means); returns its text and the
         atoms' mean held-out R² in the S-norm. Time: a TSAE a layer; memory: one layer's activations.
 
-        Each layer is kept in layers/<layer>.json when it is done: a run that was stopped goes on where it is started
-        again with the same `hydra.run.dir`, configuration and commit.
+        Finished layers are kept (`kept`), and layers may be added to a finished study.
         """
         layers = self._layers(bench.data)
         first = bench.data.at(bench.data.site, layers[0])
         first.layers = layers
         first.prepare_data()
-        rows = [row for layer in layers for row in self._kept(first.at(first.site, layer), bench)]
+        rows = [
+            row
+            for data in (first.at(first.site, layer) for layer in layers)
+            for row in kept(bench, f"layer-{data.layer}", list(self.controls), partial(self._layer, data, bench))
+        ]
         means = mean_rows(rows)
         last = first.at(first.site, layers[-1])
         last.setup()
@@ -70,19 +74,6 @@ class PaperTable:
         known = PUBLISHED.get(data.model.name)
         count = data.model.num_layers if known is None else known.layers
         return list(range(count)) if self.layers is None else list(self.layers)
-
-    def _kept(self, data: ActivationDataModule, bench: Bench) -> list[Row]:
-        """The layer's rows, from its file where the same commit wrote it with the same configuration."""
-        file = bench.folder / "layers" / f"{data.layer}.json"
-        origin = {"commit": commit(), "configuration": bench.configuration}
-        if file.exists():
-            found = json.loads(file.read_text(encoding="utf-8"))
-            if {key: found.get(key) for key in origin} == origin:
-                return found["rows"]
-        rows: list[Row] = finite(self._layer(data, bench))
-        file.parent.mkdir(exist_ok=True)
-        write_json(file, origin | {"rows": rows})
-        return rows
 
     def _layer(self, data: ActivationDataModule, bench: Bench) -> list[Row]:
         data.setup()

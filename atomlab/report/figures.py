@@ -113,14 +113,16 @@ def angles_figure(histograms: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figu
 
 
 def capacity_figure(vectors: Sequence[int], atoms: Sequence[int], grids: Mapping[str, NDArray]) -> Figure:
-    """Heat maps of R² over training vectors (columns) and atoms (rows), one a name."""
-    figure = Figure(figsize=(3.6 * len(grids), 3.4), layout="constrained")
-    for axes, (name, grid) in zip(np.atleast_1d(figure.subplots(1, len(grids))), grids.items(), strict=True):
+    """Heat maps of R² over training vectors (columns) and atoms (rows), one a name, two beside one another."""
+    lines = -(-len(grids) // 2)
+    figure = Figure(figsize=(8, 3 * lines), layout="constrained")
+    places = figure.subplots(lines, 2, squeeze=False).ravel()
+    for axes, (name, grid) in zip(places, grids.items(), strict=False):
         axes.imshow(grid, vmin=0, vmax=1, origin="lower", cmap="viridis", aspect="auto")
         axes.set(title=name, xlabel="training vectors", ylabel="atoms")
         axes.set_xticks(range(len(vectors)), [f"{count:,}" for count in vectors])
         axes.set_yticks(range(len(atoms)), [f"{count:,}" for count in atoms])
         for (i, j), value in np.ndenumerate(grid):
             axes.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.6 else "black")
-    figure.colorbar(figure.axes[0].images[0], ax=figure.axes, label="R²")
+    figure.colorbar(places[0].images[0], ax=figure.axes, label="R²")
     return figure

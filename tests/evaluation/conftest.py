@@ -117,4 +117,5 @@ def bench(data_of: Callable[..., ActivationDataModule], tmp_path: Path) -> Bench
         shrinkage=1e-3,
         seed=0,
         configuration="<b>config</b>",
+        setting="of the test",
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from scipy.stats import entropy
@@ -55,6 +55,7 @@ def test_rows_come_in_whole_sequences(data_of: Callable[..., ActivationDataModul
     assert len(whole_sequences(rows, 1)) >= 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), min_size=1, max_size=60))
 def test_entropy_is_scipys(pairs: list[tuple[int, int]]) -> None:
     atom, label = torch.tensor(pairs).T
@@ -119,6 +120,22 @@ def test_nearest_atoms_are_those_of_the_whole_gram_matrix() -> None:
     magnitude = gram.abs().fill_diagonal_(-1)
     assert torch.equal(numbers, magnitude.topk(3, dim=1).indices)
     torch.testing.assert_close(values, gram.gather(1, numbers), atol=1e-5, rtol=1e-4)
+
+
+def test_the_delphi_export_is_what_delphi_itself_writes(
+    data_of: Callable[..., ActivationDataModule], tmp_path: Path
+) -> None:
+    """tests/evaluation/delphi/0_9.safetensors: eai-delphi 0.1.3's LatentCache.save_splits on the same dense codes of the
+    same sequences. It keeps half precision and 16 bits; its LatentDataset reads either, and was read from this export
+    once: a record for each of the nine atoms that fire, with these places and tokens.
+    """
+    data = data_of()
+    export_delphi(firing(unit(data.d_in), data.rows["test"], 200, 2, 64), data.rows["test"], tmp_path, "l", "tiny", 0)
+    ours = load_file(tmp_path / "l" / "0_9.safetensors")
+    theirs = load_file(Path(__file__).parent / "delphi" / "0_9.safetensors")
+    assert torch.equal(ours["tokens"], theirs["tokens"])
+    assert torch.equal(ours["locations"], theirs["locations"].long())
+    torch.testing.assert_close(ours["activations"], theirs["activations"].float(), rtol=2**-10, atol=1e-5)
 
 
 def test_delphi_finds_each_firing_at_its_token(data_of: Callable[..., ActivationDataModule], tmp_path: Path) -> None:

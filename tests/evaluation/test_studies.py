@@ -71,7 +71,8 @@ def test_the_papers_table_is_one_harvest_and_a_mean_over_layers(bench: Bench) ->
 
 
 def test_a_stopped_table_goes_on_with_the_layers_it_has(bench: Bench) -> None:
-    """The second run trains nothing where the first one finished; another configuration keeps nothing."""
+    """The second run trains nothing where the first one finished; another list of layers keeps them, another
+    setting nothing."""
     first = PaperTable(layers=[0, 1], controls=[])(bench)
 
     def refuse(**given: object) -> object:
@@ -80,11 +81,12 @@ def test_a_stopped_table_goes_on_with_the_layers_it_has(bench: Bench) -> None:
     idle = replace(bench, recipe=replace(bench.recipe, build=refuse))
     (bench.folder / "results.json").unlink()
     assert PaperTable(layers=[0, 1], controls=[])(idle) == first
-    (bench.folder / "layers" / "1.json").unlink()
+    PaperTable(layers=[1], controls=[])(replace(idle, configuration="of another list of layers"))
+    (bench.folder / "parts" / "layer-1.json").unlink()
     with pytest.raises(AssertionError, match="trained again"):
         PaperTable(layers=[0, 1], controls=[])(idle)
     with pytest.raises(AssertionError, match="trained again"):
-        PaperTable(layers=[0], controls=[])(replace(idle, configuration="other"))
+        PaperTable(layers=[0], controls=[])(replace(idle, setting="other"))
 
 
 def test_means_leave_out_what_is_missing() -> None:
@@ -118,7 +120,7 @@ def test_the_capacity_grid_has_a_cell_for_every_pair_and_its_surrogate(bench: Be
     assert [(r["unit"], r["vectors"], r["d_sae"]) for r in rows] == [
         (unit, n, m) for unit in ("data", "Gaussian surrogate") for n in (64, 128, available) for m in (16, 32)
     ]
-    assert len(list((bench.folder / "figures").iterdir())) == 2
+    assert len(list((bench.folder / "figures").iterdir())) == 1
 
 
 def test_what_does_not_fit_is_refused(bench: Bench) -> None:
@@ -128,3 +130,32 @@ def test_what_does_not_fit_is_refused(bench: Bench) -> None:
     other = replace(bench, data=bench.data.at("mlp_hidden", 1))
     with pytest.raises(ValueError, match="d_in=16 and this site 24"):
         ControlledTable(atoms=str(bench.folder / "sae"))(other)
+
+
+def test_finished_parts_are_kept_and_a_change_of_setting_computes_again(bench: Bench) -> None:
+    """A study stopped after two cells goes on at the third, with the rows of an uninterrupted run."""
+    study = CapacityGrid(vectors=[64, 128], expansions=[1, 2], surrogate=False)
+    trained = []
+
+    def counting(stop_after: int) -> Bench:
+        def build(**given: object) -> object:
+            if len(trained) == stop_after:
+                raise KeyboardInterrupt
+            trained.append(given["expansion"])
+            return bench.recipe.build(**given)
+
+        return replace(bench, recipe=replace(bench.recipe, build=build))
+
+    with pytest.raises(KeyboardInterrupt):
+        study(counting(2))
+    assert not (bench.folder / "results.json").exists()
+    study(counting(99))
+    assert trained == [1, 2, 1, 2]
+    resumed = json.loads((bench.folder / "results.json").read_text())["rows"]
+    other = replace(counting(99), folder=bench.folder / "other")
+    other.folder.mkdir()
+    study(other)
+    assert json.loads((other.folder / "results.json").read_text())["rows"] == resumed
+    trained.clear()
+    study(replace(counting(99), setting="another"))
+    assert trained == [1, 2, 1, 2]

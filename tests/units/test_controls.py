@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta
 
@@ -44,6 +44,7 @@ def test_the_data_as_dictionary_remembers_and_knows_nothing_else() -> None:
         assert r2(unit, test, norm) < 0.7
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000))
 def test_the_nearest_atom_is_that_of_brute_force_and_its_coefficient_a_projection(seed: int) -> None:
     s, dictionary, x = metric(), vectors(20, seed) - 5, vectors(7, seed + 1)
