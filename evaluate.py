@@ -45,7 +45,7 @@ def evaluate(config: DictConfig) -> float:
 
 def _setting(trained: DictConfig, config: DictConfig) -> str:
     """What every number depends on beside the study's own options."""
-    own = OmegaConf.masked_copy(trained, [key for key in trained if key not in ("study", "metrics")])
+    own = OmegaConf.masked_copy(trained, [str(key) for key in trained if key not in ("study", "metrics")])
     return f"{OmegaConf.to_yaml(own)}\n{OmegaConf.to_yaml(config.metrics)}"
 
 

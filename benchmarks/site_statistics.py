@@ -1,4 +1,4 @@
-"""Statistics of SmolLM2's residual stream over its layers as a figure: `python -m benchmarks.statistics FILE.png`.
+"""Statistics of SmolLM2's residual stream over its layers as a figure: `python -m benchmarks.site_statistics FILE.png`.
 
 Position 0 is kept here, to show why it is left out by default.
 """
