@@ -5,7 +5,8 @@ Everything that is compared runs interleaved in one process; medians. Inputs are
 are calibrated to --l0 on other vectors. `forward_backward_s` is loss and gradients of the objective; `step_s` is a
 whole step of Lightning's Trainer: the input transform, loss, gradients, Adam, unit-norm projection, metrics and
 logging. `peak_bytes` is the peak of the process's resident memory over whole steps, each implementation in a process
-of its own. `encoder_product_s` is x @ W_enc in float32 on the same vectors.
+of its own. `encoder_product_s` is x @ W_enc in float32 on the same vectors. `compiled` is the dense loss through
+torch.compile, without whole steps.
 """
 
 import argparse
@@ -18,7 +19,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, cast
@@ -29,50 +29,75 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from atomlab.sae import InputTransform, TargetL0, ThresholdSAE, calibrate_thresholds_
-from atomlab.sae.ops import Dense, DensitySwitch, Operators, Sparse, Stock, objective
+from atomlab.sae.ops import Dense, DensitySwitch, objective
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.callbacks import DecoderNorm
 from atomlab.training.module import SAEModule
 
-OPERATORS: dict[str, Callable[[], Operators]] = {
-    "dense": Dense,
-    "sparse": lambda: Sparse(Stock(screened=False)),
-    "screened": lambda: Sparse(Stock(screened=True)),
-}
 SWITCHES: dict[str, Callable[[], DensitySwitch]] = {
     "dense": lambda: DensitySwitch(0.0, 0.0),
+    "compiled": lambda: DensitySwitch(0.0, 0.0),
     "sparse": lambda: DensitySwitch(2.0, 2.0, screened=False),
     "screened": lambda: DensitySwitch(2.0, 2.0, screened=True),
     "automatic": DensitySwitch,
 }
 
 
-def problem(d_in: int, d_sae: int, batch: int, l0: float) -> tuple[ThresholdSAE, Tensor]:
+def problem(d_in: int, d_sae: int, batch: int, l0: float, device: str) -> tuple[ThresholdSAE, Tensor]:
     torch.manual_seed(0)
     sae = ThresholdSAE(d_in, d_sae)
     calibrate_thresholds_(sae, torch.randn(4096, d_in) / d_in**0.5, l0)
-    return sae, torch.randn(batch, d_in) / d_in**0.5
+    return sae.to(device), (torch.randn(batch, d_in) / d_in**0.5).to(device)
+
+
+def narrow(x: Tensor) -> torch.autocast:
+    """bfloat16 products on a GPU; on the CPU all is float32."""
+    return torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda)
 
 
 def seconds(work: Callable[[], object]) -> float:
+    wait()
     begun = time.perf_counter()
     work()
+    wait()
     return time.perf_counter() - begun
+
+
+def wait() -> None:
+    """Until a GPU, if there is one, has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 @torch.no_grad()
 def product(sae: ThresholdSAE, x: Tensor) -> None:
-    torch.mm(x, sae.W_enc)
+    with narrow(x):
+        torch.mm(x, sae.W_enc)
 
 
-def forward_backward(operators: Operators, sae: ThresholdSAE, x: Tensor, l0: float) -> None:
-    sae.zero_grad()
-    objective(operators, sae, x, TargetL0(1.0, l0)).loss.backward()
+def forward_backward(name: str, sae: ThresholdSAE, x: Tensor, l0: float) -> Callable[[], None]:
+    """Loss and gradients, with the switch's choice and its counting."""
+    switch, sparsity = SWITCHES[name](), TargetL0(1.0, l0)
+
+    def loss() -> Tensor:
+        terms = objective(switch.choose(sae, x), sae, x, sparsity)
+        switch.observe(sae, terms.code)
+        return terms.loss
+
+    compiled = torch.compile(lambda: objective(Dense(), sae, x, sparsity).loss) if name == "compiled" else loss
+
+    def work() -> None:
+        sae.zero_grad()
+        with narrow(x):
+            value = compiled()
+        value.backward()
+
+    return work
 
 
 def measure_forward_backward(sae: ThresholdSAE, x: Tensor, l0: float, names: list[str], repeats: int) -> dict[str, Any]:
     works: dict[str, Callable[[], object]] = {"product": lambda: product(sae, x)}
-    works |= {name: partial(forward_backward, OPERATORS[name](), sae, x, l0) for name in names}
+    works |= {name: forward_backward(name, sae, x, l0) for name in names}
     times: dict[str, list[float]] = {name: [] for name in works}
     for repeat in range(repeats + 1):
         for name, work in works.items():
@@ -90,6 +115,7 @@ class Clock(Callback):
         self.x, self.products, self.steps, self.since = x, list[float](), list[float](), 0.0
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Tensor, batch_idx: int) -> None:
+        wait()
         if self.since:
             self.steps.append(time.perf_counter() - self.since)
         self.products.append(seconds(lambda: product(pl_module.sae, self.x)))
@@ -113,11 +139,13 @@ def train(sae: ThresholdSAE, x: Tensor, l0: float, name: str, steps: int) -> tup
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = Trainer(
-            accelerator="cpu",
+            accelerator="gpu" if x.is_cuda else "cpu",
+            devices=1,
+            precision="bf16-mixed" if x.is_cuda else "32-true",
             max_steps=steps + 1,
             max_epochs=1,
             logger=False,
-            deterministic=True,
+            deterministic=not x.is_cuda,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -129,6 +157,9 @@ def train(sae: ThresholdSAE, x: Tensor, l0: float, name: str, steps: int) -> tup
 
 
 def peak_bytes() -> int:
+    """Of a GPU's memory, or of the process's."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")  # ru_maxrss would count the parent's memory at the fork too
     if status.exists():
         return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
@@ -137,7 +168,8 @@ def peak_bytes() -> int:
 
 def in_new_process(arguments: argparse.Namespace, name: str) -> int:
     shape = [
-        f"--{key.replace('_', '-')}={getattr(arguments, key)}" for key in ("d_in", "d_sae", "batch", "l0", "threads")
+        f"--{key.replace('_', '-')}={getattr(arguments, key)}"
+        for key in ("d_in", "d_sae", "batch", "l0", "threads", "device")
     ]
     command = [sys.executable, "-m", "benchmarks.step", *shape, f"--peak={name}"]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
@@ -147,32 +179,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, kind, value in (("d-in", int, 768), ("d-sae", int, 12_288), ("batch", int, 4096), ("l0", float, 40.0)):
         parser.add_argument(f"--{name}", type=kind, default=value)
-    parser.add_argument(
-        "--implementations", nargs="+", default=["dense", "sparse", "screened"], choices=list(OPERATORS)
-    )
+    parser.add_argument("--implementations", nargs="+", default=["dense", "sparse", "screened"], choices=list(SWITCHES))
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cpu", help="cuda: products in bfloat16, and so is encoder_product_s")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path, help="where the figures go")
     parser.add_argument("--peak", choices=list(SWITCHES), help="only run steps and print the peak memory in bytes")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    sae, x = problem(arguments.d_in, arguments.d_sae, arguments.batch, arguments.l0)
+    sae, x = problem(arguments.d_in, arguments.d_sae, arguments.batch, arguments.l0, arguments.device)
     if arguments.peak:
         train(sae, x, arguments.l0, arguments.peak, 2)
         print(peak_bytes())
         return
     times = measure_forward_backward(sae, x, arguments.l0, arguments.implementations, arguments.repeats)
     result: dict[str, Any] = {
-        "shape": {key: getattr(arguments, key) for key in ("d_in", "d_sae", "batch", "l0", "threads")},
+        "shape": {key: getattr(arguments, key) for key in ("d_in", "d_sae", "batch", "l0", "threads", "device")},
         "torch": torch.__version__,
         "machine": platform.machine(),
         "encoder_product_s": times["product"],
     }
     for name in arguments.implementations:
-        alone, step = train(sae, x, arguments.l0, name, arguments.repeats)
         result[name] = {
             "forward_backward_s": times[name],
             "forward_backward_ratio": times[name] / times["product"],
+        }
+        if name == "compiled":
+            continue
+        alone, step = train(sae, x, arguments.l0, name, arguments.repeats)
+        result[name] |= {
             "step_s": step,
             "step_ratio": step / alone,
             "peak_bytes": in_new_process(arguments, name),
