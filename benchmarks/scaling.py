@@ -96,7 +96,7 @@ CLAIMS = {
     ),
     "empirical_isometry": Claim(
         lambda i: empirical_isometry(i.codes, i.dictionary),
-        lambda s, d, n: s * K * K * (20 * K + d) + 8 * d * n,
+        lambda s, d, n: s * K * K * (K + d) + 8 * d * n,
         lambda s, d, n: mb(3 * n * d + 3 * s * K * K + s * d, 8),
     ),
     "refit_codes": Claim(
