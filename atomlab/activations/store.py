@@ -151,9 +151,10 @@ def damaged(files: Iterable[Path], reason: str) -> ValueError:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """What a killed process left half-written; only under the folder's lock."""
-    for file in folder.rglob(f"{_UNFINISHED}*"):
-        file.unlink(missing_ok=True)
+    """What a killed process left half-written, safetensors' own temporary files too; only under the folder's lock."""
+    for pattern in (f"{_UNFINISHED}*", ".tmp*"):
+        for file in folder.rglob(pattern):
+            file.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,5 +1,8 @@
 """Tiny random models of every family, through the same code path as real ones."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,8 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
+
+from atomlab.activations.local_text import LocalText
 
 SIZES = {
     "vocab_size": 64,
@@ -67,3 +72,26 @@ def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             tokenizer_object=words, unk_token="[UNK]", bos_token="<s>", eos_token="</s>"
         ).save_pretrained(folders[name])
     return folders
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> LocalText:
+    generator = torch.Generator().manual_seed(0)
+    words = torch.randint(0, 60, (60, 40), generator=generator).tolist()
+    (tmp_path / "text.txt").write_text("\n\n".join(" ".join(f"w{i}" for i in line) for line in words))
+    return LocalText(str(tmp_path / "text.txt"))
+
+
+def in_own_process(script: str, *arguments: object) -> str:
+    """What a script of this folder prints; one that forks must not do so beside pytest's threads."""
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, here / script, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(here.parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout

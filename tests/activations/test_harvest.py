@@ -22,16 +22,9 @@ from atomlab.activations.reading import ActivationStore
 from atomlab.activations.sequences import Frame, prompts, sample
 from atomlab.activations.store import INDEX, check, read_index
 from atomlab.activations.tokens import SPLITS
+from tests.activations.conftest import in_own_process
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def text(tmp_path: Path) -> LocalText:
-    generator = torch.Generator().manual_seed(0)
-    words = torch.randint(0, 60, (60, 40), generator=generator).tolist()
-    (tmp_path / "text.txt").write_text("\n\n".join(" ".join(f"w{i}" for i in line) for line in words))
-    return LocalText(str(tmp_path / "text.txt"))
 
 
 def data_module(folder: Path, text: LocalText, cache: Path, **options) -> ActivationDataModule:
@@ -48,35 +41,32 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_ten_kills_end_in_the_cache_of_an_uninterrupted_harvest(
     families: dict[str, Path], text: LocalText, tmp_path: Path
 ) -> None:
-    said = in_processes("kill", families["llama"], text.path, tmp_path / "killed", tmp_path / "whole")
+    said = in_own_process("processes.py", "kill", families["llama"], text.path, tmp_path / "killed", tmp_path / "whole")
     counts = [int(count) for count in re.findall(r"\d+", said)]
     assert len(counts) == 11
     assert sum(0 < count < counts[-1] for count in counts[:-1]) >= 5, said  # kills fell into the middle
 
 
+def test_what_a_kill_left_half_written_is_removed(families: dict[str, Path], text: LocalText, tmp_path: Path) -> None:
+    data = data_module(families["llama"], text, tmp_path)
+    place = data.folder(text) / str(data.point)
+    place.mkdir(parents=True)
+    for name in (".writing-1-train-00000.safetensors", ".tmpvOwbNO"):  # ours, and the one that safetensors renames
+        (place / name).write_bytes(b"half")
+    data.prepare_data()
+    assert not [file.name for file in data.folder(text).rglob(".*")]
+
+
 def test_of_two_processes_one_harvests_and_the_other_waits(
     families: dict[str, Path], text: LocalText, tmp_path: Path
 ) -> None:
-    in_processes("share", families["llama"], text.path, tmp_path / "cache", tmp_path)
+    in_own_process("processes.py", "share", families["llama"], text.path, tmp_path / "cache", tmp_path)
     first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("first", "second"))
     folder = data_module(families["llama"], text, tmp_path / "cache").folder(text)
     shards = [shard for split in SPLITS for shard in plan(split, read_sequences(folder, split), 50, 32)]
     assert first["passes"] == sum(len(shard.batches) for shard in shards) + 1  # and one that asks for the widths
     assert second["passes"] == 0
     assert first["began"] < second["began"] < first["ended"] < second["ended"]
-
-
-def in_processes(*arguments: object) -> str:
-    done = subprocess.run(
-        [sys.executable, Path(__file__).parent / "processes.py", *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
 
 
 def test_every_byte_of_every_file_is_guarded(families: dict[str, Path], text: LocalText, tmp_path: Path) -> None:
