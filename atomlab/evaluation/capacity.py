@@ -33,7 +33,9 @@ _COLUMNS = (
         "single_sample", "single", "Share of atoms that fire on exactly one of the measured training vectors.", ".1%"
     ),
     Column("stability_pairwise", "q* pairs", "Stability over pairs.", ".1%"),
+    Column("stability_pairwise_random", "q* pairs, random", "The same of random atoms at this L0.", ".1%"),
     Column("stability_per_atom", "q* atoms", "Stability over atoms.", ".1%"),
+    Column("stability_per_atom_random", "q* atoms, random", "The same of random atoms at this L0.", ".1%"),
 )
 
 

@@ -1,6 +1,4 @@
-"""The dear part of a row: all levels, isometry verdicts, identifiability, and what a random dictionary would score."""
-
-from collections.abc import Sequence
+"""The dear part of a row: all levels, isometry verdicts, identifiability."""
 
 import torch
 from torch import Tensor
@@ -13,9 +11,7 @@ from atomlab.theory import (
     STABLE_THRESHOLD,
     UNIQUE_THRESHOLD,
     AtomicInnerProduct,
-    coherence_statistics,
     empirical_isometry,
-    random_dictionary,
     rate,
     reconstruct,
     recovery_levels,
@@ -23,8 +19,6 @@ from atomlab.theory import (
     restricted_isometry_curve,
     shared_thresholds,
     solved_recovery,
-    stability_pairwise,
-    stability_per_atom,
     support_recovery,
     supports,
     threshold_windows,
@@ -49,25 +43,12 @@ def certify(unit: Unit, row: Row, train: Tensor, test: Tensor, metric: AtomicInn
     Units whose every support is beyond 256 atoms (neurons) get no levels and no verdicts: the systems would be singular
     or hopeless.
     """
-    row = row | random_stability(unit, row["l0_counts"], protocol.seed)
     codes = unit.encode(test[: protocol.certified_samples]).to_dense()
     sizes = supports(codes).sizes
     if not (sizes > 0).any() or int(sizes[sizes > 0].min()) > LARGEST_SUPPORT:
         return row
     row = row | _levels(unit, codes, metric, protocol) | _isometry(unit, codes, metric, protocol)
     return row if unit.signed else row | _identifiability(unit, codes, train, test, metric, protocol)
-
-
-def random_stability(unit: Unit, l0_counts: Sequence[int], seed: int) -> Row:
-    """q* of as many independent random atoms at the unit's own L0: what q* says without any structure."""
-    counts = torch.zeros(unit.d_sae + 1, dtype=torch.int64)
-    counts[: len(l0_counts)] = torch.tensor(l0_counts)
-    dictionary = random_dictionary(unit.d_sae, unit.dictionary.shape[1], torch.Generator().manual_seed(seed))
-    statistics = coherence_statistics(dictionary, k=1)
-    return {
-        "stability_pairwise_random": stability_pairwise(dictionary, counts, statistics=statistics),
-        "stability_per_atom_random": stability_per_atom(dictionary, counts, statistics=statistics),
-    }
 
 
 def _levels(unit: Unit, codes: Tensor, metric: AtomicInnerProduct, protocol: Protocol) -> Row:

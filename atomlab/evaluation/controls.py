@@ -17,7 +17,7 @@ from atomlab.units import Unit, atoms, data_dictionary, data_nearest, k_means, r
 CONTROLS = {
     "data": (
         "Training vectors as atoms (a random d_sae of them where there are more), centred: memory and nothing "
-        "else. Two codes: the nearest atom alone by cos_S, and OMP with the atoms' mean L0."
+        "else. “data, nearest” codes by the nearest atom alone (cos_S), “data + OMP” with the atoms' mean L0."
     ),
     "k_means": ("Centroids by minibatch k-means in the metric S, with OMP codes at the atoms' mean L0."),
     "random": (

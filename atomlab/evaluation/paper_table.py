@@ -14,27 +14,46 @@ from atomlab.evaluation.parts import kept
 from atomlab.evaluation.provenance import describe, metric_of
 from atomlab.evaluation.run import pursuit_size, reference_metric
 from atomlab.evaluation.table import Row, measure
-from atomlab.report import CLOSING, Column, layers_figure, write_results
+from atomlab.report import COLUMNS, UNIT, Column, layers_figure, write_results
 from atomlab.units import atoms, neurons
 
 _LAYERS = Column("layers", "layers", "Layers that the row is a mean of.", "d")
-_COLUMNS = (CLOSING[0], _LAYERS, *(column for column in CLOSING[1:] if column.key != "restricted_isometry_k"))
+_NULLS = ("stability_pairwise_random", "stability_per_atom_random")
+_COLUMNS = (
+    UNIT,
+    _LAYERS,
+    *(
+        column
+        for column in COLUMNS[1:]
+        if column.key in _NULLS or (column.closing and column.key != "restricted_isometry_k")
+    ),
+)
 
 
 class Published(NamedTuple):
-    """Of the paper: layers (from 0), R² and q* of its atoms, as it prints them; in sample, as far as it says."""
+    """Of the paper: layers (from 0), R² and q* of its atoms; in sample, as far as it says."""
 
     layers: int
-    r2: str
-    stability: str
+    r2: float
+    stability: float
 
 
 PUBLISHED = {
-    "google/gemma-2-2b": Published(26, "99.92%", "99.74%"),
-    "google/gemma-2-9b": Published(42, "99.93%", "99.87%"),
-    "meta-llama/Llama-3.1-8B": Published(30, "99.85%", "99.95%"),
+    "google/gemma-2-2b": Published(26, 0.9992, 0.9974),
+    "google/gemma-2-9b": Published(42, 0.9993, 0.9987),
+    "meta-llama/Llama-3.1-8B": Published(30, 0.9985, 0.9995),
 }
-_OTHERS = "Published for features (Gemma Scope, Llama Scope): R² 48.8%, q* 68.2%; for neurons: 100%, 0.5%."
+_FEATURES, _NEURONS = (0.488, 0.682), (1.0, 0.005)  # published R² and q*: Gemma Scope and Llama Scope; neurons
+_BESIDE = (
+    Column("unit", "units", "What was measured, on which model."),
+    Column("source", "source", "Ours are means over the layers of this run."),
+    Column(
+        "r2_train", "R²", "Euclidean; ours on training vectors, the published ones as far as the paper says.", ".2%"
+    ),
+    Column("r2_test", "R² held out", "Not published.", ".2%"),
+    Column("stability_pairwise", "q*", "Ours over pairs of atoms, which is the paper's reading.", ".2%"),
+    Column("stability_pairwise_random", "q*, random", "That of random atoms at the same L0; not published.", ".2%"),
+)
 
 
 @final
@@ -101,8 +120,22 @@ class PaperTable:
             configuration=bench.configuration,
             provenance=provenance,
             conclusion=f"{_verdict(means, data)} {provenance['corpus']}; site {data.site}, layers {layers}.",
+            tables={"Beside the published figures": (beside_published(means, data.model.title), _BESIDE)},
             notes=CONTROLS,
         )
+
+
+def beside_published(means: Sequence[Row], model: str) -> list[Row]:
+    """Rows of one table: this run's units, then what the paper prints (arXiv:2509.20784)."""
+    published = {f"atoms, {name}, {known.layers} layers": known[1:] for name, known in PUBLISHED.items()}
+    published |= {"features (Gemma Scope, Llama Scope)": _FEATURES, "neurons": _NEURONS}
+    return [
+        *(row | {"unit": f"{row['unit']}, {model}, {row['layers']} layers", "source": "this run"} for row in means),
+        *(
+            {"unit": unit, "source": "published", "r2_train": r2, "stability_pairwise": stability}
+            for unit, (r2, stability) in published.items()
+        ),
+    ]
 
 
 def mean_rows(rows: Sequence[Row]) -> list[Row]:
@@ -122,14 +155,15 @@ def mean_rows(rows: Sequence[Row]) -> list[Row]:
 def _verdict(means: Sequence[Row], data: ActivationDataModule) -> str:
     ours, known = means[0], PUBLISHED.get(data.model.name)
     published = (
-        f"Published for this model's atoms: R² {known.r2}, q* {known.stability}."
+        f"Published for this model's atoms: R² {known.r2:.2%}, q* {known.stability:.2%}."
         if known
         else "The paper has no figures for this model (its own: R² 99.9%, q* 99.7% to 99.95%)."
     )
     return (
         f"Atoms, mean over {ours['layers']} layers: R² {ours['r2_train']:.2%} in sample and {ours['r2_test']:.2%} held out "
         f"(S-norm {ours['r2_train_s']:.2%} and {ours['r2_test_s']:.2%}), q* {ours['stability_pairwise']:.2%} over pairs "
-        f"and {ours['stability_per_atom']:.2%} over atoms, at L0 {ours['l0']:.1f}. {published} {_OTHERS}"
+        f"and {ours['stability_per_atom']:.2%} over atoms, at L0 {ours['l0']:.1f}. {published} "
+        f"Published for features (Gemma Scope, Llama Scope): R² {_FEATURES[0]:.1%}, q* {_FEATURES[1]:.1%}."
     )
 
 

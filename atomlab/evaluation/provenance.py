@@ -14,16 +14,17 @@ from atomlab.evaluation.protocol import Protocol
 def describe(data: ActivationDataModule, protocol: Protocol, shrinkage: float, seed: int) -> dict[str, str]:
     """Model, site, corpus and token rule, metric, sizes, seed, commit, versions and machine, by name."""
     reference = data.reference_moments
+    group = getattr(data.corpus, "split_by", "document")
     train, test = (min(protocol.samples, len(data.rows[split])) for split in ("train", "test"))
     return {
         "model": data.model.title,
         "revision": data.model.revision,
         "site": str(data.point),
-        "corpus": f"{type(data.corpus).__name__}, tokens: {data.corpus.position}",
+        "corpus": f"{type(data.corpus).__name__}, tokens: {data.corpus.position}, held out by {group}",
         "metric S": f"{type(data.reference).__name__}, {reference.count:,} vectors, shrinkage {shrinkage:g}",
         "vectors": ", ".join(f"{split} {len(rows):,}" for split, rows in data.rows.items()),
         "measured on": f"Measured on {train:,} training and {test:,} held-out vectors; "
-        f"held-out groups (documents, subjects or templates) share none with training.",
+        f"held out by {group}: none is in both.",
         "seed": str(seed),
         "commit": commit(),
         "versions": ", ".join(

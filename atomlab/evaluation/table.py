@@ -16,6 +16,7 @@ from atomlab.theory import (
     coherence_statistics,
     dual_certificates,
     first_supports,
+    random_dictionary,
     restricted_isometry_bounds,
     stability_pairwise,
     stability_per_atom,
@@ -43,7 +44,7 @@ def measure(unit: Unit, train: Tensor, test: Tensor, metric: AtomicInnerProduct,
     row["l0_counts"] = counts[: int(counts.nonzero().max()) + 1].tolist()
     row |= {"dead": float(dead.compute()), "single_sample": float((dead.firing == 1).double().mean())}
     statistics = coherence_statistics(unit.dictionary, metric, k=min(unit.d_sae - 1, max(1, 2 * row["l0_q998"])))
-    row |= geometry(unit, sizes, statistics, metric)
+    row |= geometry(unit, sizes, statistics, metric) | random_stability(unit, counts, protocol.seed)
     codes = unit.encode(test[: protocol.certified_samples])
     return row | _quick_certificates(unit, codes, sizes, row["coherence"], metric, protocol)
 
@@ -79,6 +80,16 @@ def geometry(unit: Unit, sizes: L0Histogram, statistics: CoherenceStatistics, me
         "pair_q999": statistics.pair_quantile(0.999),
         "stability_pairwise": stability_pairwise(unit.dictionary, counts, metric, statistics=statistics),
         "stability_per_atom": stability_per_atom(unit.dictionary, counts, metric, statistics=statistics),
+    }
+
+
+def random_stability(unit: Unit, counts: Tensor, seed: int) -> Row:
+    """q* of as many independent random atoms at the unit's own L0: what q* says without any structure."""
+    dictionary = random_dictionary(unit.d_sae, unit.dictionary.shape[1], torch.Generator().manual_seed(seed))
+    statistics = coherence_statistics(dictionary, k=1)
+    return {
+        "stability_pairwise_random": stability_pairwise(dictionary, counts, statistics=statistics),
+        "stability_per_atom_random": stability_per_atom(dictionary, counts, statistics=statistics),
     }
 
 

@@ -1,6 +1,6 @@
 """Tables, figures and a page to look at."""
 
-from atomlab.report.columns import CLOSING, COLUMNS, Column
+from atomlab.report.columns import CLOSING, COLUMNS, UNIT, Column
 from atomlab.report.figures import (
     angles_figure,
     babel_figure,
@@ -19,6 +19,7 @@ from atomlab.report.table import cell, finite, grouped, render_markdown, render_
 __all__ = [
     "CLOSING",
     "COLUMNS",
+    "UNIT",
     "Column",
     "angles_figure",
     "babel_figure",

@@ -116,20 +116,21 @@ def shared_thresholds(
 
 
 def _fewest_errors(z: Float[Tensor, "samples latents"], inside: Bool[Tensor, "samples latents"]) -> Tensor:
-    z, order = z.clamp(min=0).sort(dim=0, stable=True)
-    inside = inside.gather(0, order)
-    zero = inside.new_zeros((1, inside.shape[1]), dtype=torch.int64)
-    missed = torch.cat([zero, inside.cumsum(0)])  # members at or below the threshold after the i smallest
-    below = torch.cat([zero, (~inside).cumsum(0)])
-    errors = missed + below[-1] - below
+    z, order = z.T.contiguous().clamp(min=0).sort(dim=1, stable=True)  # rows of memory sort faster than columns
+    inside = inside.T.gather(1, order)
+    zero = inside.new_zeros((len(inside), 1), dtype=torch.int64)
+    missed = torch.cat([zero, inside.cumsum(1)], 1)  # members at or below the threshold after the i smallest
+    below = torch.cat([zero, (~inside).cumsum(1)], 1)
+    errors = missed + below[:, -1:] - below
     # A threshold lies at or above 0 and cannot part equal values.
-    edges = torch.cat([z.new_zeros(1, z.shape[1]), z, z.new_full((1, z.shape[1]), torch.inf)])
-    possible = edges[1:] > edges[:-1]
-    best = errors.masked_fill(~possible, torch.iinfo(torch.int64).max).flip(0).argmin(0)  # the highest of the best
-    best = len(errors) - 1 - best
-    low, high = (edges.gather(0, (best + i)[None])[0] for i in (0, 1))
+    edges = torch.cat([z.new_zeros(len(z), 1), z, z.new_full((len(z), 1), torch.inf)], 1)
+    possible = edges[:, 1:] > edges[:, :-1]
+    best = errors.masked_fill(~possible, torch.iinfo(torch.int64).max).flip(1).argmin(1)  # the highest of the best
+    best = errors.shape[1] - 1 - best
+    low, high = (edges.gather(1, (best + i)[:, None])[:, 0] for i in (0, 1))
     middle = (low + high) / 2
-    return torch.where(missed[-1] == 0, torch.inf, torch.where(middle < high, middle, low).where(~high.isinf(), low))
+    never = missed[:, -1] == 0
+    return torch.where(never, torch.inf, torch.where(middle < high, middle, low).where(~high.isinf(), low))
 
 
 @torch.no_grad()

@@ -68,6 +68,12 @@ def test_the_papers_table_is_one_harvest_and_a_mean_over_layers(bench: Bench) ->
     ours = [row["r2_test_s"] for row in written["rows"] if row["unit"] == "atoms"]
     assert objective == written["means"][0]["r2_test_s"] == pytest.approx(sum(ours) / 2)
     assert "Published for features" in text
+    assert all(row["stability_pairwise_random"] is not None for row in written["rows"])
+    page = (bench.folder / "report.html").read_text()
+    assert page.count("<td>published</td>") == 5
+    assert page.count("<td>this run</td>") == 3
+    assert "<td>99.92%</td>" in page
+    assert "<td>99.74%</td>" in page
 
 
 def test_a_stopped_table_goes_on_with_the_layers_it_has(bench: Bench) -> None:
