@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from atomlab.sae import L0, Sparsity, Tanh, TargetL0, ThresholdSAE
-from atomlab.sae.ops import Operators, Terms, objective
+from atomlab.sae.ops import Dense, Operators, Terms, objective
 
 LOSSES = [None, L0(0.3), TargetL0(2.0, 3.0), Tanh(0.5, 2.0)]
 BANDWIDTH = 0.5  # so wide that the window holds many entries below θ
@@ -26,6 +26,18 @@ def case(
     x = torch.randn(batch, d_in, generator=generator, dtype=dtype)
     x[0] = sae.b_dec.detach() if sae.apply_b_dec_to_input else 0
     return sae, x
+
+
+def assert_is_dense(operators: Operators, sae: ThresholdSAE, x: Tensor, sparsity: Sparsity | None) -> None:
+    """Loss, gradients and firings of the dense reference, in float64, in which no product of random numbers ties with a
+    threshold; sums of at most 1e5 products of size up to 1e6."""
+    expected, wanted = gradients(Dense(), sae, x, sparsity)
+    terms, found = gradients(operators, sae, x, sparsity)
+    torch.testing.assert_close(terms.loss, expected.loss, rtol=1e-11, atol=1e-9)
+    torch.testing.assert_close(terms.sparsity, expected.sparsity, rtol=1e-11, atol=1e-11)
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9 * float(b.abs().max()))
+    assert torch.equal(terms.code.firings(), expected.code.firings())
 
 
 def gradients(
