@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -10,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from atomlab.evaluation import Bench, Recipe, Study
 from atomlab.launch import launch
 
-_BESIDE_RUN = ("run", "study", "metrics")
+_BESIDE_RUN = ("run", "study", "metrics", "trainer")
 
 
 def evaluate(config: DictConfig) -> float:
@@ -26,7 +27,7 @@ def evaluate(config: DictConfig) -> float:
         data=instantiate(trained.activations),
         recipe=Recipe(
             build=instantiate(trained.sae, _partial_=True),
-            trainer=instantiate(trained.trainer, _partial_=True),
+            trainer=instantiate(_trainer(trained, config), _partial_=True),
             batch_size=trained.batch_size,
             steps=trained.steps,
         ),
@@ -49,12 +50,25 @@ def _setting(trained: DictConfig, config: DictConfig) -> str:
     return f"{OmegaConf.to_yaml(own)}\n{OmegaConf.to_yaml(config.metrics)}"
 
 
+def _trainer(trained: DictConfig, config: DictConfig) -> DictConfig:
+    """That of the run, on the CPU if its accelerator is not here; or what is chosen beside `run`."""
+    chosen = config.trainer if "trainer" in _overridden() else trained.trainer
+    absent = chosen.accelerator in ("gpu", "cuda") and not torch.cuda.is_available()
+    own = {"accelerator": "cpu" if absent else chosen.accelerator}
+    own |= {"max_steps": trained.steps, "val_check_interval": trained.steps}
+    return OmegaConf.merge(chosen, own)  # type: ignore[return-value]  # a mapping
+
+
+def _overridden() -> set[str]:
+    """First parts of the keys that the command line sets."""
+    return {override.lstrip("+~").split("=")[0].split(".")[0] for override in HydraConfig.get().overrides.task}
+
+
 def _config_of(run: Path) -> DictConfig:
     file = run / ".hydra" / "config.yaml"
     if not file.exists():
         raise FileNotFoundError(f"run={run} is no run folder of train.py: it has no .hydra/config.yaml.")
-    keys = [override.lstrip("+~").split("=")[0].split(".")[0] for override in HydraConfig.get().overrides.task]
-    if fixed := sorted(set(keys) - set(_BESIDE_RUN)):
+    if fixed := sorted(_overridden() - set(_BESIDE_RUN)):
         raise ValueError(
             f"run={run} fixes {', '.join(fixed)}: leave it out, or leave out run to measure something else."
         )

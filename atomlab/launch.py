@@ -13,19 +13,20 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
 from atomlab.sweep import JobFailed, one_process_per_job
 
 _TRACE = "HYDRA_FULL_ERROR"
-_MISTAKES = (ValueError, OSError, JobFailed, HydraException, OmegaConfBaseException)
+_MISTAKES = (ValueError, OSError, JobFailed, HydraException, OmegaConfBaseException, MisconfigurationException)
 
 
 def launch(task: FunctionType, config_path: str, config_name: str) -> None:
     """Composes the configuration from the command line and runs `task` on it; exit code 2 on a user's mistake.
 
     ValueError and OSError are taken for mistakes of the user (atomlab raises them with a sentence that says what to
-    do), as are Hydra's and OmegaConf's own; with HYDRA_FULL_ERROR=1 they show their stack trace. Interrupted: 130.
+    do), as are Hydra's, OmegaConf's and Lightning's own; with HYDRA_FULL_ERROR=1 they show their stack trace. Interrupted: 130.
 
     Args:
         task: from a configuration to an objective or None.

@@ -3,11 +3,13 @@
 import csv
 import json
 import re
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from atomlab import load_sae
 from atomlab.activations.origins import read_sequences
@@ -60,11 +62,19 @@ def test_one_command_leaves_a_table_a_report_and_a_published_format(first: Path)
 
 
 def test_evaluate_gives_the_same_numbers_again(first: Path, cache: Path, tmp_path: Path) -> None:
+    """Of a run of several GPUs as well, where there is none: its own trainings (the surrogate) are one process's."""
+    moved = tmp_path / "moved"
+    shutil.copytree(first, moved)
+    config = OmegaConf.load(moved / ".hydra" / "config.yaml")
+    config.trainer.update({"accelerator": "gpu", "devices": 2})
+    OmegaConf.save(config, moved / ".hydra" / "config.yaml")
     parts = [f"study.{part}=false" for part in ("certify", "loss", "browser")]
-    words = (f"run={first}", "metrics.samples=256", "study.controls=[]", *parts, f"hydra.run.dir={tmp_path / 'again'}")
+    words = (f"run={moved}", "metrics.samples=256", "study.controls=[gaussian]", *parts)
+    words += (f"hydra.run.dir={tmp_path / 'again'}",)
     finished = run("evaluate.py", *words, cwd=tmp_path, cache=cache)
     assert finished.returncode == 0, finished.stderr
     again = rows(tmp_path / "again")
+    assert "Gaussian TSAE" in again
     for unit in ("atoms", "neurons"):
         for key, value in rows(first)[unit].items():
             same = pytest.approx(value, rel=1e-6) if isinstance(value, float) else value

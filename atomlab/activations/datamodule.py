@@ -169,10 +169,12 @@ class ActivationDataModule(LightningDataModule):
         return self.rows["train"].store.width
 
     def sample(self, split: str, count: int) -> Tensor:
-        """(min(count, rows), d_in) float32: distinct random rows of a split, the same for the same seed."""
+        """(min(count, rows), d_in) float32: distinct random rows of a split in random order, so that the first n of them
+        are a sample too (rows lie by length of their sequence); the same for the same seed.
+        """
         rows = self.rows[split]
-        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed))[:count]
-        return rows[order.sort().values]
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed))[:count].sort()
+        return rows[order.values][order.indices.argsort()]
 
     def train_dataloader(self) -> Background[Tensor] | OnlineBatches:
         rank, world_size, start = 0, 1, 0

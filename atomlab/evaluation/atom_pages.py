@@ -58,7 +58,8 @@ def browse(
     if wishes.embedder is not None:
         rows[0] |= _agreement(found, bench, wishes.embedder)
     if wishes.delphi:
-        pad = data.model.tokenizer.pad_token_id or data.model.tokenizer.eos_token_id or 0
+        known = (data.model.tokenizer.pad_token_id, data.model.tokenizer.eos_token_id, 0)
+        pad = next(token for token in known if token is not None)
         export_delphi(found, held_out, bench.folder / "delphi", str(data.point), data.model.title, pad)
     residual = model is not None and data.site in ("resid_pre", "resid_post")
     logits = logit_effects(model, sae.W_dec.detach(), _LOGITS) if residual and model is not None else None

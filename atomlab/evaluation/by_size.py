@@ -14,6 +14,7 @@ _COLUMNS = (
     Column("k", "K", "Support size of the code, in ranges that double."),
     Column("samples", "vectors", "Held-out vectors whose code has that size, for levels 1 to 4."),
     *(_DEFINITIONS[key] for name, key in LEVELS.items() if name != "solved"),
+    _DEFINITIONS["certified_level_4_signed"],
     Column("samples_solved", "solved for", "Those of them for which level 5 was solved."),
     _DEFINITIONS[LEVELS["solved"]],
 )
@@ -44,9 +45,9 @@ def in_ranges(by_k: Row) -> list[Row]:
                 "samples": samples,
                 "samples_solved": solved,
             }
-            for name, key in LEVELS.items():
+            for key in (*LEVELS.values(), "certified_level_4_signed"):
                 if key in by_k:
-                    counts = by_k["samples_solved" if name == "solved" else "samples"]
+                    counts = by_k["samples_solved" if key == LEVELS["solved"] else "samples"]
                     line[key] = _weighted_mean([by_k[key][k] for k in sizes], [counts[k] for k in sizes])
             lines.append(line)
         low = high + 1

@@ -15,7 +15,7 @@ from atomlab.evaluation.provenance import describe, metric_of
 from atomlab.evaluation.run import reference_metric
 from atomlab.evaluation.table import Row, measure
 from atomlab.evaluation.vectors import VectorsDataModule, gaussian_vectors
-from atomlab.report import Column, capacity_figure, write_results
+from atomlab.report import COLUMNS, Column, capacity_figure, write_results
 from atomlab.theory import AtomicInnerProduct
 from atomlab.units import atoms
 
@@ -28,7 +28,8 @@ _COLUMNS = (
     Column("r2_test", "R² held out", "The same on held-out vectors."),
     Column("r2_train_s", "R²_S train", "In the S-norm, on training vectors."),
     Column("r2_test_s", "R²_S held out", "The same on held-out vectors."),
-    Column("l0", "L0", "Mean number of non-zero codes a held-out vector.", ".1f"),
+    Column("l0_train", "L0 train", "Mean number of non-zero codes a training vector.", ".1f"),
+    Column("l0", "L0", "The same, a held-out vector.", ".1f"),
     Column(
         "single_sample", "single", "Share of atoms that fire on exactly one of the measured training vectors.", ".1%"
     ),
@@ -36,6 +37,7 @@ _COLUMNS = (
     Column("stability_pairwise_random", "q* pairs, random", "The same of random atoms at this L0.", ".1%"),
     Column("stability_per_atom", "q* atoms", "Stability over atoms.", ".1%"),
     Column("stability_per_atom_random", "q* atoms, random", "The same of random atoms at this L0.", ".1%"),
+    *(column for column in COLUMNS if column.key in ("samples_train", "samples", "s_corpus", "s_vectors", "shrinkage")),
 )
 
 
@@ -104,6 +106,10 @@ class CapacityGrid:
 
     def _write(self, rows: list[Row], counts: list[int], bench: Bench) -> str:
         provenance = describe(bench.data, bench.protocol, bench.shrinkage, bench.seed)
+        provenance["measured on"] = (
+            f"Each cell measured on at most {bench.protocol.samples:,} of its own training vectors and "
+            f"{rows[0]['samples']:,} held-out ones."
+        )
         figures = {"R² in the S-norm over atoms and training vectors": capacity_figure(*_maps(rows, counts))}
         verdict = _verdict(rows)
         return write_results(

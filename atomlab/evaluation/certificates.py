@@ -8,11 +8,14 @@ from atomlab.evaluation.table import Row, isometry_interval
 from atomlab.metrics import ExplainedVariance
 from atomlab.theory import (
     LARGEST_SUPPORT,
+    MARGIN,
     STABLE_THRESHOLD,
     UNIQUE_THRESHOLD,
     AtomicInnerProduct,
+    dual_certificates,
     empirical_isometry,
     rate,
+    rate_by_size,
     reconstruct,
     recovery_levels,
     refit_codes,
@@ -47,7 +50,8 @@ def certify(unit: Unit, row: Row, train: Tensor, test: Tensor, metric: AtomicInn
     sizes = supports(codes).sizes
     if not (sizes > 0).any() or int(sizes[sizes > 0].min()) > LARGEST_SUPPORT:
         return row
-    row = row | _levels(unit, codes, metric, protocol) | _isometry(unit, codes, metric, protocol)
+    k = max(1, row["l0_median"])
+    row = row | _levels(unit, codes, metric, protocol) | _isometry(unit, codes, k, metric, protocol)
     return row if unit.signed else row | _identifiability(unit, codes, train, test, metric, protocol)
 
 
@@ -66,15 +70,16 @@ def _levels(unit: Unit, codes: Tensor, metric: AtomicInnerProduct, protocol: Pro
     row |= {"samples_solved": int((sizes > 0).sum()), LEVELS["solved"]: rate(solved, sizes)}
     counts, counts_solved = torch.bincount(found.sizes), torch.bincount(sizes, minlength=int(found.sizes.max()) + 1)
     by_k = {LEVELS[name]: rates.tolist() for name, rates in found.rates_by_size().items()}
+    signed = dual_certificates(codes, unit.dictionary, metric, one_sided=False, largest=LARGEST_SUPPORT) < 1 - MARGIN
+    by_k["certified_level_4_signed"] = rate_by_size(signed, found.sizes).tolist()
     by_k[LEVELS["solved"]] = (torch.bincount(sizes, solved.double(), len(counts)) / counts_solved).tolist()
     return row | {"by_k": {"samples": counts.tolist(), "samples_solved": counts_solved.tolist(), **by_k}}
 
 
-def _isometry(unit: Unit, codes: Tensor, metric: AtomicInnerProduct, protocol: Protocol) -> Row:
-    """δ_2K at the median K; over samples, whether δ_2K < 1 (unique sparsest) and < 1/√2 (ℓ1 exact); the codes' own."""
+def _isometry(unit: Unit, codes: Tensor, k: int, metric: AtomicInnerProduct, protocol: Protocol) -> Row:
+    """δ_2K at the row's K; over samples, whether δ_2K < 1 (unique sparsest) and < 1/√2 (ℓ1 exact); the codes' own."""
     sizes = supports(codes).sizes
     alive = sizes > 0
-    k = max(1, int(sizes.median()))
     curve = restricted_isometry_curve(
         unit.dictionary,
         min(2 * int(sizes.max()), _LONGEST_CURVE),

@@ -11,22 +11,24 @@ from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.bench import Bench
 from atomlab.evaluation.controls import CONTROLS, Case, control_cases
 from atomlab.evaluation.parts import kept
-from atomlab.evaluation.provenance import describe, metric_of
+from atomlab.evaluation.provenance import describe, layers_of, metric_of
 from atomlab.evaluation.run import pursuit_size, reference_metric
 from atomlab.evaluation.table import Row, measure
 from atomlab.report import COLUMNS, UNIT, Column, layers_figure, write_results
 from atomlab.units import atoms, neurons
 
 _LAYERS = Column("layers", "layers", "Layers that the row is a mean of.", "d")
-_NULLS = ("stability_pairwise_random", "stability_per_atom_random")
-_COLUMNS = (
+_ALSO = ("l0_train", "stability_pairwise_train", "stability_pairwise_random", "stability_per_atom_random")
+_SHOWN = tuple(
+    column
+    for column in COLUMNS[1:]
+    if column.key in _ALSO or column.group == "sizes" or (column.closing and column.key != "restricted_isometry_k")
+)
+_COLUMNS = (UNIT, _LAYERS, *_SHOWN)
+_BY_LAYER = (
     UNIT,
-    _LAYERS,
-    *(
-        column
-        for column in COLUMNS[1:]
-        if column.key in _NULLS or (column.closing and column.key != "restricted_isometry_k")
-    ),
+    Column("layer", "layer", "Counted from 0.", "d"),
+    *(column for column in _SHOWN if column.group != "sizes"),
 )
 
 
@@ -51,8 +53,13 @@ _BESIDE = (
         "r2_train", "R²", "Euclidean; ours on training vectors, the published ones as far as the paper says.", ".2%"
     ),
     Column("r2_test", "R² held out", "Not published.", ".2%"),
-    Column("stability_pairwise", "q*", "Ours over pairs of atoms, which is the paper's reading.", ".2%"),
-    Column("stability_pairwise_random", "q*, random", "That of random atoms at the same L0; not published.", ".2%"),
+    Column(
+        "stability_pairwise_train", "q*", "Ours over pairs of atoms (the paper's reading), training vectors.", ".2%"
+    ),
+    Column("stability_pairwise", "q* held out", "Not published.", ".2%"),
+    Column(
+        "stability_pairwise_random", "q* held out, random", "That of random atoms at the same L0; not published.", ".2%"
+    ),
 )
 
 
@@ -75,7 +82,8 @@ class PaperTable:
 
         Finished layers are kept (`kept`), and layers may be added to a finished study.
         """
-        layers = self._layers(bench.data)
+        known = PUBLISHED.get(bench.data.model.name)
+        layers = layers_of(bench.data, self.layers, known.layers if known else bench.data.model.num_layers)
         first = bench.data.at(bench.data.site, layers[0])
         first.layers = layers
         first.prepare_data()
@@ -88,11 +96,6 @@ class PaperTable:
         last = first.at(first.site, layers[-1])
         last.setup()
         return self._write(rows, means, layers, last, bench), means[0]["r2_test_s"]
-
-    def _layers(self, data: ActivationDataModule) -> list[int]:
-        known = PUBLISHED.get(data.model.name)
-        count = data.model.num_layers if known is None else known.layers
-        return list(range(count)) if self.layers is None else list(self.layers)
 
     def _layer(self, data: ActivationDataModule, bench: Bench) -> list[Row]:
         data.setup()
@@ -120,7 +123,10 @@ class PaperTable:
             configuration=bench.configuration,
             provenance=provenance,
             conclusion=f"{_verdict(means, data)} {provenance['corpus']}; site {data.site}, layers {layers}.",
-            tables={"Beside the published figures": (beside_published(means, data.model.title), _BESIDE)},
+            tables={
+                "Beside the published figures": (beside_published(means, data.model.title), _BESIDE),
+                "Layer by layer": (rows, _BY_LAYER),
+            },
             notes=CONTROLS,
         )
 
@@ -132,20 +138,26 @@ def beside_published(means: Sequence[Row], model: str) -> list[Row]:
     return [
         *(row | {"unit": f"{row['unit']}, {model}, {row['layers']} layers", "source": "this run"} for row in means),
         *(
-            {"unit": unit, "source": "published", "r2_train": r2, "stability_pairwise": stability}
+            {"unit": unit, "source": "published", "r2_train": r2, "stability_pairwise_train": stability}
             for unit, (r2, stability) in published.items()
         ),
     ]
 
 
 def mean_rows(rows: Sequence[Row]) -> list[Row]:
-    """Mean over layers of every number of each unit; what is missing at a layer (None, NaN) is left out of its mean."""
+    """Mean over layers of every number of each unit; what is missing at a layer (None, NaN) is left out of its mean.
+    Whole numbers and texts that are the same at every layer stay as they are.
+    """
     means = []
     for name in dict.fromkeys(row["unit"] for row in rows):
         mine = [row for row in rows if row["unit"] == name]
         mean: Row = {"unit": name, "layers": len(mine)}
         for key, value in mine[0].items():
-            if isinstance(value, float) or value is None:
+            if key in ("unit", "layer"):
+                continue
+            if isinstance(value, int | str) and all(row[key] == value for row in mine):
+                mean[key] = value
+            elif isinstance(value, int | float) or value is None:
                 found = torch.tensor([row[key] for row in mine if row[key] is not None], dtype=torch.float64)
                 mean[key] = float(found.nanmean()) if len(found) else None
         means.append(mean)
@@ -161,8 +173,9 @@ def _verdict(means: Sequence[Row], data: ActivationDataModule) -> str:
     )
     return (
         f"Atoms, mean over {ours['layers']} layers: R² {ours['r2_train']:.2%} in sample and {ours['r2_test']:.2%} held out "
-        f"(S-norm {ours['r2_train_s']:.2%} and {ours['r2_test_s']:.2%}), q* {ours['stability_pairwise']:.2%} over pairs "
-        f"and {ours['stability_per_atom']:.2%} over atoms, at L0 {ours['l0']:.1f}. {published} "
+        f"(S-norm {ours['r2_train_s']:.2%} and {ours['r2_test_s']:.2%}), q* over pairs "
+        f"{ours['stability_pairwise_train']:.2%} and {ours['stability_pairwise']:.2%}, at L0 {ours['l0_train']:.1f} and "
+        f"{ours['l0']:.1f}. {published} "
         f"Published for features (Gemma Scope, Llama Scope): R² {_FEATURES[0]:.1%}, q* {_FEATURES[1]:.1%}."
     )
 

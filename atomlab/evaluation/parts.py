@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 
 from atomlab.evaluation.bench import Bench
-from atomlab.evaluation.provenance import commit
+from atomlab.evaluation.provenance import source_digest
 from atomlab.evaluation.table import Row
 from atomlab.report import write_json
 
@@ -14,8 +14,8 @@ def kept(bench: Bench, name: str, options: object, compute: Callable[[], list[Ro
     """The rows of one part: from the study's folder if a run of the same code and setting finished it, else computed
     and kept.
 
-    Parts lie in `<folder>/parts/<name>.json` beside what they depend on; a part of another commit, setting or options
-    is computed again. Resume a study by giving its folder again (`hydra.run.dir=...`).
+    Parts lie in `<folder>/parts/<name>.json` beside what they depend on; a part of other source files, settings or
+    options is computed again. Resume a study by giving its folder again (`hydra.run.dir=...`).
 
     Args:
         bench: of the study; its `setting` is all that parts depend on beside `options`.
@@ -27,7 +27,7 @@ def kept(bench: Bench, name: str, options: object, compute: Callable[[], list[Ro
         OSError: the folder cannot be written.
     """
     file = bench.folder / "parts" / f"{name}.json"
-    key = hashlib.sha256(f"{commit()}\n{bench.setting}\n{options!r}".encode()).hexdigest()
+    key = hashlib.sha256(f"{source_digest()}\n{bench.setting}\n{options!r}".encode()).hexdigest()
     if not file.exists() or json.loads(file.read_text(encoding="utf-8"))["key"] != key:
         rows = compute()
         file.parent.mkdir(parents=True, exist_ok=True)

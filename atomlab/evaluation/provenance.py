@@ -1,7 +1,9 @@
 """Where the numbers of a report come from: what a reader needs to repeat them, and no path of the machine."""
 
+import hashlib
 import platform
 import subprocess
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -43,6 +45,30 @@ def metric_of(data: ActivationDataModule, shrinkage: float) -> dict[str, str | i
         "s_vectors": data.reference_moments.count,
         "shrinkage": float(shrinkage),
     }
+
+
+def layers_of(data: ActivationDataModule, layers: Sequence[int] | None, all_layers: int) -> list[int]:
+    """The layers of a study over layers: those asked for, or the first `all_layers`.
+
+    Raises:
+        ValueError: no list of layers, an empty one, or a layer that the model does not have.
+    """
+    if layers is None:
+        return list(range(all_layers))
+    if not isinstance(layers, Sequence) or not layers:
+        raise ValueError(f"study.layers={layers} names no layer: give a list such as [0,5], or null for all.")
+    for layer in layers:
+        data.at(data.site, layer).point  # noqa: B018  # raises where there is no such layer
+    return list(layers)
+
+
+def source_digest() -> str:
+    """SHA-256 over the package's source files and their names."""
+    source = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for file in sorted(source.rglob("*.py")):
+        digest.update(f"{file.relative_to(source)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def commit() -> str:

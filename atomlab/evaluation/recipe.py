@@ -33,13 +33,16 @@ class Recipe:
         """A TSAE of the data's raw activations, with atoms of unit S-norm.
 
         Args:
-            data: prepared and set up.
+            data: prepared and set up; one process trains on one device, however many the run had.
             seed: of the initial atoms.
             expansion: d_sae / d_in; the configuration's own if None.
         """
         seed_everything(seed, workers=True, verbose=False)
         module = self.build(data=data) if expansion is None else self.build(data=data, expansion=expansion)
         trainer = self.trainer(
+            devices=1,
+            num_nodes=1,
+            strategy="auto",
             callbacks=[DecoderNorm(), ProgressBar(refresh_rate=20)],
             logger=False,
             enable_checkpointing=False,

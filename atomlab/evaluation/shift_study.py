@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.activations.moments import Moments
 from atomlab.evaluation.bench import Bench
-from atomlab.evaluation.provenance import describe
+from atomlab.evaluation.provenance import describe, layers_of
 from atomlab.evaluation.table import Row
 from atomlab.evaluation.vectors import moments_of
 from atomlab.report import Column, angles_figure, layers_figure, write_results
@@ -23,6 +24,9 @@ _COLUMNS = (
     Column("shift", "shift", "|mean − 90°|.", ".2f"),
     Column("null_mean", "null", "The same of a Gaussian sample with the vectors' own mean and second moment.", ".2f"),
     Column("null_sd", "null sd", "Its standard deviation.", ".2f"),
+    Column("samples", "vectors", "Held-out vectors.", "d", "sizes"),
+    Column("pairs", "pairs", "Pairs of them.", "d", "sizes"),
+    Column("shrinkage", "shrinkage", "λ of S = (C + λ tr(C)/d I)⁻¹, for the AIP.", "g", "sizes"),
 )
 _NOTE = (
     "In sample, the atomic inner product brings the mean angle near 90° by construction (an identity, not a "
@@ -48,7 +52,7 @@ class RepresentationShiftStudy:
     def __call__(self, bench: Bench) -> tuple[str, float]:
         """Writes `write_results`; returns its text and the mean cross-corpus shift in the AIP, in degrees."""
         data = bench.data
-        layers = list(range(data.model.num_layers)) if self.layers is None else list(self.layers)
+        layers = layers_of(data, self.layers, data.model.num_layers)
         first = data.at(data.site, layers[0])
         first.layers = layers
         first.prepare_data()
@@ -92,6 +96,7 @@ class RepresentationShiftStudy:
     ) -> tuple[list[Row], dict[str, tuple[Tensor, Tensor]]]:
         x = _opened(data).sample("test", self.samples)
         places = metrics_of(data, x, bench.shrinkage, unembedding)
+        shrinkages = {name: float(used) for name, (_, used) in aip_sources(data, x, bench.shrinkage).items()}
         generator = torch.Generator().manual_seed(bench.seed)
         found = representation_shift(x, places, generator=generator)
         rows = [
@@ -105,6 +110,7 @@ class RepresentationShiftStudy:
                 "null_sd": shift.null.sd,
                 "samples": len(x),
                 "pairs": shift.observed.count,
+                "shrinkage": shrinkages.get(name),
             }
             for name, shift in found.items()
         ]
@@ -117,15 +123,29 @@ def metrics_of(
     """Euclidean, centred, Mahalanobis and causal, and the AIP with S from the measured vectors, from the corpus'
     training part and from the reference corpus.
     """
-    own, reference, sample = data.moments, data.reference_moments, moments_of(x)
+    own = data.moments
     mine = geometries(own.mean, own.second_moment, shrinkage=shrinkage, count=own.count, unembedding=unembedding)
     found = {"Euclidean": mine["euclidean"], "centred": mine["centred"], "Mahalanobis": mine["mahalanobis"]}
     if "causal" in mine:
         found["causal"] = mine["causal"]
-    for name, moments in (("these vectors", sample), ("training part", own), ("reference corpus", reference)):
-        kept = max(shrinkage, 1e-6) if moments.count < 2 * x.shape[1] else shrinkage
-        found[f"AIP, {name}"] = geometries(moments.mean, moments.second_moment, shrinkage=kept)["aip"]
+    for name, (moments, used) in aip_sources(data, x, shrinkage).items():
+        found[name] = geometries(moments.mean, moments.second_moment, shrinkage=used)["aip"]
     return found
+
+
+def aip_sources(data: ActivationDataModule, x: Tensor, shrinkage: float) -> dict[str, tuple[Moments, float]]:
+    """Whose second moment gives the S of each AIP, and its shrinkage: at least 1e-6 from fewer than 2·d_in vectors, of
+    which S would be (nearly) singular.
+    """
+    sources = {
+        "these vectors": moments_of(x),
+        "training part": data.moments,
+        "reference corpus": data.reference_moments,
+    }
+    return {
+        f"AIP, {name}": (moments, max(shrinkage, 1e-6) if moments.count < 2 * x.shape[1] else shrinkage)
+        for name, moments in sources.items()
+    }
 
 
 def _opened(data: ActivationDataModule) -> ActivationDataModule:

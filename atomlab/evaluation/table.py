@@ -1,5 +1,6 @@
 """One row of the closing table for each set of units, measured on the same activations by the same code."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,28 +30,38 @@ Row = dict[str, Any]
 
 @torch.no_grad()
 def measure(unit: Unit, train: Tensor, test: Tensor, metric: AtomicInnerProduct, protocol: Protocol) -> Row:
-    """The closing table's row: R² on train and held out, everything about codes held out, all geometry in the metric S.
+    """The closing table's row: R², L0 and q* on train and held out, else all about codes held out; geometry in the metric
+    S. `train` and `test` come in random order: the first of them are taken for what is dear.
 
     Certified rates are over samples with K ≥ 1. Level 4 is not solved for supports beyond 256 atoms: such samples count
     as not certified, and where all are of that size (neurons) the rate is None. Codes are made a batch at a time and
     not kept; `l0_counts` holds how many held-out vectors have K = 0, 1, ....
     """
     row: Row = {"unit": unit.name, "d_sae": unit.d_sae, "samples_train": len(train), "samples": len(test)}
-    dead, sizes = DeadLatents(unit.d_sae), L0Histogram(unit.d_sae)
-    for split, vectors, firing in (("train", train, dead), ("test", test, sizes)):
-        row |= _faithfulness(unit, vectors, split, metric, firing, protocol.batch)
+    dead, sizes_train, sizes = DeadLatents(unit.d_sae), L0Histogram(unit.d_sae), L0Histogram(unit.d_sae)
+    row |= _faithfulness(unit, train, "train", metric, (dead, sizes_train), protocol.batch)
+    row |= _faithfulness(unit, test, "test", metric, (sizes,), protocol.batch)
     counts = sizes.compute()
     row |= {"l0": sizes.mean(), "l0_median": sizes.quantile(0.5), "l0_q998": sizes.quantile(0.998)}
+    row |= {"l0_train": sizes_train.mean(), "empty": float(counts[0] / counts.sum())}
     row["l0_counts"] = counts[: int(counts.nonzero().max()) + 1].tolist()
     row |= {"dead": float(dead.compute()), "single_sample": float((dead.firing == 1).double().mean())}
     statistics = coherence_statistics(unit.dictionary, metric, k=min(unit.d_sae - 1, max(1, 2 * row["l0_q998"])))
     row |= geometry(unit, sizes, statistics, metric) | random_stability(unit, counts, protocol.seed)
+    row["stability_pairwise_train"] = stability_pairwise(
+        unit.dictionary, sizes_train.compute(), metric, statistics=statistics
+    )
     codes = unit.encode(test[: protocol.certified_samples])
-    return row | _quick_certificates(unit, codes, sizes, row["coherence"], metric, protocol)
+    return row | _quick_certificates(unit, codes, sizes, statistics.coherence_bound, metric, protocol)
 
 
 def _faithfulness(
-    unit: Unit, vectors: Tensor, split: str, metric: AtomicInnerProduct, firing: DeadLatents | L0Histogram, batch: int
+    unit: Unit,
+    vectors: Tensor,
+    split: str,
+    metric: AtomicInnerProduct,
+    firing: Sequence[DeadLatents | L0Histogram],
+    batch: int,
 ) -> Row:
     """R² in three norms; the split's codes go to `firing` too."""
     d_in = vectors.shape[1]
@@ -61,7 +72,8 @@ def _faithfulness(
         x_hat = unit.decode(codes)
         for measure_ in explained.values():
             measure_.update(x, x_hat)
-        firing.update(codes)
+        for counted in firing:
+            counted.update(codes)
         squares += float(x.double().square().sum())
         errors += float((x.double() - x_hat.double()).square().sum())
     row: Row = {f"r2_{split}{norm}": float(measure_.compute()) for norm, measure_ in explained.items()}
@@ -97,23 +109,29 @@ def _quick_certificates(
     unit: Unit,
     codes: Tensor,
     histogram: L0Histogram,
-    coherence: float,
+    coherence_bound: float,
     metric: AtomicInnerProduct,
     protocol: Protocol,
 ) -> Row:
-    """Rates at levels 1 (all samples) and 4 (`certified_samples`), and the interval of δ_K at the median K."""
+    """Rates at levels 1 (all samples) and 4 (`certified_samples`), and the interval of δ_K at the median K.
+
+    Level 4 in two ways: of the unit's own problem (non-negative codes: among these), and among codes of any sign, which
+    is the harder one and compares rows of either kind.
+    """
     counts = histogram.compute()
-    certified = coherence_certified(torch.arange(len(counts)), coherence)
+    certified = coherence_certified(torch.arange(len(counts)), coherence_bound)
     alive = int(counts[1:].sum())
-    row: Row = {"samples_certified": len(codes), "certified_level_4": None, "restricted_isometry_k": None}
-    row["certified_level_1"] = float(counts[certified].sum() / alive) if alive else None
     chosen = supports(codes)
     with_atoms = chosen.sizes > 0
+    row: Row = dict.fromkeys(("certified_level_4", "certified_level_4_signed", "restricted_isometry_k"))
+    row |= {"samples_certified": int(with_atoms.sum())}
+    row["certified_level_1"] = float(counts[certified].sum() / alive) if alive else None
     if not with_atoms.any():
         return row
     if int(chosen.sizes[with_atoms].min()) <= LARGEST_SUPPORT:
-        margins = dual_certificates(codes, unit.dictionary, metric, one_sided=not unit.signed, largest=LARGEST_SUPPORT)
-        row["certified_level_4"] = float((margins[with_atoms] < 1 - MARGIN).double().mean())
+        for key, one_sided in (("certified_level_4_signed", False), ("certified_level_4", not unit.signed)):
+            margins = dual_certificates(codes, unit.dictionary, metric, one_sided=one_sided, largest=LARGEST_SUPPORT)
+            row[key] = float((margins[with_atoms] < 1 - MARGIN).double().mean())
     k = max(1, histogram.quantile(0.5))
     row["restricted_isometry_k"] = isometry_interval(unit, k, metric, protocol, codes)
     return row

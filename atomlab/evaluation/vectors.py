@@ -44,8 +44,7 @@ class VectorsDataModule(LightningDataModule):
 
     def sample(self, split: str, count: int) -> Tensor:
         """(min(count, vectors), d_in): distinct random training vectors, the same for the same seed."""
-        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(self.seed))[:count]
-        return self.train[order.sort().values]
+        return self.train[torch.randperm(len(self.train), generator=torch.Generator().manual_seed(self.seed))[:count]]
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         batches = ShuffledBatches(len(self.train), self.batch_size, self.steps, seed=self.seed)

@@ -52,13 +52,16 @@ _FAITHFULNESS = (
     Column("samples_compared", "tokens read", "Tokens at or after them, over which loss and KL are means."),
 )
 _CODES = (
-    Column("l0", "L0", "Mean number of non-zero codes a held-out vector.", ".1f", "codes", closing=True),
+    Column("l0_train", "L0 train", "Mean number of non-zero codes a training vector.", ".1f", "codes"),
+    Column("l0", "L0", "The same, a held-out vector.", ".1f", "codes", closing=True),
     Column("l0_median", "L0 median", "Its median.", "d", "codes"),
     Column("l0_q998", "L0 99.8%", "Its 99.8% quantile.", "d", "codes"),
+    Column("empty", "K = 0", "Share of held-out vectors without any code: no rate counts them.", ".1%", "codes"),
     Column(
         "dead",
         "dead",
-        "Share of units that fire on none of the measured training vectors.",
+        "Share of units that fire on none of the measured training vectors (n train; more were trained on where there are "
+        "more).",
         ".1%",
         "codes",
         closing=True,
@@ -66,7 +69,7 @@ _CODES = (
     Column(
         "single_sample",
         "single",
-        "Share of units that fire on exactly one of them: memory of one vector.",
+        "Share of units that fire on exactly one of them: memory of one vector where all training vectors are measured.",
         ".1%",
         "codes",
     ),
@@ -129,9 +132,16 @@ _GEOMETRY = (
     Column("pair_q99", "|cos| 99%", "Its 99% quantile over pairs.", group="geometry"),
     Column("pair_q999", "|cos| 99.9%", "Its 99.9% quantile over pairs.", group="geometry"),
     Column(
+        "stability_pairwise_train",
+        "q* pairs, train",
+        "Stability over pairs of units with the supports of training vectors, as the paper reports it.",
+        ".1%",
+        "geometry",
+    ),
+    Column(
         "stability_pairwise",
         "q* pairs",
-        "Stability over pairs of units: an index, not a certificate.",
+        "The same with the supports of held-out vectors: an index, not a certificate.",
         ".1%",
         "geometry",
         closing=True,
@@ -139,7 +149,7 @@ _GEOMETRY = (
     Column(
         "stability_pairwise_random",
         "q* pairs, random",
-        "The same of random atoms of this size at this row's L0.",
+        "The same of random atoms of this size at this row's L0, held out.",
         ".1%",
         "geometry",
     ),
@@ -188,8 +198,16 @@ _RECOVERY = (
     Column(
         "certified_level_4",
         "cert. 4",
-        f"Share with a dual certificate: the code is the unique (non-negative) ℓ1-minimal one; {_LOWER}; supports "
-        "beyond 256 do not count.",
+        "Share with a dual certificate: the code is the unique ℓ1-minimal one among non-negative codes (OMP codes have "
+        f"signs: among all); {_LOWER}; supports beyond 256 do not count.",
+        ".1%",
+        "recovery",
+        closing=True,
+    ),
+    Column(
+        "certified_level_4_signed",
+        "cert. 4 ±",
+        f"The same among codes of any sign, the harder test: what compares rows of either kind; {_LOWER}.",
         ".1%",
         "recovery",
         closing=True,
@@ -251,7 +269,11 @@ _ISOMETRY = (
 _SIZES = (
     Column("d_sae", "d_sae", "Number of units.", group="sizes"),
     Column(
-        "l0_median", "K", "Median number of non-zero codes a held-out vector: the K of μ₁, δ_K and δ_2K.", group="sizes"
+        "l0_median",
+        "K",
+        "Median number of non-zero codes a held-out vector: the K of μ₁, δ_K and δ_2K.",
+        ".1f",
+        "sizes",
     ),
     Column(
         "samples_train",
@@ -263,7 +285,7 @@ _SIZES = (
     Column(
         "samples_certified",
         "n levels 2 to 4",
-        "Of them, for levels 2 to 4, isometry and identifiability.",
+        "Of them, with K ≥ 1, for levels 2 to 4, isometry and identifiability.",
         group="sizes",
     ),
     Column("samples_solved", "n level 5", "Of them, with K ≥ 1, for level 5.", group="sizes"),

@@ -74,6 +74,10 @@ def test_the_papers_table_is_one_harvest_and_a_mean_over_layers(bench: Bench) ->
     assert page.count("<td>this run</td>") == 3
     assert "<td>99.92%</td>" in page
     assert "<td>99.74%</td>" in page
+    assert "Layer by layer" in page
+    assert {(row["d_sae"], row["s_corpus"], row["samples"]) for row in written["means"][::2]} == {
+        (32, "LocalText", 200)
+    }
 
 
 def test_a_stopped_table_goes_on_with_the_layers_it_has(bench: Bench) -> None:
@@ -96,9 +100,13 @@ def test_a_stopped_table_goes_on_with_the_layers_it_has(bench: Bench) -> None:
 
 
 def test_means_leave_out_what_is_missing() -> None:
-    rows = [{"unit": "a", "x": 1.0, "y": None}, {"unit": "a", "x": 3.0, "y": 4.0}, {"unit": "b", "x": 5.0, "y": None}]
+    rows = [
+        {"unit": "a", "x": 1.0, "y": None, "k": 3, "d_sae": 8, "s_corpus": "wiki"},
+        {"unit": "a", "x": 3.0, "y": 4.0, "k": 4, "d_sae": 8, "s_corpus": "wiki"},
+        {"unit": "b", "x": 5.0, "y": None},
+    ]
     assert mean_rows(rows) == [
-        {"unit": "a", "layers": 2, "x": 2.0, "y": 4.0},
+        {"unit": "a", "layers": 2, "x": 2.0, "y": 4.0, "k": 3.5, "d_sae": 8, "s_corpus": "wiki"},
         {"unit": "b", "layers": 1, "x": 5.0, "y": None},
     ]
 
@@ -127,6 +135,26 @@ def test_the_capacity_grid_has_a_cell_for_every_pair_and_its_surrogate(bench: Be
         (unit, n, m) for unit in ("data", "Gaussian surrogate") for n in (64, 128, available) for m in (16, 32)
     ]
     assert len(list((bench.folder / "figures").iterdir())) == 1
+
+
+@pytest.mark.parametrize("study", [PaperTable, RepresentationShiftStudy])
+def test_layers_that_are_none_are_refused_before_anything_is_done(bench: Bench, study: type) -> None:
+    for layers, said in (([], "names no layer"), (5, "names no layer"), ([0, 9], "layer=9 does not exist")):
+        with pytest.raises(ValueError, match=said):
+            study(layers=layers)(bench)
+
+
+def test_the_first_of_a_sample_are_a_sample(bench: Bench) -> None:
+    """Rows lie by length of their sequence, and what is dear is measured on the first of a sample."""
+    data = bench.data
+    rows = data.rows["train"][torch.arange(len(data.rows["train"]))]
+    sample = data.sample("train", 200)
+    place = (sample[:, None] == rows[None]).all(2).double().argmax(1)
+    assert torch.equal(rows[place], sample)
+    assert len(place.unique()) == 200
+    assert torch.equal(data.sample("train", 50), sample[:50])
+    ranks = place.double() / len(rows)
+    assert 0.4 < float(ranks[:50].mean()) < 0.6  # sd .04; .05 in ascending order
 
 
 def test_what_does_not_fit_is_refused(bench: Bench) -> None:

@@ -44,7 +44,7 @@ def test_orthonormal_atoms_are_certified_at_every_level_and_identified() -> None
     train, test = planted(300, 0, torch.eye(D), 3), planted(300, 1, torch.eye(D), 3)
     row = certify(orthogonal(), measure(orthogonal(), train, test, METRIC, PROTOCOL), train, test, METRIC, PROTOCOL)
     rates = [key for key in row if key.startswith(("certified_level", "solved_level", "identifiable"))]
-    assert len(rates) == 9
+    assert len(rates) == 10
     assert {key: row[key] for key in rates} == dict.fromkeys(rates, 1.0)
     assert [row[f"r2_{split}{norm}"] for split in ("train", "test") for norm in ("", "_s", "_uncentred")] == [1.0] * 6
     assert (row["coherence"], row["l0"], row["l0_median"], row["l0_q998"], row["dead"]) == (0, 3, 3, 3, 0)
@@ -95,7 +95,7 @@ def test_levels_keep_their_order_on_coherent_atoms() -> None:
         lines = [line for line in in_ranges(row["by_k"]) if line[samples]]
         pooled = sum(line[level] * line[samples] for line in lines) / sum(line[samples] for line in lines)
         assert pooled == pytest.approx(row[level])
-    assert rate["3"] <= rate["4"]
+    assert rate["3"] <= rate["signed"] < rate["4"]
     assert row["identifiable_shared"] <= 1
     assert sum(row["isometry_stable"].values()) == pytest.approx(1)
 
@@ -118,6 +118,18 @@ def test_uncentred_and_centred_r2_are_their_definitions() -> None:
     assert row["r2_test"] == pytest.approx(
         float(1 - error / (x.double() - x.double().mean(0)).square().sum()), abs=1e-9
     )
+
+
+def test_l0_and_q_are_of_their_own_split_and_empty_codes_are_counted_apart() -> None:
+    train, test = planted(300, 0, torch.eye(D), 3), planted(300, 1, torch.eye(D), 2)
+    test[:75] = 0
+    unit = orthogonal()
+    coherent = Unit("atoms", torch.nn.functional.normalize(torch.eye(D) + 0.12, dim=1), unit.bias, unit.encode, False)
+    row = measure(coherent, train, test, METRIC, PROTOCOL)
+    assert (row["l0_train"], row["l0"], row["empty"]) == (3, 1.5, 0.25)
+    assert row["samples_certified"] < PROTOCOL.certified_samples
+    assert 1 / 5 < row["coherence"] < 1 / 3  # μ < 1/(2K − 1) at K = 2 and not at 3
+    assert (row["stability_pairwise_train"], row["stability_pairwise"]) == (0, 1)
 
 
 def test_an_atom_that_fires_once_and_one_that_never_does_are_counted() -> None:
