@@ -10,7 +10,7 @@ from lightning import seed_everything
 from omegaconf import DictConfig, OmegaConf
 
 from atomlab import save_sae
-from atomlab.evaluation import evaluate_run
+from atomlab.evaluation import evaluate_run, origin_of
 from atomlab.launch import launch
 
 
@@ -37,7 +37,7 @@ def train(config: DictConfig) -> float | None:
         return None
     folder = Path(HydraConfig.get().runtime.output_dir)
     sae = module.folded().cpu()
-    save_sae(sae, folder / "sae", {"model_name": data.model.title, "hook_name": str(data.point)})
+    save_sae(sae, folder / "sae", origin_of(data))
     rows, text = evaluate_run(
         sae,
         data,

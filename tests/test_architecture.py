@@ -37,6 +37,7 @@ LIGHTNING = {
     "activations/datamodule.py",
     "activations/harvest.py",
     "activations/harvests.py",
+    "launch.py",  # its exception for a mistake of the user
 }
 FILES = sorted((ROOT / "atomlab").rglob("*.py"))
 

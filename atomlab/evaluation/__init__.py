@@ -5,6 +5,7 @@ from atomlab.evaluation.capacity import CapacityGrid
 from atomlab.evaluation.controlled_table import ControlledTable
 from atomlab.evaluation.paper_table import PaperTable
 from atomlab.evaluation.protocol import Protocol
+from atomlab.evaluation.provenance import origin_of
 from atomlab.evaluation.recipe import Recipe
 from atomlab.evaluation.run import evaluate_run
 from atomlab.evaluation.shift_study import RepresentationShiftStudy
@@ -21,4 +22,5 @@ __all__ = [
     "Study",
     "evaluate_run",
     "measure",
+    "origin_of",
 ]

@@ -12,6 +12,7 @@ from atomlab.evaluation.monosemanticity import Monosemanticity
 from atomlab.theory import AtomicInnerProduct, unit_rows
 
 _NEAREST = 5
+_BEFORE, _AFTER = 16, 6  # tokens of a context
 Logits = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -86,7 +87,7 @@ class _Vocabulary:
 def _contexts(found: Firing, rows: Rows, vocabulary: _Vocabulary) -> list[list[list[float | int]]]:
     values, places = found.top_values.T, found.top_rows.T
     fires = values > 0
-    texts = rows.contexts(found.rows[places[fires]], before=16, after=6)
+    texts = rows.contexts(found.rows[places[fires]], before=_BEFORE, after=_AFTER)
     entries = [
         [_short(value), place, *map(vocabulary.number, ids.tolist())]
         for value, (ids, place) in zip(values[fires].tolist(), texts, strict=True)
@@ -134,10 +135,26 @@ def token_texts(tokenizer: Any, contexts: list[tuple[Tensor, int]]) -> list[str]
 
 
 def context_texts(found: Firing, rows: Rows, model: LanguageModel, fewest: int = 2) -> list[list[str]]:
-    """The texts of each atom's strongest contexts, for atoms with at least `fewest`."""
+    """The texts of each atom's strongest contexts that do not overlap, for atoms with at least `fewest` of them."""
     groups = []
     for values, places in zip(found.top_values.T, found.top_rows.T, strict=True):
-        chosen = places[values > 0]
+        fires = found.rows[places[values > 0]]
+        chosen = fires[apart(fires, rows.origin(fires).document, _BEFORE + _AFTER)]
         if len(chosen) >= fewest:
-            groups.append(token_texts(model.tokenizer, rows.contexts(found.rows[chosen], before=16, after=6)))
+            groups.append(token_texts(model.tokenizer, rows.contexts(chosen, before=_BEFORE, after=_AFTER)))
     return groups
+
+
+def apart(rows: Tensor, documents: Tensor, distance: int) -> list[int]:
+    """Which of the rows lie in another document than, or further than `distance` from, every one kept before:
+    neighbouring rows of a document are neighbouring tokens, whose contexts are the same text.
+
+    >>> apart(torch.tensor([50, 52, 10, 40, 73, 51]), torch.tensor([0, 0, 0, 0, 0, 1]), 22)
+    [0, 2, 4, 5]
+    """
+    kept: list[int] = []
+    for i in range(len(rows)):
+        near = (rows[kept] - rows[i]).abs() <= distance
+        if not (near & (documents[kept] == documents[i])).any():
+            kept.append(i)
+    return kept

@@ -15,10 +15,10 @@ from atomlab.evaluation.by_size import size_tables
 from atomlab.evaluation.certificates import certify
 from atomlab.evaluation.controls import CONTROLS, Case, control_cases
 from atomlab.evaluation.figures import shift_figures, table_figures
-from atomlab.evaluation.provenance import describe, metric_of
+from atomlab.evaluation.provenance import describe, metric_of, trained_on
 from atomlab.evaluation.run import conclude, pursuit_size, reference_metric
 from atomlab.evaluation.splicing import splice
-from atomlab.evaluation.table import Row, measure
+from atomlab.evaluation.table import Row
 from atomlab.report import write_results
 from atomlab.sae import ThresholdSAE, load_sae
 from atomlab.theory import AtomicInnerProduct, mean_matched_cosine, random_dictionary
@@ -94,14 +94,15 @@ class ControlledTable:
         data, protocol = bench.data, bench.protocol
         train, test = data.sample("train", protocol.samples), data.sample("test", protocol.samples)
         imported = [features(Path(path), data.d_in, name) for name, path in (self.features or {}).items()]
-        cases = [Case(unit, train, test) for unit in (atoms(sae), neurons(data.d_in), *imported)]
+        cases = [Case(atoms(sae), train, test, trained_on(data))]
+        cases += [Case(unit, train, test) for unit in (neurons(data.d_in), *imported)]
         rows = [self._row(cases[0], metric, bench)]
         k = pursuit_size(rows[0]["l0"], data.d_in)
         cases += control_cases(self.controls, sae.d_sae, k, cases[0], data, metric, bench.recipe, protocol)
         return cases, rows + [self._row(case, metric, bench) for case in cases[1:]]
 
     def _row(self, case: Case, metric: AtomicInnerProduct, bench: Bench) -> Row:
-        row = measure(case.unit, case.train, case.test, metric, bench.protocol)
+        row = case.row(metric, bench.protocol)
         if self.certify:
             row = certify(case.unit, row, case.train, case.test, metric, bench.protocol)
         return row | metric_of(bench.data, bench.shrinkage)

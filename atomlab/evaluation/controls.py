@@ -10,6 +10,7 @@ from torch import Tensor
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.protocol import Protocol
 from atomlab.evaluation.recipe import Recipe
+from atomlab.evaluation.table import Row, measure
 from atomlab.evaluation.vectors import VectorsDataModule, gaussian_vectors
 from atomlab.theory import AtomicInnerProduct
 from atomlab.units import Unit, atoms, data_dictionary, data_nearest, k_means, random_atoms, with_pursuit
@@ -38,11 +39,16 @@ _SEEDS = 1_000_003  # so that the data dictionary is not drawn by the same permu
 @final
 @dataclass(frozen=True)
 class Case:
-    """A unit and the vectors it is measured on."""
+    """A unit, the vectors it is measured on, and how many training vectors it was fitted to (None: to none, or unknown)."""
 
     unit: Unit
     train: Tensor
     test: Tensor
+    fitted: int | None = None
+
+    def row(self, metric: AtomicInnerProduct, protocol: Protocol) -> Row:
+        """`measure`, and what it was fitted to."""
+        return measure(self.unit, self.train, self.test, metric, protocol) | {"samples_fitted": self.fitted}
 
 
 def control_cases(
@@ -86,7 +92,7 @@ def control_cases(
         units.append(with_pursuit("k-means + OMP", centroids, mean, min(k, len(centroids)), metric))
     if "random" in names:
         units.append(random_atoms(d_sae, mean, k, metric, generator))
-    cases = [Case(unit, train, test) for unit in units]
+    cases = [Case(unit, train, test, None if unit.name == "random + OMP" else len(vectors)) for unit in units]
     return cases + (_gaussian(d_sae, data, len(vectors), train, test, recipe, protocol) if "gaussian" in names else [])
 
 
@@ -107,6 +113,6 @@ def _gaussian(
     sae = recipe.train(surrogate, seed=protocol.seed, expansion=d_sae / data.d_in)
     fresh = gaussian_vectors(data.moments, len(test), generator)
     return [
-        Case(atoms(sae, "Gaussian TSAE"), train, test),
-        Case(atoms(sae, "Gaussian TSAE on its own"), vectors[: protocol.samples], fresh),
+        Case(atoms(sae, "Gaussian TSAE"), train, test, count),
+        Case(atoms(sae, "Gaussian TSAE on its own"), vectors[: protocol.samples], fresh, count),
     ]

@@ -20,7 +20,7 @@ def critical_size(r2: Mapping[int, float], target: float) -> float | None:
     """The number of atoms at which R² first reaches the target, between measured numbers linear in log(atoms); None if
     the target is passed by the smallest number already, or by none.
 
-    >>> critical_size({100: 0.5, 400: 0.9}, 0.7)
+    >>> round(critical_size({100: 0.5, 400: 0.9}, 0.7), 9)
     200.0
     """
     sizes = sorted(r2)

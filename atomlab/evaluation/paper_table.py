@@ -11,10 +11,11 @@ from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.bench import Bench
 from atomlab.evaluation.controls import CONTROLS, Case, control_cases
 from atomlab.evaluation.parts import kept
-from atomlab.evaluation.provenance import describe, layers_of, metric_of
+from atomlab.evaluation.provenance import describe, layers_of, metric_of, origin_of, trained_on
 from atomlab.evaluation.run import pursuit_size, reference_metric
-from atomlab.evaluation.table import Row, measure
+from atomlab.evaluation.table import Row
 from atomlab.report import COLUMNS, UNIT, Column, layers_figure, write_results
+from atomlab.sae import save_sae
 from atomlab.units import atoms, neurons
 
 _LAYERS = Column("layers", "layers", "Layers that the row is a mean of.", "d")
@@ -80,7 +81,8 @@ class PaperTable:
         """Writes `write_results` (results.json has a row a unit and layer, and the means); returns its text and the
         atoms' mean held-out R² in the S-norm. Time: a TSAE a layer; memory: one layer's activations.
 
-        Finished layers are kept (`kept`), and layers may be added to a finished study.
+        Finished layers are kept (`kept`), and layers may be added to a finished study; every layer's TSAE is saved in
+        sae/layer-<number>.
         """
         known = PUBLISHED.get(bench.data.model.name)
         layers = layers_of(bench.data, self.layers, known.layers if known else bench.data.model.num_layers)
@@ -101,12 +103,13 @@ class PaperTable:
         data.setup()
         metric, protocol = reference_metric(data, bench.shrinkage), bench.protocol
         sae = bench.recipe.train(data, seed=bench.seed)
+        save_sae(sae, bench.folder / "sae" / f"layer-{data.layer}", origin_of(data))
         train, test = data.sample("train", protocol.samples), data.sample("test", protocol.samples)
-        cases = [Case(unit, train, test) for unit in (atoms(sae), neurons(data.d_in))]
-        rows = [measure(case.unit, case.train, case.test, metric, protocol) for case in cases]
+        cases = [Case(atoms(sae), train, test, trained_on(data)), Case(neurons(data.d_in), train, test)]
+        rows = [case.row(metric, protocol) for case in cases]
         k = pursuit_size(rows[0]["l0"], data.d_in)
         controls = control_cases(self.controls, sae.d_sae, k, cases[0], data, metric, bench.recipe, protocol)
-        rows += [measure(case.unit, case.train, case.test, metric, protocol) for case in controls]
+        rows += [case.row(metric, protocol) for case in controls]
         return [{"layer": data.layer} | row | metric_of(data, bench.shrinkage) for row in rows]
 
     def _write(

@@ -47,6 +47,16 @@ def metric_of(data: ActivationDataModule, shrinkage: float) -> dict[str, str | i
     }
 
 
+def origin_of(data: ActivationDataModule) -> dict[str, str]:
+    """What a saved SAE says of the activations that it was trained on."""
+    return {"model_name": data.model.title, "hook_name": str(data.point)}
+
+
+def trained_on(data: ActivationDataModule) -> int:
+    """Number of training vectors that a run on `data` draws from: those of the cache, or all that it sees online."""
+    return len(data.rows["train"]) if data.online is None else data.steps * data.batch_size
+
+
 def layers_of(data: ActivationDataModule, layers: Sequence[int] | None, all_layers: int) -> list[int]:
     """The layers of a study over layers: those asked for, or the first `all_layers`.
 

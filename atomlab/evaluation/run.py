@@ -8,7 +8,7 @@ import torch
 
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.protocol import Protocol
-from atomlab.evaluation.provenance import describe, metric_of
+from atomlab.evaluation.provenance import describe, metric_of, trained_on
 from atomlab.evaluation.table import Row, measure
 from atomlab.report import coherence_figure, render_text, spectrum_figure, thresholds_figure, write_results
 from atomlab.sae import ThresholdSAE
@@ -40,7 +40,7 @@ def evaluate_run(
     metric = reference_metric(data, shrinkage)
     train, test = data.sample("train", protocol.samples), data.sample("test", protocol.samples)
     trained = atoms(sae)
-    rows = [measure(trained, train, test, metric, protocol)]
+    rows = [measure(trained, train, test, metric, protocol) | {"samples_fitted": trained_on(data)}]
     k = pursuit_size(rows[0]["l0"], data.d_in)
     control = random_atoms(
         sae.d_sae, data.moments.mean.float(), k, metric, torch.Generator().manual_seed(protocol.seed)

@@ -1,6 +1,7 @@
 """Tables, figures and a page to look at."""
 
-from atomlab.report.columns import CLOSING, COLUMNS, UNIT, Column
+from atomlab.report.column import UNIT, Column
+from atomlab.report.columns import CLOSING, COLUMNS
 from atomlab.report.figures import (
     angles_figure,
     babel_figure,

@@ -12,7 +12,8 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from atomlab.report.columns import COLUMNS, Column
+from atomlab.report.column import Column
+from atomlab.report.columns import COLUMNS
 from atomlab.report.table import Row, cell, finite, grouped, write_text
 
 _FOLDER = Path(__file__).parent

@@ -6,7 +6,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from atomlab.report.columns import COLUMNS, Column
+from atomlab.report.column import Column
+from atomlab.report.columns import COLUMNS
 from atomlab.report.html import write_figures, write_report
 from atomlab.report.table import Row, grouped, render_markdown, render_text, write_csv, write_json, write_text
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from atomlab.report.columns import CLOSING, COLUMNS, GROUPS, UNIT, Column
+from atomlab.report.column import UNIT, Column
+from atomlab.report.columns import CLOSING, COLUMNS, GROUPS
 
 Row = dict[str, Any]
 

@@ -57,7 +57,7 @@ def _pursue(target: Tensor, unit: Tensor, k: int) -> tuple[Tensor, Tensor]:
         taken.scatter_(1, best[:, None], True)
         atom = unit[best]
         inside = (basis[:, :i] @ atom[:, :, None]).squeeze(2)
-        rest = atom - (inside[:, :, None] * basis[:, :i]).sum(1)
+        rest = atom - (inside[:, None] @ basis[:, :i]).squeeze(1)
         length = rest.norm(dim=1)
         usable = length > tolerance
         basis[:, i] = rest / length.clamp(min=tolerance)[:, None] * usable[:, None]

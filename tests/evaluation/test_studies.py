@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from atomlab import save_sae
+from atomlab import load_sae, save_sae
 from atomlab.evaluation import Bench, CapacityGrid, ControlledTable, PaperTable, RepresentationShiftStudy
 from atomlab.evaluation.paper_table import mean_rows
 from atomlab.evaluation.vectors import VectorsDataModule, gaussian_vectors
@@ -29,6 +29,10 @@ def test_the_controlled_table_has_every_row_and_column_and_its_report(bench: Ben
         assert rows["atoms"][key] is not None
     for row in rows.values():
         assert {"samples", "d_sae", "s_corpus", "s_vectors", "shrinkage", "stability_pairwise_random"} <= row.keys()
+    fitted = {name: row["samples_fitted"] for name, row in rows.items()}
+    assert len({fitted[name] for name in ALL if name not in ("neurons", "imported", "random + OMP")}) == 1
+    assert fitted["atoms"] == len(bench.data.rows["train"])
+    assert fitted["neurons"] is fitted["imported"] is fitted["random + OMP"] is None
     assert rows["neurons"]["r2_test"] == pytest.approx(1)
     assert {path.name for path in bench.folder.iterdir()} >= {"results.csv", "report.html", "figures", "delphi"}
     page = (bench.folder / "report.html").read_text()
@@ -75,6 +79,7 @@ def test_the_papers_table_is_one_harvest_and_a_mean_over_layers(bench: Bench) ->
     assert "<td>99.92%</td>" in page
     assert "<td>99.74%</td>" in page
     assert "Layer by layer" in page
+    assert load_sae(bench.folder / "sae" / "layer-2").d_sae == 32
     assert {(row["d_sae"], row["s_corpus"], row["samples"]) for row in written["means"][::2]} == {
         (32, "LocalText", 200)
     }
