@@ -30,8 +30,9 @@ def test_the_controlled_table_has_every_row_and_column_and_its_report(bench: Ben
     for row in rows.values():
         assert {"samples", "d_sae", "s_corpus", "s_vectors", "shrinkage", "stability_pairwise_random"} <= row.keys()
     fitted = {name: row["samples_fitted"] for name, row in rows.items()}
-    assert len({fitted[name] for name in ALL if name not in ("neurons", "imported", "random + OMP")}) == 1
-    assert fitted["atoms"] == len(bench.data.rows["train"])
+    of_data = set(ALL) - {"atoms", "neurons", "imported", "random + OMP"}
+    assert {fitted[name] for name in of_data} == {bench.protocol.control_samples}
+    assert fitted["atoms"] == len(bench.data.rows["train"]) > bench.protocol.control_samples
     assert fitted["neurons"] is fitted["imported"] is fitted["random + OMP"] is None
     assert rows["neurons"]["r2_test"] == pytest.approx(1)
     assert {path.name for path in bench.folder.iterdir()} >= {"results.csv", "report.html", "figures", "delphi"}
