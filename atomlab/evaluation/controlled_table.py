@@ -13,7 +13,7 @@ from atomlab.evaluation.atom_pages import browse
 from atomlab.evaluation.bench import Bench
 from atomlab.evaluation.by_size import size_tables
 from atomlab.evaluation.certificates import certify
-from atomlab.evaluation.controls import CONTROLS, Case, control_cases
+from atomlab.evaluation.controls import CONTROL_ROWS, CONTROLS, Case, control_cases
 from atomlab.evaluation.figures import shift_figures, table_figures
 from atomlab.evaluation.loading import load_at_site, locate
 from atomlab.evaluation.provenance import describe, metric_of
@@ -25,8 +25,7 @@ from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct, mean_matched_cosine, random_dictionary
 from atomlab.units import Unit, atoms, neurons
 
-ROWS = ("atoms", "neurons", "data, nearest", "data + OMP", "k-means + OMP", "random + OMP")
-ROWS += ("Gaussian TSAE", "Gaussian TSAE on its own")
+ROWS = ("atoms", "neurons", *CONTROL_ROWS)
 NOTES = {
     "atoms": "The trained TSAE: its decoder rows, coded by its own one-step threshold encoder.",
     "neurons": "The identity basis of the site: the code is the activation, so R² = 1 at L0 = d_in by construction.",

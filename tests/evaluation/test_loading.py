@@ -16,11 +16,14 @@ from atomlab.activations.language_model import LanguageModel
 from atomlab.activations.sites import find_module, first_tensor, resolve_site
 from atomlab.evaluation import Bench, ControlledTable
 from atomlab.evaluation.controlled_table import ROWS
+from atomlab.evaluation.controls import CONTROLS
+from atomlab.evaluation.figures import table_figures
 from atomlab.evaluation.loading import load_at_site, locate
 from atomlab.evaluation.run import reference_metric
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.callbacks import DecoderNorm
 from atomlab.training.interruption import LastCheckpoint
+from atomlab.units import atoms
 
 Data = Callable[..., ActivationDataModule]
 QUICK = ControlledTable(controls=[], certify=False, loss=False, browser=False)
@@ -230,3 +233,22 @@ def test_an_sae_that_cannot_be_read_is_refused_before_the_training(bench: Bench,
     for study in (replace(QUICK, features={"imported": narrow}), replace(QUICK, seeds=[narrow])):
         with pytest.raises(ValueError, match="d_in=8 and this site 16"):
             study(idle)
+
+
+def test_every_dictionary_is_drawn_once_and_controls_go_before_imported_saes(
+    bench: Bench, metric: AtomicInnerProduct
+) -> None:
+    """In the coherence, Babel and isometry figures, in one order and so in one colour; up to eight."""
+    study = replace(QUICK, certify=True, controls=list(CONTROLS))
+    sae, names = bench.recipe.train(bench.data, seed=1), [f"f{i}" for i in range(4)]
+    cases, rows = study._measure(sae, [atoms(sae, name) for name in names], metric, bench)
+    assert [row["unit"] for row in rows if row["unit"] not in names] == list(ROWS)
+    figures = table_figures(rows, sae, metric, cases)
+    expected = ["atoms", "data + OMP", "k-means + OMP", "random + OMP", "Gaussian TSAE", "f0", "f1", "f2"]
+    drawn = [figure for name, figure in figures.items() if "Welch" in name or "isometry" in name]
+    assert len(drawn) == 3
+    for figure in drawn:
+        texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+        assert [text for text in texts if text in (*ROWS, *names)] == expected
+    lines = [line for line in drawn[1].axes[0].lines if line.get_label() in expected]
+    assert len({line.get_color() for line in lines}) == len(expected) == len(lines)
