@@ -13,17 +13,19 @@ from atomlab.evaluation.atom_pages import browse
 from atomlab.evaluation.bench import Bench
 from atomlab.evaluation.by_size import size_tables
 from atomlab.evaluation.certificates import certify
-from atomlab.evaluation.controls import CONTROLS, Case, control_cases
+from atomlab.evaluation.controls import CONTROL_ROWS, CONTROLS, Case, control_cases
 from atomlab.evaluation.figures import shift_figures, table_figures
-from atomlab.evaluation.provenance import describe, metric_of, trained_on
+from atomlab.evaluation.loading import load_at_site, locate
+from atomlab.evaluation.provenance import describe, metric_of, origin_of, trained_on
 from atomlab.evaluation.run import conclude, pursuit_size, reference_metric
 from atomlab.evaluation.splicing import splice
 from atomlab.evaluation.table import Row
 from atomlab.report import write_results
-from atomlab.sae import ThresholdSAE, load_sae
+from atomlab.sae import ThresholdSAE, save_sae
 from atomlab.theory import AtomicInnerProduct, mean_matched_cosine, random_dictionary
-from atomlab.units import atoms, features, neurons
+from atomlab.units import Unit, atoms, neurons
 
+ROWS = ("atoms", "neurons", *CONTROL_ROWS)
 NOTES = {
     "atoms": "The trained TSAE: its decoder rows, coded by its own one-step threshold encoder.",
     "neurons": "The identity basis of the site: the code is the activation, so R² = 1 at L0 = d_in by construction.",
@@ -37,9 +39,9 @@ class ControlledTable:
     """The table with controls.
 
     Args:
-        atoms: folder of a saved SAE; the run's own if None; without a run, one is trained.
+        atoms: a run's folder or checkpoint, or an SAE folder; the run's own if None; without a run, one is trained.
         features: imported SAEs by the name of their row: SAELens folders or Gemma Scope's params.npz.
-        seeds: folders of runs that differ in their seed, for consistency.
+        seeds: runs that differ in their seed, as `atoms` or `features` are given, for consistency.
         retrain: further seeds trained here for consistency.
         controls: names of `atomlab.evaluation.controls.CONTROLS`.
         certify: all levels, isometry verdicts and identifiability too.
@@ -64,37 +66,59 @@ class ControlledTable:
         """Writes `write_results`; returns its text and the atoms' held-out R² in the S-norm.
 
         Raises:
-            FileNotFoundError, ValueError: an SAE that cannot be read or does not fit the site; an unknown control.
+            FileNotFoundError, ValueError: an SAE that cannot be read or does not fit the site, an unknown control, a
+                feature named like another row; before anything is trained or measured.
         """
         data = bench.data
+        self._check(bench)
         data.prepare_data()
         data.setup()
         metric = reference_metric(data, bench.shrinkage)
-        sae = self._sae(bench)
-        cases, rows = self._measure(sae, metric, bench)
-        rows[0] |= self._consistency(sae, metric, bench)
+        imported = [atoms(load_at_site(path, data, metric), name) for name, path in (self.features or {}).items()]
+        others = [load_at_site(path, data, metric) for path in self.seeds]
+        sae = self._sae(metric, bench)
+        cases, rows = self._measure(sae, imported, metric, bench)
+        rows[0] |= self._consistency(sae, others, metric, bench)
         model = data.model.load() if (self.loss or self.browser) and data.model.is_causal else None
         if self.loss and model is not None:
             _add_losses(cases, rows, model, data, bench.protocol.loss_tokens)
         browser = browse(sae, cases, rows, model, metric, bench, self) if self.browser else None
         return _write(rows, sae, metric, cases, browser, bench), rows[0]["r2_test_s"]
 
-    def _sae(self, bench: Bench) -> ThresholdSAE:
-        folder = Path(self.atoms) if self.atoms is not None else bench.run and bench.run / "sae"
-        if folder is None:
-            return bench.recipe.train(bench.data, seed=bench.seed)
-        sae = load_sae(folder)
-        if sae.d_in != bench.data.d_in:
+    def _check(self, bench: Bench) -> None:
+        """Everything that can be wrong with the options, before anything is harvested, trained or measured."""
+        for key, value in (("seeds", self.seeds), ("controls", self.controls)):
+            if isinstance(value, str):
+                raise ValueError(f"study.{key}={value} is one word: expected a list, study.{key}=[{value}].")
+        if unknown := [name for name in self.controls if name not in CONTROLS]:
+            raise ValueError(f"study.controls names {', '.join(unknown)}: choose from {', '.join(CONTROLS)}.")
+        if taken := [name for name in self.features or {} if name in ROWS]:
             raise ValueError(
-                f"The SAE in {folder} has d_in={sae.d_in} and this site {bench.data.d_in}: choose its site."
+                f"study.features names a row {', '.join(taken)}, which the table has: choose another name."
             )
+        if self.embedder is not None:
+            _ = self.embedder.config, self.embedder.tokenizer  # read here, so that a wrong name is found now
+        own = self._own(bench)
+        for path in (*([] if own is None else [own]), *(self.features or {}).values(), *self.seeds):
+            locate(path, bench.data)
+
+    def _own(self, bench: Bench) -> str | Path | None:
+        return bench.run if self.atoms is None else self.atoms
+
+    def _sae(self, metric: AtomicInnerProduct, bench: Bench) -> ThresholdSAE:
+        own = self._own(bench)
+        if own is not None:
+            return load_at_site(own, bench.data, metric)
+        sae = bench.recipe.train(bench.data, seed=bench.seed)
+        save_sae(sae, bench.folder / "sae", origin_of(bench.data))
         return sae
 
-    def _measure(self, sae: ThresholdSAE, metric: AtomicInnerProduct, bench: Bench) -> tuple[list[Case], list[Row]]:
+    def _measure(
+        self, sae: ThresholdSAE, imported: list[Unit], metric: AtomicInnerProduct, bench: Bench
+    ) -> tuple[list[Case], list[Row]]:
         data, protocol = bench.data, bench.protocol
         train, test = data.sample("train", protocol.samples), data.sample("test", protocol.samples)
-        imported = [features(Path(path), data.d_in, name) for name, path in (self.features or {}).items()]
-        cases = [Case(atoms(sae), train, test, trained_on(data))]
+        cases = [Case(atoms(sae), train, test, trained_on(data) if self.atoms is None else None)]
         cases += [Case(unit, train, test) for unit in (neurons(data.d_in), *imported)]
         rows = [self._row(cases[0], metric, bench)]
         k = pursuit_size(rows[0]["l0"], data.d_in)
@@ -107,11 +131,12 @@ class ControlledTable:
             row = certify(case.unit, row, case.train, case.test, metric, bench.protocol)
         return row | metric_of(bench.data, bench.shrinkage)
 
-    def _consistency(self, sae: ThresholdSAE, metric: AtomicInnerProduct, bench: Bench) -> Row:
+    def _consistency(
+        self, sae: ThresholdSAE, seeds: list[ThresholdSAE], metric: AtomicInnerProduct, bench: Bench
+    ) -> Row:
         """Mean matched cosine with the atoms of other seeds, if there are any, and of two random dictionaries."""
-        others = [load_sae(Path(folder) / "sae") for folder in self.seeds]
         expansion = sae.d_sae / sae.d_in
-        others += [
+        others = seeds + [
             bench.recipe.train(bench.data, seed=bench.seed + i + 1, expansion=expansion) for i in range(self.retrain)
         ]
         if not others:

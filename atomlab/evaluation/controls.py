@@ -31,8 +31,14 @@ CONTROLS = {
         "beyond their covariance."
     ),
 }
-
-
+CONTROL_ROWS = (
+    "data, nearest",
+    "data + OMP",
+    "k-means + OMP",
+    "random + OMP",
+    "Gaussian TSAE",
+    "Gaussian TSAE on its own",
+)
 _SEEDS = 1_000_003  # so that the data dictionary is not drawn by the same permutation as the measured sample
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.evaluation.controls import Case
+from atomlab.evaluation.controls import CONTROL_ROWS, Case
 from atomlab.evaluation.shift_study import metrics_of
 from atomlab.evaluation.table import Row
 from atomlab.report import (
@@ -20,6 +20,8 @@ from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct, coherence_statistics, firing_counts, representation_shift, welch_bound
 
 _BABEL = 256
+_LINES = 8  # what a plot bears, and has colours for
+_BORROWED = ("neurons", "data, nearest", "Gaussian TSAE on its own")  # no atoms, or those of another row
 _LEVELS = {
     "1: coherence": "certified_level_1",
     "2b: Babel": "certified_level_2b",
@@ -30,8 +32,9 @@ _LEVELS = {
 
 def table_figures(rows: list[Row], sae: ThresholdSAE, metric: AtomicInnerProduct, cases: list[Case]) -> dict[str, Any]:
     """Coherence and Babel curves, isometry intervals, uniqueness rates, thresholds and firing frequencies."""
-    shown = [case for case in cases if case.unit.name in ("atoms", "k-means + OMP", "random + OMP", "data + OMP")]
-    statistics = {case.unit.name: coherence_statistics(case.unit.dictionary, metric, k=_BABEL) for case in shown}
+    statistics = {
+        case.unit.name: coherence_statistics(case.unit.dictionary, metric, k=_BABEL) for case in _with_atoms(cases)
+    }
     welch = welch_bound(sae.d_sae, sae.d_in)
     firing = firing_counts(cases[0].unit.encode(cases[0].test)).double() / len(cases[0].test)
     figures = {
@@ -45,11 +48,8 @@ def table_figures(rows: list[Row], sae: ThresholdSAE, metric: AtomicInnerProduct
             sae.threshold.detach().numpy(), firing.numpy()
         ),
     }
-    curves = {
-        row["unit"]: (row["isometry_curve"]["lower"], row["isometry_curve"]["upper"])
-        for row in rows
-        if "isometry_curve" in row and row["unit"] in statistics
-    }
+    isometry = {row["unit"]: row["isometry_curve"] for row in rows if "isometry_curve" in row}
+    curves = {name: (isometry[name]["lower"], isometry[name]["upper"]) for name in statistics if name in isometry}
     if curves:
         figures["Interval of the restricted isometry constant against K"] = isometry_figure(curves)
     if "by_k" in rows[0]:
@@ -58,6 +58,12 @@ def table_figures(rows: list[Row], sae: ThresholdSAE, metric: AtomicInnerProduct
             {name: by_k[key] for name, key in _LEVELS.items()}, by_k["samples"]
         )
     return figures
+
+
+def _with_atoms(cases: list[Case]) -> list[Case]:
+    """Those with atoms of their own, at most as many as a plot bears: the trained ones, the controls, imported SAEs."""
+    first, *others = (case for case in cases if case.unit.name not in _BORROWED)
+    return [first, *sorted(others, key=lambda case: case.unit.name not in CONTROL_ROWS)][:_LINES]
 
 
 def shift_figures(data: ActivationDataModule, shrinkage: float, seed: int, samples: int = 2048) -> dict[str, Any]:

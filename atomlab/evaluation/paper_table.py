@@ -1,6 +1,6 @@
 """The paper's protocol (arXiv:2509.20784) over a model's layers: one harvest, a TSAE a layer, the published figures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, final
@@ -10,6 +10,7 @@ import torch
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.bench import Bench
 from atomlab.evaluation.controls import CONTROLS, Case, control_cases
+from atomlab.evaluation.loading import load_at_site, locate
 from atomlab.evaluation.parts import kept
 from atomlab.evaluation.provenance import describe, layers_of, metric_of, origin_of, trained_on
 from atomlab.evaluation.run import pursuit_size, reference_metric
@@ -72,10 +73,12 @@ class PaperTable:
     Args:
         layers: counted from 0; None: the paper's for its models (Llama3.1-8B: 30 of 32), all of any other.
         controls: names of `atomlab.evaluation.controls.CONTROLS`; `gaussian` trains a second TSAE a layer.
+        features: imported SAEs by the name of their row, `{layer}` in the path standing for the number of the layer.
     """
 
     layers: Sequence[int] | None = None
     controls: Sequence[str] = ("data", "k_means", "random")
+    features: Mapping[str, str] | None = None
 
     def __call__(self, bench: Bench) -> tuple[str, float]:
         """Writes `write_results` (results.json has a row a unit and layer, and the means); returns its text and the
@@ -88,11 +91,16 @@ class PaperTable:
         layers = layers_of(bench.data, self.layers, known.layers if known else bench.data.model.num_layers)
         first = bench.data.at(bench.data.site, layers[0])
         first.layers = layers
+        for layer in layers:
+            for path in (self.features or {}).values():
+                locate(path.format(layer=layer), first.at(first.site, layer))
         first.prepare_data()
         rows = [
             row
             for data in (first.at(first.site, layer) for layer in layers)
-            for row in kept(bench, f"layer-{data.layer}", list(self.controls), partial(self._layer, data, bench))
+            for row in kept(
+                bench, f"layer-{data.layer}", (self.controls, self.features), partial(self._layer, data, bench)
+            )
         ]
         means = mean_rows(rows)
         last = first.at(first.site, layers[-1])
@@ -106,6 +114,9 @@ class PaperTable:
         save_sae(sae, bench.folder / "sae" / f"layer-{data.layer}", origin_of(data))
         train, test = data.sample("train", protocol.samples), data.sample("test", protocol.samples)
         cases = [Case(atoms(sae), train, test, trained_on(data)), Case(neurons(data.d_in), train, test)]
+        for name, path in (self.features or {}).items():
+            imported = load_at_site(path.format(layer=data.layer), data, metric)
+            cases.append(Case(atoms(imported, name), train, test))
         rows = [case.row(metric, protocol) for case in cases]
         k = pursuit_size(rows[0]["l0"], data.d_in)
         controls = control_cases(self.controls, sae.d_sae, k, cases[0], data, metric, bench.recipe, protocol)

@@ -4,7 +4,7 @@ from atomlab.sae.autoencoder import ThresholdSAE, decoder_norms
 from atomlab.sae.initialisation import calibrate_thresholds_
 from atomlab.sae.losses import L0, Sparsity, Tanh, TargetL0, mean_l0, pre_activation_penalty, reconstruction_loss
 from atomlab.sae.preprocessing import InputTransform, fold
-from atomlab.sae.serialisation import load_sae, save_sae
+from atomlab.sae.serialisation import load_config, load_sae, load_weights_, save_sae
 from atomlab.sae.thresholding import step, threshold_activation
 
 __all__ = [
@@ -17,7 +17,9 @@ __all__ = [
     "calibrate_thresholds_",
     "decoder_norms",
     "fold",
+    "load_config",
     "load_sae",
+    "load_weights_",
     "mean_l0",
     "pre_activation_penalty",
     "reconstruction_loss",

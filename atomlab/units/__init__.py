@@ -1,7 +1,7 @@
 """What is compared: atoms, neurons, features, controls; each gives a dictionary and codes."""
 
 from atomlab.units.controls import data_dictionary, data_nearest, k_means, random_atoms, with_pursuit
-from atomlab.units.features import features
+from atomlab.units.features import load_features
 from atomlab.units.unit import Unit, atoms, neurons
 
 __all__ = [
@@ -9,8 +9,8 @@ __all__ = [
     "atoms",
     "data_dictionary",
     "data_nearest",
-    "features",
     "k_means",
+    "load_features",
     "neurons",
     "random_atoms",
     "with_pursuit",

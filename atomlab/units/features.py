@@ -1,50 +1,46 @@
-"""SAEs that others trained and released, as units."""
+"""SAEs that others trained and released."""
 
-import json
+import logging
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
 
-from atomlab.sae import ThresholdSAE, load_sae
-from atomlab.units.unit import Unit, atoms
+from atomlab.sae import ThresholdSAE, load_sae, load_weights_
 
 _PARAMETERS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
+_log = logging.getLogger(__name__)
 
 
-def features(path: Path, d_in: int, name: str = "features") -> Unit:
+def load_features(path: Path) -> ThresholdSAE:
     """An imported SAE: a SAELens folder (`cfg.json`, `sae_weights.safetensors`), or Gemma Scope's `params.npz` (or folder).
 
-    Args:
-        path: folder or file.
-        d_in: width of the activations that it is measured on.
-        name: of the row.
+    Latents whose decoder row is exactly zero have no atom and decode to nothing: they are left out, and a warning
+    counts them.
 
     Raises:
         FileNotFoundError: nothing to read at `path`.
-        ValueError: an SAE of another kind or width, one that wants its inputs normalised, or a damaged file.
+        ValueError: an SAE of another kind, one that does not read raw activations, a damaged file, or no two atoms.
     """
     archive = path if path.suffix == ".npz" else path / "params.npz"
-    sae = _gemma_scope(archive) if archive.exists() else _saelens(path)
-    if sae.d_in != d_in:
-        raise ValueError(
-            f"The SAE {path.name} reads activations of width {sae.d_in} and this site has {d_in}: "
-            f"choose the model, site and layer that it was trained on."
-        )
-    return atoms(sae, name)
+    sae = _gemma_scope(archive) if archive.exists() else load_sae(path)
+    kept = sae.W_dec.detach().any(dim=1)
+    zero = int((~kept).sum())
+    if len(kept) - zero < 2:
+        raise ValueError(f"{path} has {len(kept) - zero} decoder rows that are not zero: at least 2 atoms are needed.")
+    if not zero:
+        return sae
+    _log.warning("%s: %d of %d latents have a zero decoder row and are left out.", path, zero, len(kept))
+    return _with_latents(sae, kept)
 
 
-def _saelens(folder: Path) -> ThresholdSAE:
-    sae = load_sae(folder)
-    config = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))
-    for key in ("normalize_activations", "reshape_activations"):
-        if config.get(key, "none") != "none":
-            raise ValueError(
-                f"{folder.name}/cfg.json has {key}={config[key]}, and raw activations are measured here: "
-                f"fold the normalisation into the weights and set it to 'none'."
-            )
-    return sae
+@torch.no_grad()
+def _with_latents(sae: ThresholdSAE, kept: torch.Tensor) -> ThresholdSAE:
+    smaller = ThresholdSAE(sae.d_in, int(kept.sum()), apply_b_dec_to_input=sae.apply_b_dec_to_input)
+    rows = {name: getattr(sae, name)[kept] for name in ("W_dec", "b_enc", "threshold")}
+    smaller.load_state_dict({"W_enc": sae.W_enc[:, kept], "b_dec": sae.b_dec, **rows})
+    return smaller
 
 
 def _gemma_scope(file: Path) -> ThresholdSAE:
@@ -57,11 +53,9 @@ def _gemma_scope(file: Path) -> ThresholdSAE:
     found = {name: arrays.get(name, arrays.get(name.replace("W_", "w_"))) for name in _PARAMETERS}
     if missing := [name for name, array in found.items() if array is None]:
         raise ValueError(f"{file} has no {', '.join(missing)}: expected Gemma Scope's {', '.join(_PARAMETERS)}.")
-    weights = {name: torch.from_numpy(array).float() for name, array in found.items() if array is not None}
-    d_in, d_sae = weights["W_enc"].shape
-    sae = ThresholdSAE(d_in, d_sae)
-    for name, expected in sae.state_dict().items():
-        if weights[name].shape != expected.shape or not torch.isfinite(weights[name]).all():
-            raise ValueError(f"{file}: {name} should be finite of shape {tuple(expected.shape)}.")
-    sae.load_state_dict(weights)
+    weights = {name: torch.from_numpy(array) for name, array in found.items() if array is not None}
+    if weights["W_enc"].ndim != 2:
+        raise ValueError(f"{file}: W_enc should be of shape (d_in, d_sae), found {tuple(weights['W_enc'].shape)}.")
+    sae = ThresholdSAE(*weights["W_enc"].shape)
+    load_weights_(sae, weights, file)
     return sae

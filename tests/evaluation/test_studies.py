@@ -86,6 +86,26 @@ def test_the_papers_table_is_one_harvest_and_a_mean_over_layers(bench: Bench) ->
     }
 
 
+def test_the_papers_table_has_an_imported_sae_of_each_layer(bench: Bench) -> None:
+    PaperTable(layers=[0, 2], controls=[])(bench)
+    first = json.loads((bench.folder / "results.json").read_text())["rows"]
+    again = replace(bench, folder=bench.folder / "again")
+    again.folder.mkdir()
+    PaperTable(layers=[0, 2], controls=[], features={"released": f"{bench.folder}/sae/layer-{{layer}}"})(again)
+    rows = json.loads((again.folder / "results.json").read_text())["rows"]
+    for layer in (0, 2):
+        (atoms, released) = (
+            [r for r in rows if (r["layer"], r["unit"]) == (layer, name)] for name in ("atoms", "released")
+        )
+        assert atoms == [row for row in first if (row["layer"], row["unit"]) == (layer, "atoms")]
+        same = {"unit", "samples_fitted"}
+        assert {k: v for k, v in released[0].items() if k not in same} == {
+            k: v for k, v in atoms[0].items() if k not in same
+        }
+    with pytest.raises(FileNotFoundError, match="layer-1"):
+        PaperTable(layers=[0, 1], controls=[], features={"released": f"{bench.folder}/sae/layer-{{layer}}"})(again)
+
+
 def test_a_stopped_table_goes_on_with_the_layers_it_has(bench: Bench) -> None:
     """The second run trains nothing where the first one finished; another list of layers keeps them, another
     setting nothing."""

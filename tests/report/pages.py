@@ -20,7 +20,14 @@ ROW: dict[str, Any] = {column.key: 0.25 for column in COLUMNS} | {
     "isometry_stable": {"certified": 0.0, "failed": 0.5, "undecided": 0.5},
     "samples": 9,
 }
-ROWS = [ROW, ROW | {"unit": "neurons", "coherence": float("nan"), "certified_level_4": None}]
+ROWS = [
+    ROW,
+    ROW | {"unit": "neurons", "coherence": float("nan"), "certified_level_4": None},
+    ROW | {"unit": "c", "coherence": 10.5, "certified_level_4": 1.0},
+    ROW | {"unit": "10 of d", "coherence": None, "certified_level_4": None},
+    ROW | {"unit": "e", "coherence": 9.25, "certified_level_4": 0.5},
+    ROW | {"unit": "9 of f", "coherence": -0.5, "certified_level_4": 0.0},
+]
 
 
 def atoms(count: int, contexts: int = 8, length: int = 23) -> dict[str, Any]:

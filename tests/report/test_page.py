@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from atomlab.report import COLUMNS
 from tests.report.chromium import CHROMIUM, Browser, browser
-from tests.report.pages import EVIL, atoms, write
+from tests.report.pages import EVIL, ROWS, atoms, write
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
 
@@ -126,6 +127,24 @@ def test_sorting_orders_by_the_column_and_puts_what_is_missing_last(tab: Browser
         assert shown(tab)[-1] == 7
         search(tab, "")
     tab.run(press.format(0))
+
+
+@needs_chromium
+@pytest.mark.parametrize("key", ["coherence", "certified_level_4", "unit"])
+def test_a_table_sorts_by_any_column_both_ways_with_dashes_last(tab: Browser, key: str) -> None:
+    """Units are words even where they begin with a number."""
+    header = next(column.header for column in COLUMNS if column.key == key)
+    press = (
+        "{ const head = [...document.querySelectorAll('table.units th button')]"
+        f".find(button => button.textContent === {json.dumps(header)});"
+        " head.click(); [...head.closest('table').tBodies[0].rows].map(row => row.cells[0].textContent) }"
+    )
+    known = [row for row in ROWS if row[key] is not None and row[key] == row[key]]
+    for reverse in (True, False):
+        units = tab.run(press)
+        ordered = [row["unit"] for row in sorted(known, key=lambda row: row[key], reverse=reverse)]
+        assert units[: len(known)] == ordered
+        assert sorted(units) == sorted(row["unit"] for row in ROWS)
 
 
 @needs_chromium

@@ -1,0 +1,148 @@
+"""The SAEs that a study measures, from wherever they lie, at the site that they were trained on."""
+
+import pickle
+import re
+from pathlib import Path
+
+import torch
+from omegaconf import OmegaConf
+
+from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.activations.sites import HookPoint, resolve_site
+from atomlab.sae import InputTransform, ThresholdSAE, fold, load_config, load_weights_
+from atomlab.theory import AtomicInnerProduct
+from atomlab.units import load_features
+
+_KINDS = "a run folder, an SAE folder (cfg.json, sae_weights.safetensors), Gemma Scope's params.npz or a run's .ckpt"
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    OSError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ValueError,
+)
+_TRANSFORMER_LENS = {
+    "hook_resid_pre": "resid_pre",
+    "hook_resid_post": "resid_post",
+    "hook_mlp_out": "mlp_out",
+    "hook_attn_out": "attn_out",
+    "attn.hook_z": "attn_z",
+    "mlp.hook_post": "mlp_hidden",
+}  # not hook_mlp_in: that lies before the norm, mlp_in after it
+
+
+def locate(path: str | Path, data: ActivationDataModule) -> Path:
+    """Where the SAE that `path` means lies, an SAE folder, an .npz or a .ckpt: of a run's folder `sae/`, or of a run that
+    was stopped `checkpoints/last.ckpt`. Reads no weights and no activations.
+
+    Raises:
+        FileNotFoundError: nothing of that kind is there.
+        ValueError: it was trained on another layer or site than that of `data`.
+    """
+    given = Path(path).expanduser()
+    if given.is_file() and given.suffix in (".npz", ".ckpt"):
+        found = given
+    else:
+        own = [given, given / "sae"]
+        places = [place for place in own if any((place / name).exists() for name in ("cfg.json", "params.npz"))]
+        places += [last for last in (given / "checkpoints" / "last.ckpt",) if last.exists()]
+        if not places:
+            state = "holds no SAE" if given.exists() else "does not exist"
+            raise FileNotFoundError(f"{path} {state}: expected {_KINDS}.")
+        found = places[0]
+    _check_site(found, data)
+    return found
+
+
+def load_at_site(path: str | Path, data: ActivationDataModule, metric: AtomicInnerProduct) -> ThresholdSAE:
+    """The TSAE of raw activations that `path` means (see `locate`).
+
+    Args:
+        path: a run folder, an SAE folder, Gemma Scope's params.npz, or a checkpoint of train.py.
+        data: set up; its site and width must be the SAE's.
+        metric: S; atoms of a checkpoint get unit S-norm, as those that a run saves.
+
+    Raises:
+        FileNotFoundError: nothing to read there.
+        ValueError: an SAE of another site, width or kind, or a damaged file.
+    """
+    found = locate(path, data)
+    sae, transform = _from_checkpoint(found) if found.suffix == ".ckpt" else (load_features(found), None)
+    if sae.d_in != data.d_in:
+        raise ValueError(
+            f"The SAE in {path} has d_in={sae.d_in} and this site {data.d_in}: choose the model, site and layer that it "
+            "was trained on."
+        )
+    if transform is None:
+        return sae
+    return fold(sae, transform).with_unit_norm_decoder(metric.matrix.to(sae.W_dec))
+
+
+def _from_checkpoint(file: Path) -> tuple[ThresholdSAE, InputTransform]:
+    """In the coordinates of its training, and those."""
+    try:
+        state = torch.load(file, map_location="cpu", mmap=True, weights_only=True)["state_dict"]
+        weights = {name.removeprefix("sae."): value for name, value in state.items() if name.startswith("sae.")}
+        transform = InputTransform(*(state[f"transform.{name}"] for name in ("mean", "matrix", "inverse")))
+        d_sae, d_in = weights["W_dec"].shape
+    except _UNREADABLE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{file} is no readable checkpoint of train.py ({reason}): expected {_KINDS}.") from error
+    sae = ThresholdSAE(d_in, d_sae, tied="W_enc" not in weights)
+    load_weights_(sae, weights, file)
+    return sae, transform
+
+
+def _check_site(found: Path, data: ActivationDataModule) -> None:
+    """Raises ValueError if what lies there says that it was trained elsewhere; a name that says nothing passes."""
+    named = _site_of_run(found, data) if found.suffix == ".ckpt" else _site_of_sae(found)
+    if named is not None and not _agrees(named, data):
+        raise ValueError(
+            f"The SAE in {found} was trained at {named} and {data.point} is measured: choose its site and layer, or an "
+            "SAE of this one."
+        )
+
+
+def _site_of_run(checkpoint: Path, data: ActivationDataModule) -> str | None:
+    file = checkpoint.parent.parent / ".hydra" / "config.yaml"
+    if not file.exists():
+        return None
+    config = OmegaConf.load(file)
+    site, layer = (OmegaConf.select(config, key) for key in ("site.name", "layer"))
+    return None if site is None or layer is None else str(data.at(site, layer).point)
+
+
+def _site_of_sae(found: Path) -> str | None:
+    if not (found / "cfg.json").exists():
+        return None
+    config = load_config(found)
+    places = (config.get("metadata") or {}, config)  # at top level before SAELens 6
+    named = [place[key] for place in places for key in ("hook_name", "hook_point") if place.get(key)]
+    reads_heads = config.get("reshape_activations") == "hook_z"
+    return str(named[0]) if named else "attn.hook_z" if reads_heads else None
+
+
+def _agrees(named: str, data: ActivationDataModule) -> bool:
+    layer = re.search(r"\.(\d+)(?:\.|$)", named)
+    here = data.point.num_layers
+    lens = re.fullmatch(r"(?:blocks\.(\d+)\.)?(.+)", named)
+    site = _TRANSFORMER_LENS.get(lens[2]) if lens else None
+    try:
+        if site is not None:
+            point = resolve_site(site, int(layer[1]) if layer else data.layer, data.model.kind, data.model.num_layers)
+        else:
+            point = HookPoint.parse(named)
+    except ValueError:
+        return layer is None or here is None or int(layer[1]) == here - 1
+    return _residual(point) == _residual(data.point)
+
+
+def _residual(point: HookPoint) -> HookPoint:
+    """What a block reads is what the one before it gave: one name for both."""
+    block = re.fullmatch(r"(\D*\.)(\d+)", point.module)
+    if point.side == "input" and block and int(block[2]) > 0:
+        return HookPoint(f"{block[1]}{int(block[2]) - 1}", "output")
+    return point

@@ -1,0 +1,254 @@
+"""What `study.atoms`, `study.features` and `study.seeds` may name, and that it was trained where it is measured."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import seed_everything
+
+from atomlab import ThresholdSAE, load_sae, save_sae
+from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.activations.language_model import LanguageModel
+from atomlab.activations.sites import find_module, first_tensor, resolve_site
+from atomlab.evaluation import Bench, ControlledTable
+from atomlab.evaluation.controlled_table import ROWS
+from atomlab.evaluation.controls import CONTROLS
+from atomlab.evaluation.figures import table_figures
+from atomlab.evaluation.loading import load_at_site, locate
+from atomlab.evaluation.run import reference_metric
+from atomlab.theory import AtomicInnerProduct
+from atomlab.training.callbacks import DecoderNorm
+from atomlab.training.interruption import LastCheckpoint
+from atomlab.units import atoms
+
+Data = Callable[..., ActivationDataModule]
+QUICK = ControlledTable(controls=[], certify=False, loss=False, browser=False)
+
+
+def trained(bench: Bench, folder: Path, *, seed: int = 0, **sae: object) -> Path:
+    """A run's folder as train.py leaves it: checkpoints/last.ckpt, .hydra/config.yaml and sae/."""
+    seed_everything(seed, verbose=False)
+    module = bench.recipe.build(data=bench.data, **sae)
+    callbacks = [DecoderNorm(), LastCheckpoint(str(folder / "checkpoints"))]
+    options = {"callbacks": callbacks, "logger": False, "limit_val_batches": 0, "enable_checkpointing": False}
+    bench.recipe.trainer(**options).fit(module, bench.data)
+    (folder / ".hydra").mkdir()
+    config = {"site": {"name": bench.data.site}, "layer": bench.data.layer}
+    (folder / ".hydra" / "config.yaml").write_text(json.dumps(config))
+    save_sae(module.folded(), folder / "sae", {"hook_name": str(bench.data.point)})
+    return folder
+
+
+def same(a: ThresholdSAE, b: ThresholdSAE) -> bool:
+    return all(torch.equal(value, b.state_dict()[name]) for name, value in a.state_dict().items())
+
+
+@pytest.fixture
+def metric(bench: Bench) -> AtomicInnerProduct:
+    return reference_metric(bench.data, bench.shrinkage)
+
+
+@pytest.mark.parametrize("inputs", ["raw", "unit_mean_square", "whitened"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_checkpoint_is_bit_for_bit_what_its_run_saved(
+    bench: Bench, metric: AtomicInnerProduct, tmp_path: Path, inputs: str, tied: bool
+) -> None:
+    run = trained(bench, tmp_path / "run", inputs=inputs, tied=tied)
+    saved = load_sae(run / "sae")
+    for path in (run, run / "sae", run / "checkpoints" / "last.ckpt", str(run)):
+        assert same(load_at_site(path, bench.data, metric), saved), path
+    (run / "sae").rename(tmp_path / "elsewhere")
+    assert locate(run, bench.data) == run / "checkpoints" / "last.ckpt"
+    assert same(load_at_site(run, bench.data, metric), saved)
+
+
+def test_a_stopped_run_is_measured_and_seeds_may_be_of_every_kind(bench: Bench, tmp_path: Path) -> None:
+    run, other = trained(bench, tmp_path / "run"), trained(bench, tmp_path / "other", seed=1)
+    _, finished = QUICK(replace(bench, run=run))
+    (run / "sae").rename(tmp_path / "sae")
+    (tmp_path / "stopped").mkdir()
+    _, stopped = QUICK(replace(bench, run=run, folder=tmp_path / "stopped"))
+    assert stopped == finished
+    found = []
+    for seed in (other, other / "sae", other / "checkpoints" / "last.ckpt"):
+        replace(QUICK, atoms=str(run / "checkpoints" / "last.ckpt"), seeds=[str(seed)])(bench)
+        found.append(json.loads((bench.folder / "results.json").read_text())["rows"][0]["consistency"])
+    assert found[0] == found[1] == found[2] < 0.999
+
+
+@pytest.mark.parametrize(
+    ("named", "agrees"),
+    [
+        ("model.layers.1.output", True),
+        ("model.layers.2.input", True),
+        ("blocks.1.hook_resid_post", True),
+        ("blocks.2.hook_resid_pre", True),
+        ("blocks.1.hook_something_else", True),
+        ("model.layers.1", True),
+        ("what others call it", True),
+        (None, True),
+        ("model.layers.2.output", False),
+        ("model.layers.1.input", False),
+        ("model.layers.1.mlp.output", False),
+        ("model.layers.25.output", False),
+        ("model.layers.25", False),
+        ("blocks.2.hook_resid_post", False),
+        ("blocks.1.hook_resid_pre", False),
+        ("blocks.1.hook_mlp_out", False),
+        ("blocks.1.hook_attn_out", False),
+        ("blocks.1.attn.hook_z", False),
+        ("blocks.1.mlp.hook_post", False),
+        ("blocks.25.hook_resid_post", False),
+        ("blocks.0.hook_something_else", False),
+    ],
+)
+def test_an_sae_is_measured_where_it_was_trained(
+    data_of: Data, tmp_path: Path, named: str | None, agrees: bool
+) -> None:
+    data = data_of()
+    save_sae(ThresholdSAE(16, 8), tmp_path / "new", {} if named is None else {"hook_name": named})
+    save_sae(ThresholdSAE(16, 8), tmp_path / "old", {})
+    config = json.loads((tmp_path / "old" / "cfg.json").read_text())
+    (tmp_path / "old" / "cfg.json").write_text(json.dumps({**config, "metadata": None, "hook_name": named}))
+    for folder in (tmp_path / "new", tmp_path / "old"):
+        if agrees:
+            assert locate(folder, data) == folder
+        else:
+            with pytest.raises(ValueError, match=r"was trained at .* and model\.layers\.1\.output is measured"):
+                locate(folder, data)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize(
+    ("name", "site"),
+    [
+        ("hook_resid_pre", "resid_pre"),
+        ("hook_resid_post", "resid_post"),
+        ("hook_mlp_out", "mlp_out"),
+        ("hook_attn_out", "attn_out"),
+        ("attn.hook_z", "attn_z"),
+        ("mlp.hook_post", "mlp_hidden"),
+    ],
+)
+def test_transformer_lens_names_mean_one_site_each(
+    data_of: Data, tmp_path: Path, family: str, name: str, site: str
+) -> None:
+    save_sae(ThresholdSAE(16, 8), tmp_path, {"hook_name": f"blocks.1.{name}"})
+    data = data_of(family)
+    accepted = []
+    for candidate in ("resid_pre", "resid_post", "mlp_in", "mlp_hidden", "mlp_out", "attn_z", "attn_out"):
+        try:
+            locate(tmp_path, data.at(candidate, 1))
+            accepted.append(candidate)
+        except ValueError:
+            pass
+    assert accepted == [site]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_what_a_block_reads_is_what_the_one_before_it_gave(models_of: dict[str, LanguageModel], family: str) -> None:
+    model, seen = models_of[family].load(), {}
+    before, after = resolve_site("resid_post", 0, family, 3), resolve_site("resid_pre", 1, family, 3)
+    find_module(model, before).register_forward_hook(lambda _, __, out: seen.update(given=first_tensor(out)))
+    find_module(model, after).register_forward_pre_hook(lambda _, given: seen.update(read=first_tensor(given)))
+    model(torch.arange(3, 20)[None])
+    assert torch.equal(seen["given"], seen["read"])
+
+
+def test_heads_outputs_are_flat_here_and_belong_to_one_site(data_of: Data, tmp_path: Path) -> None:
+    data = data_of()
+    save_sae(ThresholdSAE(16, 8), tmp_path, {})
+    config = json.loads((tmp_path / "cfg.json").read_text()) | {"reshape_activations": "hook_z"}
+    (tmp_path / "cfg.json").write_text(json.dumps(config))
+    assert locate(tmp_path, data.at("attn_z", 1)) == tmp_path
+    assert load_sae(tmp_path).d_in == 16
+    with pytest.raises(ValueError, match=r"trained at attn\.hook_z"):
+        locate(tmp_path, data)
+
+
+def test_a_checkpoint_is_measured_where_its_run_was_trained(bench: Bench, tmp_path: Path) -> None:
+    run = trained(bench, tmp_path / "run")
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    with pytest.raises(ValueError, match=r"trained at model\.layers\.1\.output and model\.layers\.2\.output is"):
+        locate(checkpoint, bench.data.at("resid_post", 2))
+    (tmp_path / "copy.ckpt").write_bytes(checkpoint.read_bytes())  # says nothing of where it comes from
+    assert locate(tmp_path / "copy.ckpt", bench.data.at("resid_post", 2)) == tmp_path / "copy.ckpt"
+
+
+def test_what_is_no_sae_is_refused_in_one_sentence(bench: Bench, metric: AtomicInnerProduct, tmp_path: Path) -> None:
+    for path, said in (("nowhere", "does not exist"), ("nowhere.ckpt", "does not exist"), ("", "holds no SAE")):
+        with pytest.raises(FileNotFoundError, match=rf"{said}: expected a run folder"):
+            locate(tmp_path / path, bench.data)
+    whole = trained(bench, tmp_path / "run") / "checkpoints" / "last.ckpt"
+    other = {"state_dict": {"transform.mean": torch.zeros(3)}}
+    torch.save(other, tmp_path / "other.ckpt")
+    torch.save([1], tmp_path / "list.ckpt")
+    (tmp_path / "half.ckpt").write_bytes(whole.read_bytes()[:5000])
+    (tmp_path / "text.ckpt").write_text("text")
+    (tmp_path / "empty.ckpt").write_text("")
+    for name in ("other", "list", "half", "text", "empty"):
+        with pytest.raises(ValueError, match=rf"{name}\.ckpt is no readable checkpoint of train\.py \(.+\): expected"):
+            load_at_site(tmp_path / f"{name}.ckpt", bench.data, metric)
+    save_sae(ThresholdSAE(8, 9), tmp_path / "narrow", {})
+    with pytest.raises(ValueError, match="d_in=8 and this site 16"):
+        load_at_site(tmp_path / "narrow", bench.data, metric)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"controls": ["random", "nonsense"]}, r"study\.controls names nonsense"),
+        ({"controls": "random"}, r"study\.controls=\[random\]"),
+        ({"seeds": "outputs/a"}, r"study\.seeds=\[outputs/a\]"),
+        ({"seeds": ["nowhere"]}, "nowhere does not exist"),
+        ({"atoms": "nowhere"}, "nowhere does not exist"),
+        ({"features": {"imported": "nowhere"}}, "nowhere does not exist"),
+        ({"embedder": LanguageModel("/nowhere", device="cpu")}, "The model of '/nowhere'"),
+        *(({"features": {name: "nowhere"}}, re.escape(f"study.features names a row {name},")) for name in ROWS),
+    ],
+)
+def test_a_mistake_costs_neither_a_harvest_nor_a_training(bench: Bench, options: dict, said: str) -> None:
+    def refuse(**given: object) -> object:
+        raise AssertionError("trained")
+
+    unharvested = bench.data.at("resid_post", 0)
+    unharvested.cache_dir = bench.folder / "cache"
+    idle = replace(bench, data=unharvested, recipe=replace(bench.recipe, build=refuse))
+    with pytest.raises((ValueError, FileNotFoundError), match=said):
+        replace(QUICK, **options)(idle)
+    assert not list(bench.folder.iterdir())
+
+
+def test_an_sae_that_cannot_be_read_is_refused_before_the_training(bench: Bench, tmp_path: Path) -> None:
+    def refuse(**given: object) -> object:
+        raise AssertionError("trained")
+
+    idle = replace(bench, recipe=replace(bench.recipe, build=refuse))
+    save_sae(ThresholdSAE(8, 9), tmp_path / "narrow", {})
+    narrow = str(tmp_path / "narrow")
+    for study in (replace(QUICK, features={"imported": narrow}), replace(QUICK, seeds=[narrow])):
+        with pytest.raises(ValueError, match="d_in=8 and this site 16"):
+            study(idle)
+
+
+def test_every_dictionary_is_drawn_once_and_controls_go_before_imported_saes(
+    bench: Bench, metric: AtomicInnerProduct
+) -> None:
+    """In the coherence, Babel and isometry figures, in one order and so in one colour; up to eight."""
+    study = replace(QUICK, certify=True, controls=list(CONTROLS))
+    sae, names = bench.recipe.train(bench.data, seed=1), [f"f{i}" for i in range(4)]
+    cases, rows = study._measure(sae, [atoms(sae, name) for name in names], metric, bench)
+    assert [row["unit"] for row in rows if row["unit"] not in names] == list(ROWS)
+    figures = table_figures(rows, sae, metric, cases)
+    expected = ["atoms", "data + OMP", "k-means + OMP", "random + OMP", "Gaussian TSAE", "f0", "f1", "f2"]
+    drawn = [figure for name, figure in figures.items() if "Welch" in name or "isometry" in name]
+    assert len(drawn) == 3
+    for figure in drawn:
+        texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+        assert [text for text in texts if text in (*ROWS, *names)] == expected
+    lines = [line for line in drawn[1].axes[0].lines if line.get_label() in expected]
+    assert len({line.get_color() for line in lines}) == len(expected) == len(lines)
