@@ -63,7 +63,11 @@
 
   const select = atom => {
     const panel = at("atom-detail"), facts = node("dl");
-    columns.forEach(column => facts.append(node("dt", column.header), node("dd", shownNumber(column.values[atom]))));
+    columns.forEach(column => {
+      const fact = node("div");
+      fact.append(node("dt", column.header), node("dd", shownNumber(column.values[atom])));
+      facts.append(fact);
+    });
     const nearest = node("p", "Nearest atoms: ");
     data.nearest[atom].forEach(([other, cosine]) => {
       const link = node("a", `${other} (${shownNumber(cosine)})`);
@@ -99,6 +103,7 @@
     });
     head.append(button);
     at("atom-head").append(head);
+    at("atom-definitions").append(node("dt", column.header), node("dd", head.title));
   });
   at("atom-head").append(node("th", "strongest context"));
   at("atom-search").addEventListener("input", search);

@@ -177,6 +177,11 @@ def test_an_atom_shows_its_contexts_and_leads_to_its_neighbours(tab: Browser) ->
     tab.run("document.querySelector('#atom-rows tr').click()")
     tab.run("new Promise(done => setTimeout(done, 50))")
     assert tab.run("document.querySelectorAll('#atom-detail p.context').length") == 8
+    facts = "document.querySelector('#atom-detail dl')"
+    assert tab.run(f"{facts}.scrollWidth <= {facts}.clientWidth")
+    heads = tab.run("document.querySelectorAll('#atom-head button').length")
+    for pairs in ("#atom-detail dl dt", "#atom-definitions dd"):
+        assert tab.run(f"document.querySelectorAll('{pairs}').length") == heads
     assert tab.run("document.querySelector('#atom-detail mark').textContent") != ""
     tab.run("document.querySelector('#atom-detail a').click()")
     tab.run("new Promise(done => setTimeout(done, 50))")
