@@ -27,6 +27,7 @@ _LEVELS = {
     "2b: Babel": "certified_level_2b",
     "3: ERC": "certified_level_3",
     "4: dual": "certified_level_4",
+    "4 ±: dual, any sign": "certified_level_4_signed",
 }
 
 

@@ -1,29 +1,31 @@
 """Arrays to figures; colours that colour-blind readers tell apart (Okabe–Ito), no global matplotlib state."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+_BESIDE: dict[str, Any] = {"loc": "outside right upper", "frameon": False, "fontsize": "small"}  # never over the data
 
 
 def coherence_figure(per_atom: Mapping[str, NDArray], welch: float) -> Figure:
     """Distribution of μ_i = max_j |cos_S(d_i, d_j)| of each set of units, and the Welch bound, below which no μ lies."""
-    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
     for (name, values), colour in zip(per_atom.items(), _COLOURS, strict=False):
         axes.hist(values, bins=np.linspace(0, 1, 81).tolist(), histtype="step", color=colour, label=name, linewidth=1.6)
     axes.axvline(welch, color="black", linestyle=":", label=f"Welch bound {welch:.3f}")
     axes.set(xlabel="per-atom coherence", ylabel="atoms", xlim=(0, 1))
-    axes.legend(frameon=False)
+    figure.legend(**_BESIDE)
     return figure
 
 
 def babel_figure(curves: Mapping[str, ArrayLike], welch: float) -> Figure:
     """Babel function μ₁(k) of each set of units, and the Welch bound, the least μ₁(1) of any dictionary of this size."""
-    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
     for (name, values), colour in zip(curves.items(), _COLOURS, strict=False):
         k = np.arange(1, len(np.asarray(values)) + 1)
@@ -31,13 +33,13 @@ def babel_figure(curves: Mapping[str, ArrayLike], welch: float) -> Figure:
     axes.axhline(1, color="black", linewidth=0.8, label="limit of level 2a at k = 2K − 1")
     axes.plot([1], [welch], "k^", label=f"Welch bound {welch:.3f}")
     axes.set(xlabel="k", ylabel="Babel function μ₁(k)")
-    axes.legend(frameon=False)
+    figure.legend(**_BESIDE)
     return figure
 
 
 def isometry_figure(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
     """The interval that contains δ_K against K for each set of units, with the limits 1/√2 and 1 for δ_2K."""
-    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
     for (name, (lower, upper)), colour in zip(curves.items(), _COLOURS, strict=False):
         lower, upper = np.asarray(lower)[1:], np.asarray(upper)[1:]
@@ -46,7 +48,7 @@ def isometry_figure(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure
     for limit, text in ((1, "1: unique sparsest, at 2K"), (0.5**0.5, "1/√2: ℓ1 exact, at 2K")):
         axes.axhline(limit, color="black", linewidth=0.8, linestyle=":" if limit < 1 else "-", label=text)
     axes.set(xlabel="K", ylabel="δ_K", xscale="log", ylim=(0, 2.5))
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(**_BESIDE)
     return figure
 
 
@@ -89,18 +91,18 @@ def spectrum_figure(eigenvalues: NDArray) -> Figure:
 
 def layers_figure(layers: Sequence[int], series: Mapping[str, ArrayLike], ylabel: str) -> Figure:
     """A number per layer (counted from 0) for each name."""
-    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
     axes = figure.subplots()
     for (name, values), colour in zip(series.items(), _COLOURS * 3, strict=False):
         axes.plot(layers, values, "o-" if "null" not in name else "x:", color=colour, label=name, markersize=4)
     axes.set(xlabel="layer, from 0", ylabel=ylabel)
-    axes.legend(frameon=False, fontsize="small")
+    figure.legend(**_BESIDE)
     return figure
 
 
 def angles_figure(histograms: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
     """Histograms of angles in degrees over equal bins of [0°, 180°]: observed as a line, its null dotted."""
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
     for (name, pair), colour in zip(histograms.items(), _COLOURS, strict=False):
         for counts, style, label in zip(map(np.asarray, pair), ("-", ":"), (name, None), strict=True):
@@ -108,7 +110,7 @@ def angles_figure(histograms: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figu
             axes.stairs(counts / counts.sum(), edges, color=colour, linestyle=style, label=label)
     axes.axvline(90, color="black", linewidth=0.6)
     axes.set(xlabel="angle, degrees", ylabel="share of pairs a bin", yscale="log", ylim=(1e-6, None))
-    axes.legend(frameon=False, fontsize="small")
+    figure.legend(**_BESIDE)
     return figure
 
 
