@@ -248,7 +248,7 @@ def test_every_dictionary_is_drawn_once_and_controls_go_before_imported_saes(
     drawn = [figure for name, figure in figures.items() if "Welch" in name or "isometry" in name]
     assert len(drawn) == 3
     for figure in drawn:
-        texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+        texts = [text.get_text() for text in figure.legends[0].get_texts()]
         assert [text for text in texts if text in (*ROWS, *names)] == expected
     lines = [line for line in drawn[1].axes[0].lines if line.get_label() in expected]
     assert len({line.get_color() for line in lines}) == len(expected) == len(lines)
