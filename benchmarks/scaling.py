@@ -112,7 +112,7 @@ CLAIMS = {
     "shared_thresholds": Claim(
         lambda i: shared_thresholds(i.x, i.codes, i.dictionary),
         lambda s, d, n: 2 * s * d * n + 1000 * s * n,
-        lambda s, d, n: mb(n * d) + mb(2 * n * d + s * d + 12 * s * 256, 8),
+        lambda s, d, n: mb(n * d) + mb(2 * n * d + s * d + 12 * max(2**18, 16 * s), 8),
     ),
     "orthogonal_matching_pursuit(K=4)": Claim(
         lambda i: orthogonal_matching_pursuit(i.x, i.dictionary, PURSUED),

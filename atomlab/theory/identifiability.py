@@ -16,6 +16,7 @@ from atomlab.theory.coherence import coherence_statistics, unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
 
 _TILE = 256  # latents at a time
+_SORTED = 2**18  # numbers sorted at a time: they and their running counts stay in cache
 _LARGEST_CONDITION = 1e12  # of a support's Gram matrix, beyond which values are refitted by a pseudo-inverse
 
 
@@ -95,7 +96,7 @@ def shared_thresholds(
 
     It minimises the sum of errors over latents, which bounds the number of samples with a wrong support from above.
     Exact, in the dtype of x. Time: 2·samples·d_in·d_sae FLOPs and a sort of samples·d_sae numbers; memory: a dozen
-    (samples, 256) beside copies of x and of the dictionary in float64.
+    arrays of 2¹⁸ (at least 16·samples) numbers beside copies of x and of the dictionary in float64.
 
     Args:
         x: activations less b_dec, or reconstructions less b_dec.
@@ -110,7 +111,7 @@ def shared_thresholds(
     return torch.cat(
         [
             _fewest_errors(encode(latents), _members(chosen, latents))
-            for latents in torch.arange(len(dictionary), device=x.device).split(_TILE)
+            for latents in torch.arange(len(dictionary), device=x.device).split(max(16, _SORTED // max(1, len(x))))
         ]
     )
 
