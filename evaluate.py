@@ -56,7 +56,9 @@ def _trainer(trained: DictConfig, config: DictConfig) -> DictConfig:
     absent = chosen.accelerator in ("gpu", "cuda") and not torch.cuda.is_available()
     own = {"accelerator": "cpu" if absent else chosen.accelerator}
     own |= {"max_steps": trained.steps, "val_check_interval": trained.steps}
-    return OmegaConf.merge(chosen, own)  # type: ignore[return-value]  # a mapping
+    merged = OmegaConf.merge(chosen, own)
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 def _overridden() -> set[str]:
@@ -72,7 +74,9 @@ def _config_of(run: Path) -> DictConfig:
         raise ValueError(
             f"run={run} fixes {', '.join(fixed)}: leave it out, or leave out run to measure something else."
         )
-    return OmegaConf.load(file)  # type: ignore[return-value]  # a mapping
+    found = OmegaConf.load(file)
+    assert isinstance(found, DictConfig)
+    return found
 
 
 if __name__ == "__main__":

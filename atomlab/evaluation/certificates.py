@@ -70,7 +70,11 @@ def _levels(unit: Unit, codes: Tensor, metric: AtomicInnerProduct, protocol: Pro
     row |= {"samples_solved": int((sizes > 0).sum()), LEVELS["solved"]: rate(solved, sizes)}
     counts, counts_solved = torch.bincount(found.sizes), torch.bincount(sizes, minlength=int(found.sizes.max()) + 1)
     by_k = {LEVELS[name]: rates.tolist() for name, rates in found.rates_by_size().items()}
-    signed = dual_certificates(codes, unit.dictionary, metric, one_sided=False, largest=LARGEST_SUPPORT) < 1 - MARGIN
+    signed = found.dual_certificate
+    if not unit.signed:
+        signed = (
+            dual_certificates(codes, unit.dictionary, metric, one_sided=False, largest=LARGEST_SUPPORT) < 1 - MARGIN
+        )
     by_k["certified_level_4_signed"] = rate_by_size(signed, found.sizes).tolist()
     by_k[LEVELS["solved"]] = (torch.bincount(sizes, solved.double(), len(counts)) / counts_solved).tolist()
     return row | {"by_k": {"samples": counts.tolist(), "samples_solved": counts_solved.tolist(), **by_k}}

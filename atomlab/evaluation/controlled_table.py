@@ -13,7 +13,7 @@ from atomlab.evaluation.atom_pages import browse
 from atomlab.evaluation.bench import Bench
 from atomlab.evaluation.by_size import size_tables
 from atomlab.evaluation.certificates import certify
-from atomlab.evaluation.controls import CONTROL_ROWS, CONTROLS, Case, control_cases
+from atomlab.evaluation.controls import CONTROL_ROWS, CONTROLS, Case, check_controls, control_cases
 from atomlab.evaluation.figures import shift_figures, table_figures
 from atomlab.evaluation.loading import load_at_site, locate
 from atomlab.evaluation.provenance import describe, metric_of, origin_of, trained_on
@@ -87,11 +87,9 @@ class ControlledTable:
 
     def _check(self, bench: Bench) -> None:
         """Everything that can be wrong with the options, before anything is harvested, trained or measured."""
-        for key, value in (("seeds", self.seeds), ("controls", self.controls)):
-            if isinstance(value, str):
-                raise ValueError(f"study.{key}={value} is one word: expected a list, study.{key}=[{value}].")
-        if unknown := [name for name in self.controls if name not in CONTROLS]:
-            raise ValueError(f"study.controls names {', '.join(unknown)}: choose from {', '.join(CONTROLS)}.")
+        check_controls(self.controls)
+        if isinstance(self.seeds, str):
+            raise ValueError(f"study.seeds={self.seeds} is one word: expected a list, study.seeds=[{self.seeds}].")
         if taken := [name for name in self.features or {} if name in ROWS]:
             raise ValueError(
                 f"study.features names a row {', '.join(taken)}, which the table has: choose another name."

@@ -57,6 +57,14 @@ class Case:
         return measure(self.unit, self.train, self.test, metric, protocol) | {"samples_fitted": self.fitted}
 
 
+def check_controls(names: Sequence[str]) -> None:
+    """Raises ValueError for an unknown name, or one word in place of a list."""
+    if isinstance(names, str):
+        raise ValueError(f"study.controls={names} is one word: expected a list, study.controls=[{names}].")
+    if unknown := [name for name in names if name not in CONTROLS]:
+        raise ValueError(f"study.controls names {', '.join(unknown)}: choose from {', '.join(CONTROLS)}.")
+
+
 def control_cases(
     names: Sequence[str],
     d_sae: int,
@@ -81,8 +89,7 @@ def control_cases(
     Raises:
         ValueError: an unknown name.
     """
-    if unknown := [name for name in names if name not in CONTROLS]:
-        raise ValueError(f"study.controls names {', '.join(unknown)}: choose from {', '.join(CONTROLS)}.")
+    check_controls(names)
     mean, generator = data.moments.mean.float(), torch.Generator().manual_seed(_SEEDS + protocol.seed)
     train, test = atoms_case.train, atoms_case.test
     vectors = data.sample("train", protocol.control_samples)

@@ -9,10 +9,11 @@ import torch
 
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.bench import Bench
-from atomlab.evaluation.controls import CONTROLS, Case, control_cases
+from atomlab.evaluation.controls import CONTROLS, Case, check_controls, control_cases
+from atomlab.evaluation.layers import layers_of
 from atomlab.evaluation.loading import load_at_site, locate
 from atomlab.evaluation.parts import kept
-from atomlab.evaluation.provenance import describe, layers_of, metric_of, origin_of, trained_on
+from atomlab.evaluation.provenance import describe, metric_of, origin_of, trained_on
 from atomlab.evaluation.run import pursuit_size, reference_metric
 from atomlab.evaluation.table import Row
 from atomlab.report import COLUMNS, UNIT, Column, layers_figure, write_results
@@ -87,6 +88,7 @@ class PaperTable:
         Finished layers are kept (`kept`), and layers may be added to a finished study; every layer's TSAE is saved in
         sae/layer-<number>.
         """
+        check_controls(self.controls)
         known = PUBLISHED.get(bench.data.model.name)
         layers = layers_of(bench.data, self.layers, known.layers if known else bench.data.model.num_layers)
         first = bench.data.at(bench.data.site, layers[0])

@@ -3,7 +3,6 @@
 import hashlib
 import platform
 import subprocess
-from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -55,21 +54,6 @@ def origin_of(data: ActivationDataModule) -> dict[str, str]:
 def trained_on(data: ActivationDataModule) -> int:
     """Number of training vectors that a run on `data` draws from: those of the cache, or all that it sees online."""
     return len(data.rows["train"]) if data.online is None else data.steps * data.batch_size
-
-
-def layers_of(data: ActivationDataModule, layers: Sequence[int] | None, all_layers: int) -> list[int]:
-    """The layers of a study over layers: those asked for, or the first `all_layers`.
-
-    Raises:
-        ValueError: no list of layers, an empty one, or a layer that the model does not have.
-    """
-    if layers is None:
-        return list(range(all_layers))
-    if not isinstance(layers, Sequence) or not layers:
-        raise ValueError(f"study.layers={layers} names no layer: give a list such as [0,5], or null for all.")
-    for layer in layers:
-        data.at(data.site, layer).point  # noqa: B018  # raises where there is no such layer
-    return list(layers)
 
 
 def source_digest() -> str:

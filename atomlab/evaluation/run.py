@@ -7,9 +7,10 @@ from typing import Any
 import torch
 
 from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.evaluation.controls import Case
 from atomlab.evaluation.protocol import Protocol
 from atomlab.evaluation.provenance import describe, metric_of, trained_on
-from atomlab.evaluation.table import Row, measure
+from atomlab.evaluation.table import Row
 from atomlab.report import coherence_figure, render_text, spectrum_figure, thresholds_figure, write_results
 from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct, firing_counts, per_atom_coherence, welch_bound
@@ -40,12 +41,12 @@ def evaluate_run(
     metric = reference_metric(data, shrinkage)
     train, test = data.sample("train", protocol.samples), data.sample("test", protocol.samples)
     trained = atoms(sae)
-    rows = [measure(trained, train, test, metric, protocol) | {"samples_fitted": trained_on(data)}]
+    rows = [Case(trained, train, test, trained_on(data)).row(metric, protocol)]
     k = pursuit_size(rows[0]["l0"], data.d_in)
     control = random_atoms(
         sae.d_sae, data.moments.mean.float(), k, metric, torch.Generator().manual_seed(protocol.seed)
     )
-    rows += [measure(unit, train, test, metric, protocol) for unit in (neurons(data.d_in), control)]
+    rows += [Case(unit, train, test).row(metric, protocol) for unit in (neurons(data.d_in), control)]
     rows = [row | metric_of(data, shrinkage) for row in rows]
     provenance = describe(data, protocol, shrinkage, seed)
     write_results(

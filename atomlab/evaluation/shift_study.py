@@ -10,7 +10,8 @@ from torch import Tensor
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.moments import Moments
 from atomlab.evaluation.bench import Bench
-from atomlab.evaluation.provenance import describe, layers_of
+from atomlab.evaluation.layers import layers_of
+from atomlab.evaluation.provenance import describe
 from atomlab.evaluation.table import Row
 from atomlab.evaluation.vectors import moments_of
 from atomlab.report import Column, angles_figure, layers_figure, write_results

@@ -26,6 +26,7 @@ from atomlab.theory import (
 from atomlab.units import Unit
 
 Row = dict[str, Any]
+_LEVEL_4 = ("certified_level_4", "certified_level_4_signed")  # the same for signed codes
 
 
 @torch.no_grad()
@@ -123,15 +124,16 @@ def _quick_certificates(
     alive = int(counts[1:].sum())
     chosen = supports(codes)
     with_atoms = chosen.sizes > 0
-    row: Row = dict.fromkeys(("certified_level_4", "certified_level_4_signed", "restricted_isometry_k"))
+    row: Row = dict.fromkeys((*_LEVEL_4, "restricted_isometry_k"))
     row |= {"samples_certified": int(with_atoms.sum())}
     row["certified_level_1"] = float(counts[certified].sum() / alive) if alive else None
     if not with_atoms.any():
         return row
     if int(chosen.sizes[with_atoms].min()) <= LARGEST_SUPPORT:
-        for key, one_sided in (("certified_level_4_signed", False), ("certified_level_4", not unit.signed)):
+        for one_sided in (False,) if unit.signed else (False, True):
             margins = dual_certificates(codes, unit.dictionary, metric, one_sided=one_sided, largest=LARGEST_SUPPORT)
-            row[key] = float((margins[with_atoms] < 1 - MARGIN).double().mean())
+            share = float((margins[with_atoms] < 1 - MARGIN).double().mean())
+            row |= {"certified_level_4": share} if one_sided else dict.fromkeys(_LEVEL_4, share)
     k = max(1, histogram.quantile(0.5))
     row["restricted_isometry_k"] = isometry_interval(unit, k, metric, protocol, codes)
     return row
