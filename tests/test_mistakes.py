@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import SMALL, run
+from tests.conftest import SMALL
+from tests.processes import run
 
 CASES = {
     "layer": (["layer=99"], "layer=99 does not exist: smollm2-135m-instruct has 30 layers, counted from 0 to 29"),

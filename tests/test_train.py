@@ -15,7 +15,8 @@ from atomlab import load_sae
 from atomlab.activations.origins import read_sequences
 from atomlab.activations.plan import plan
 from atomlab.activations.tokens import SPLITS
-from tests.conftest import SMALL, run, run_and_stop
+from tests.conftest import SMALL, run_and_stop
+from tests.processes import run
 
 WEIGHTS = "sae/sae_weights.safetensors"
 TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
