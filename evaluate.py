@@ -1,5 +1,6 @@
 """Measures units with controls: `python evaluate.py run=outputs/...`, or a study: `experiment=...`; options in conf/."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -9,9 +10,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from atomlab.evaluation import Bench, Recipe, Study
-from atomlab.launch import launch
+from atomlab.identity import Identity, check_same, identity_of, read_identity
+from atomlab.launch import launch, plain
 
-_BESIDE_RUN = ("run", "study", "metrics", "trainer")
+_BESIDE_RUN = ("run", "study", "metrics", "trainer", "cache_dir")
 
 
 def evaluate(config: DictConfig) -> float:
@@ -19,12 +21,19 @@ def evaluate(config: DictConfig) -> float:
 
     Raises:
         FileNotFoundError: `run` is no finished run of train.py.
-        ValueError: beside `run`, an override of what that run fixes.
+        ValueError: beside `run`, an override of what that run fixes; or its model, corpora or options are not what they
+            were when it was trained.
     """
-    trained = config if config.run is None else _config_of(Path(config.run))
+    trained = config if config.run is None else _config_of(Path(config.run), config)
+    data = instantiate(trained.activations)
+    identity = identity_of(plain(trained), data.identity)
+    if config.run is not None:
+        remedy = "put back what was there when it was trained, or train again"
+        found = read_identity(Path(config.run))
+        check_same(identity, found, what=f"run={config.run}", remedy=remedy, may_differ=("code",))
     study: Study = instantiate(config.study, _convert_="all")
     bench = Bench(
-        data=instantiate(trained.activations),
+        data=data,
         recipe=Recipe(
             build=instantiate(trained.sae, _partial_=True),
             trainer=instantiate(_trainer(trained, config), _partial_=True),
@@ -36,7 +45,8 @@ def evaluate(config: DictConfig) -> float:
         shrinkage=trained.sae.shrinkage,
         seed=trained.seed,
         configuration="\n".join(OmegaConf.to_yaml(part) for part in (trained, config.study, config.metrics)),
-        setting=_setting(trained, config),
+        setting=_setting(trained, config, identity),
+        identity=identity,
         run=None if config.run is None else Path(config.run),
     )
     text, objective = study(bench)
@@ -44,10 +54,10 @@ def evaluate(config: DictConfig) -> float:
     return objective
 
 
-def _setting(trained: DictConfig, config: DictConfig) -> str:
+def _setting(trained: DictConfig, config: DictConfig, identity: Identity) -> str:
     """What every number depends on beside the study's own options."""
     own = OmegaConf.masked_copy(trained, [str(key) for key in trained if key not in ("study", "metrics")])
-    return f"{OmegaConf.to_yaml(own)}\n{OmegaConf.to_yaml(config.metrics)}"
+    return f"{OmegaConf.to_yaml(own)}\n{OmegaConf.to_yaml(config.metrics)}\n{json.dumps(identity)}"
 
 
 def _trainer(trained: DictConfig, config: DictConfig) -> DictConfig:
@@ -66,7 +76,8 @@ def _overridden() -> set[str]:
     return {override.lstrip("+~").split("=")[0].split(".")[0] for override in HydraConfig.get().overrides.task}
 
 
-def _config_of(run: Path) -> DictConfig:
+def _config_of(run: Path, config: DictConfig) -> DictConfig:
+    """That of the run, but for where the cache lies, if that is given beside `run`."""
     file = run / ".hydra" / "config.yaml"
     if not file.exists():
         raise FileNotFoundError(f"run={run} is no run folder of train.py: it has no .hydra/config.yaml.")
@@ -76,6 +87,8 @@ def _config_of(run: Path) -> DictConfig:
         )
     found = OmegaConf.load(file)
     assert isinstance(found, DictConfig)
+    if "cache_dir" in _overridden():
+        found.cache_dir = config.cache_dir
     return found
 
 

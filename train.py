@@ -10,22 +10,42 @@ from lightning import seed_everything
 from omegaconf import DictConfig, OmegaConf
 
 from atomlab import save_sae
+from atomlab.activations.preflight import Prepared
 from atomlab.evaluation import evaluate_run, origin_of
-from atomlab.launch import launch
+from atomlab.identity import identity_of, write_identity
+from atomlab.launch import discard, launch, plain
+from atomlab.training.checkpoints import read_checkpoint
+from atomlab.training.forecast import Forecast, forecast, render
+from atomlab.training.resuming import RunIdentity, check_resumable
 
 
 def train(config: DictConfig) -> float | None:
-    """Harvests what is missing, trains, tests, saves the TSAE, and writes the table and the report.
+    """Checks, harvests what is missing, trains, saves the TSAE, and writes the table and the report.
 
-    Returns the atoms' held-out R² in the S-norm, the objective of a sweep; None on all processes but the first, which
-    are done once the test is, and with harvest_only, which stops after the harvest with statistics of the sites.
+    Returns the atoms' held-out R² in the S-norm, the objective of a sweep; None on all processes but the first, with
+    harvest_only, which stops after the harvest with statistics of the sites, and with dry_run, which stops after the
+    checks with sizes, memory and time.
     """
     data = instantiate(config.activations)
-    callbacks = list(instantiate(config.callbacks).values())
+    identity = identity_of(plain(config), data.identity)
+    if config.resume is not None:
+        check_resumable(read_checkpoint(Path(config.resume)), identity, f"resume={config.resume}")
+    callbacks = [*instantiate(config.callbacks).values(), RunIdentity(identity)]
     trainer = instantiate(config.trainer, callbacks=callbacks, logger=instantiate(config.logger).get("logger"))
-    data.harvest(trainer)  # on all of its processes
+    folder = Path(HydraConfig.get().runtime.output_dir)
+
+    def foresee(prepared: Prepared) -> Forecast:
+        return forecast(data, prepared, trainer, expansion=config.sae.expansion, shrinkage=config.sae.shrinkage)
+
+    if config.dry_run:
+        prepared = data.prepare()
+        sys.stdout.write(f"{render(foresee(prepared), data, prepared, trainer, config.sae.initial_l0)}\n")
+        return discard(folder)
+    data.harvest(trainer, check=foresee)  # on all of its processes
     if config.harvest_only:
         return data.print_statistics()
+    if trainer.is_global_zero:
+        write_identity(folder, identity)
     data.setup()
     seed_everything(config.seed, workers=True, verbose=False)  # here, since a harvest draws random numbers too
     module = instantiate(config.sae, data=data)
@@ -35,9 +55,8 @@ def train(config: DictConfig) -> float | None:
         torch.distributed.destroy_process_group()
     if not trainer.is_global_zero:
         return None
-    folder = Path(HydraConfig.get().runtime.output_dir)
     sae = module.folded().cpu()
-    save_sae(sae, folder / "sae", origin_of(data))
+    save_sae(sae, folder / "sae", origin_of(data, identity))
     rows, text = evaluate_run(
         sae,
         data,

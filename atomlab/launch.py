@@ -14,6 +14,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from atomlab.sweep import JobFailed, one_process_per_job
@@ -90,14 +91,26 @@ def _guarded(
                 ".hydra",
                 f"{HydraConfig.get().job.name}.log",
             }:
-                shutil.rmtree(folder)
-                _remove_empty(folder.parent)
+                discard(folder)
             if wants_trace or not isinstance(error, _MISTAKES):
                 raise
             mistakes.append(error)
             return None
 
     return run
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A configuration as a dictionary, every interpolation resolved."""
+    found = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(found, dict)
+    return {str(key): value for key, value in found.items()}
+
+
+def discard(folder: Path) -> None:
+    """Removes the folder of a run that was not meant to leave anything, with the parents that are empty then."""
+    shutil.rmtree(folder, ignore_errors=True)
+    _remove_empty(folder.parent)
 
 
 def _say(sentence: str) -> None:

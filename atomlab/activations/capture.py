@@ -72,3 +72,11 @@ def _hooks(model: nn.Module, points: Sequence[HookPoint], seen: dict[HookPoint, 
 def _without_cache(model: nn.Module) -> dict[str, bool]:
     """Past keys and values are of no use here and cost memory; encoders know no such argument."""
     return {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
+
+
+def probe(model, points, vocabulary_size):
+    """INTERIM"""
+    seen = capture(
+        model, points, {"input_ids": torch.zeros(2, 7, dtype=torch.int64, device=next(model.parameters()).device)}
+    )
+    return {point: x.shape[-1] for point, x in seen.items()}

@@ -17,6 +17,8 @@ from atomlab.activations.harvests import Harvests
 from atomlab.activations.language_model import LanguageModel
 from atomlab.activations.moments import Moments
 from atomlab.activations.online import Online, OnlineBatches, Place, forward_passes, rows_of
+from atomlab.activations.origins import Layout
+from atomlab.activations.preflight import Prepared
 from atomlab.activations.reading import Rows
 from atomlab.activations.sequences import Sequences
 from atomlab.activations.shuffle import OrderedBatches, ShuffledBatches
@@ -55,7 +57,9 @@ class ActivationDataModule(LightningDataModule):
         online: train on vectors straight from the model, epoch after epoch of the whole corpus; calibration,
             validation, test and
             moments stay with the cache, whose held-out groups the training never sees (None: train from the cache).
-        seed: of split, sample and order.
+        seed: of the data: of the split, of the sample of sequences, and of the measured samples. It has nothing to do
+            with the seed of a run, so that runs of several seeds have the same data.
+        order_seed: of the order of the training vectors.
 
     Raises:
         ValueError, FileNotFoundError, OSError: one sentence each, from the part that is at fault.
@@ -90,17 +94,19 @@ class ActivationDataModule(LightningDataModule):
         window_rows: int = 262_144,
         online: Online | None = None,
         seed: int = 0,
+        order_seed: int = 0,
     ) -> None:
         super().__init__()
         self.model, self.corpus, self.reference = model, corpus, reference
         self.site, self.layer, self.cache_dir = site, layer, Path(cache_dir).expanduser()
         self.sites, self.layers = [site, *sites], [layer, *layers]
-        self.batch_size, self.steps, self.seed, self.max_norm_ratio = batch_size, steps, seed, max_norm_ratio
+        self.batch_size, self.steps, self.max_norm_ratio = batch_size, steps, max_norm_ratio
+        self.seed, self.order_seed = seed, order_seed
         self.block_rows, self.window_rows, self.verify, self.online = block_rows, window_rows, verify, online
         self._tokenising = {"context": context, "fractions": list(fractions), "max_rows": max_tokens, "seed": seed}
         self._tokenising |= {"drop_first": drop_first, "drop_special": drop_special}
         self._separate, self._source = separate_documents, source
-        self._harvesting = {"shard_rows": shard_rows, "batch_tokens": harvest_batch_tokens, "precision": precision}
+        self._layout, self._precision = Layout(shard_rows, harvest_batch_tokens), precision
         self.rows: dict[str, Rows] = {}
         self._resumed: dict[str, Any] | None = None
         self._batches: OnlineBatches | None = None
@@ -130,19 +136,40 @@ class ActivationDataModule(LightningDataModule):
     def harvests(self) -> Harvests:
         """Of this model, under these rules."""
         apart = self._separate and self.model.separates_documents
-        return Harvests(self.model, self.cache_dir, self._tokenising | {"apart": apart}, self._harvesting, self._source)
+        rules = self._tokenising | {"apart": apart}
+        return Harvests(self.model, self.cache_dir, rules, self._layout, self._precision, self._source)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that determines the vectors and their order, JSON-serialisable: what a run is as far as its data go."""
+        rules = {name: value for name, value in self.harvests.tokenising.items() if name != "max_rows"}
+        order = {"block_rows": self.block_rows, "window_rows": self.window_rows}
+        order = order if self.online is None else {"online": {"buffer_rows": self.online.buffer_rows}}
+        return {
+            "model": self.model.fingerprint,
+            "hook_point": str(self.point),
+            "corpus": self.corpus.fingerprint,
+            "reference": self.reference.fingerprint,
+            "activations": {
+                "max_tokens": self.harvests.tokenising["max_rows"],
+                "precision": self._precision,
+                "max_norm_ratio": self.max_norm_ratio,
+                "order_seed": self.order_seed,
+                **rules,
+                **order,
+            },
+        }
 
     def folder(self, corpus: Corpus) -> Path:
         return self.harvests.folder(corpus)
 
-    def harvest(self, trainer: Trainer | None = None) -> None:
-        """Harvests what the cache lacks, on all processes of `trainer` if it has several (every one of them calls
-        this).
+    def prepare(self) -> Prepared:
+        """Checks all that can be known before the first pass, and writes nothing (`Harvests.prepare`)."""
+        return self.harvests.prepare((self.corpus, self.reference), self.points)
 
-        Of several runs that want the same, one works and the others wait.
-        """
-        for corpus in (self.corpus, self.reference):
-            self.harvests.ensure(corpus, self.points, trainer)
+    def harvest(self, trainer: Trainer | None = None, check: Callable[[Prepared], None] | None = None) -> None:
+        """Harvests what the cache lacks (`Harvests.ensure`), on all processes of `trainer` if it has several."""
+        self.harvests.ensure((self.corpus, self.reference), self.points, trainer, check)
 
     def prepare_data(self) -> None:
         self.harvest()
@@ -189,7 +216,7 @@ class ActivationDataModule(LightningDataModule):
             self.batch_size,
             self.steps,
             start=start,
-            seed=self.seed,
+            seed=self.order_seed,
             rank=rank,
             world_size=world_size,
             block_rows=self.block_rows,
@@ -229,7 +256,7 @@ class ActivationDataModule(LightningDataModule):
     @property
     def _order(self) -> dict[str, Any]:
         """What the order of the training batches depends on, beside the step."""
-        order = {"seed": self.seed, "batch_size": self.batch_size, "rows": len(self.rows["train"])}
+        order = {"seed": self.order_seed, "batch_size": self.batch_size, "rows": len(self.rows["train"])}
         if self.online is None:
             return order | {"block_rows": self.block_rows, "window_rows": self.window_rows}
         processes = 1 if self.trainer is None else self.trainer.world_size  # each has a buffer and a share of its own
@@ -253,8 +280,8 @@ class ActivationDataModule(LightningDataModule):
                 self.corpus,
                 lay_out_some,
                 place,
-                batch_tokens=self._harvesting["batch_tokens"],
-                seed=self.seed,
+                batch_tokens=self._layout.batch_tokens,
+                seed=self.order_seed,
                 rank=rank,
                 world_size=world_size,
             )
@@ -262,7 +289,7 @@ class ActivationDataModule(LightningDataModule):
 
         state = None if self._resumed is None else self._resumed["online"][rank]
         return OnlineBatches(
-            rows, self.online, self.batch_size // world_size, self.steps, seed=self.seed, rank=rank, state=state,
+            rows, self.online, self.batch_size // world_size, self.steps, seed=self.order_seed, rank=rank, state=state,
             pinned=self._pinned,
         )  # fmt: skip
 

@@ -1,23 +1,21 @@
 """One pass of the language model over token sequences, driven by Lightning, into the shards of `store.py`."""
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, final
 
 import torch
-from filelock import FileLock
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from atomlab.activations.capture import capture
 from atomlab.activations.language_model import LanguageModel
-from atomlab.activations.origins import has_sequences, read_sequences, write_sequences
-from atomlab.activations.plan import Shard, batch, plan
+from atomlab.activations.origins import Layout, has_sequences, read_layout, read_sequences, write_sequences
+from atomlab.activations.plan import Shard, batch, passes, plan
 from atomlab.activations.sequences import Sequences
 from atomlab.activations.sites import HookPoint
-from atomlab.activations.store import INDEX, LOCK, read_index, read_tensors, record, remove_unfinished, write_index
+from atomlab.activations.store import INDEX, read_index, read_tensors, record, remove_unfinished, write_index
 from atomlab.activations.tokens import SPLITS, Tokens
 from atomlab.activations.writer import ShardWriter
 
@@ -40,43 +38,45 @@ class Harvester(LightningModule):
     Args:
         model: the language model, loaded as deep as the deepest hook point.
         points: distinct hook points.
-        tokens: gives the tokenised corpus; called by one process, once a harvest.
+        tokens: the tokenised corpus, on the first process, which holds the folder's lock; None on the others, and
+            where the folder has it already.
         folder: of the harvest.
         description: goes into the index; called by one process, once a harvest.
-        shard_rows, batch_tokens: see `plan`.
+        layout: sizes of files and passes. A harvest that goes on keeps the sizes that it was begun with, but for
+            smaller passes.
+        loaded: the loaded model, if this process has it already.
     """
 
     def __init__(
         self,
         model: LanguageModel,
         points: Sequence[HookPoint],
-        tokens: Callable[[], Tokens],
+        tokens: Tokens | None,
         folder: Path,
         description: Callable[[], dict[str, Any]],
-        *,
-        shard_rows: int,
-        batch_tokens: int,
+        layout: Layout,
+        loaded: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.model, self.points, self.tokens = model, points, tokens
-        self.folder, self.description = folder, description
-        self.shard_rows, self.batch_tokens = shard_rows, batch_tokens
-        self.lock = FileLock(folder / LOCK)
+        self.folder, self.description, self.layout = folder, description, layout
+        self._given = [loaded]  # in a list, so that it becomes a part of this module in `setup` only
         self.records: dict[str, dict[str, Any]] = {}
         self.loaded: nn.Module | None = None
         self.writer: ShardWriter | None = None
 
     def setup(self, stage: str) -> None:
-        if self.trainer.is_global_zero:  # of several runs that want the same, one works and the others wait here
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.lock.acquire()
+        if self.trainer.is_global_zero:
             remove_unfinished(self.folder)
-            if not has_sequences(self.folder):
-                write_sequences(self.folder, self.tokens())
+            if self.tokens is not None and not has_sequences(self.folder):
+                write_sequences(self.folder, self.tokens, self.layout)
         self.trainer.strategy.barrier()
+        begun = read_layout(self.folder)
         self.sequences = {split: read_sequences(self.folder, split) for split in SPLITS}
         self.shards = [
-            shard for split, s in self.sequences.items() for shard in plan(split, s, self.shard_rows, self.batch_tokens)
+            shard
+            for split, s in self.sequences.items()
+            for shard in plan(split, s, begun.shard_rows, begun.batch_tokens)
         ]
         self.missing = {
             shard: wanted
@@ -86,15 +86,14 @@ class Harvester(LightningModule):
         self.trainer.strategy.barrier()  # before anybody writes
         self.mine = list(self.missing)[self.trainer.global_rank :: self.trainer.world_size]
         if self.mine:
-            depths = [point.num_layers for point in self.points]
-            self.loaded = self.model.load(None if None in depths else max(depth for depth in depths if depth))
+            self.loaded = self._given.pop() or self.model.load(self.points)
 
     def predict_dataloader(self) -> "Batches":
-        return Batches(self.mine, self.sequences)
+        return Batches(self.mine, self.sequences, self.layout.batch_tokens)
 
     def on_predict_start(self) -> None:
-        self._check_space()
-        total = sum(int(s.lengths[a:b].sum()) for shard in self.mine for s, a, b in _batches(shard, self.sequences))
+        cut = ((self.sequences[shard.split].lengths, span) for shard in self.mine for span in shard.batches)
+        total = sum(int(lengths[start:stop].sum()) for lengths, (start, stop) in cut)
         self.writer = ShardWriter(self.folder, self.records.__setitem__)
         self.bar = tqdm(
             total=total, unit=" tokens", unit_scale=True, desc="harvest", disable=not self.trainer.is_global_zero
@@ -119,7 +118,6 @@ class Harvester(LightningModule):
             torch.distributed.all_gather_object(records, self.records)
         if self.trainer.is_global_zero:
             self._write_indices({name: entry for part in records for name, entry in part.items()})
-        self.lock.release()
         self.trainer.strategy.barrier()
 
     def close(self) -> None:
@@ -128,22 +126,6 @@ class Harvester(LightningModule):
             writer, self.writer = self.writer, None
             self.bar.close()
             writer.close()
-
-    def _check_space(self) -> None:
-        """Raises OSError unless the disk has room for all that is missing."""
-        if not (self.mine and self.trainer.is_global_zero):
-            return
-        assert self.loaded is not None
-        tokens = torch.zeros(1, 1, dtype=torch.int64, device=self.device)
-        seen = capture(self.loaded, self.points, {"input_ids": tokens})
-        of_row = {point: x.shape[-1] * x.element_size() + 4 for point, x in seen.items()}
-        needed = sum(shard.rows * of_row[point] for shard, points in self.missing.items() for point in points)
-        free = shutil.disk_usage(self.folder).free
-        if needed > free:
-            raise OSError(
-                f"the harvest needs {needed / 1e9:.3g} GB and the disk has {free / 1e9:.3g} GB left; free some space, "
-                f"or lower activations.max_tokens"
-            )
 
     def _write_indices(self, new: dict[str, dict[str, Any]]) -> None:
         for point in self.points:
@@ -166,35 +148,23 @@ class Harvester(LightningModule):
         return summary | {"rows": rows, "train_norm": {"mean": float(ordered.mean()), "quantiles": levels}}
 
 
-def harvest(
-    model: LanguageModel,
-    points: Sequence[HookPoint],
-    tokens: Callable[[], Tokens],
-    folder: Path,
-    description: Callable[[], dict[str, Any]],
-    *,
-    shard_rows: int,
-    batch_tokens: int,
-    precision: str,
-    trainer: Trainer | None = None,
-) -> None:
+def harvest(harvester: Harvester, precision: str, trainer: Trainer | None = None) -> None:
     """Harvests what is missing, on the model's device, or on all processes of `trainer` if it has several.
 
-    An interrupted harvest goes on where it was, and ends the same. Every process of `trainer` calls this.
+    An interrupted harvest goes on where it was, and ends the same. Every process of `trainer` calls this; the first one
+    holds the lock of the folder.
 
     Raises:
-        ValueError: activations that are not finite; a fault of the corpus.
-        OSError: no room on the disk, or none left; complete shards stay.
+        ValueError: activations that are not finite.
+        OSError: no room left on the disk; complete shards stay.
     """
     alone = trainer is None or trainer.world_size == 1
-    if alone and is_complete(folder, points):
-        return
-    harvester = Harvester(model, points, tokens, folder, description, shard_rows=shard_rows, batch_tokens=batch_tokens)
     try:
-        _trainer(model.device, None if alone else trainer, precision).predict(harvester, return_predictions=False)
+        _trainer(harvester.model.device, None if alone else trainer, precision).predict(
+            harvester, return_predictions=False
+        )
     finally:
         harvester.close()
-        harvester.lock.release()
 
 
 def _trainer(device: torch.device, trainer: Trainer | None, precision: Any) -> Trainer:
@@ -217,15 +187,12 @@ def _trainer(device: torch.device, trainer: Trainer | None, precision: Any) -> T
 class Batches:
     """The batches of some shards: number of the shard, inputs of the model, numbers of the kept tokens."""
 
-    def __init__(self, shards: Sequence[Shard], sequences: dict[str, Sequences]) -> None:
-        self.shards, self.sequences = shards, sequences
+    def __init__(self, shards: Sequence[Shard], sequences: dict[str, Sequences], batch_tokens: int) -> None:
+        self.shards, self.sequences, self.batch_tokens = shards, sequences, batch_tokens
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Tensor], Tensor]]:
         for number, shard in enumerate(self.shards):
-            for sequences, start, stop in _batches(shard, self.sequences):
+            sequences = self.sequences[shard.split]
+            for start, stop in passes(shard, sequences, self.batch_tokens):
                 made = batch(sequences, start, stop)
                 yield number, made.inputs, made.kept
-
-
-def _batches(shard: Shard, sequences: dict[str, Sequences]) -> list[tuple[Sequences, int, int]]:
-    return [(sequences[shard.split], start, stop) for start, stop in shard.batches]

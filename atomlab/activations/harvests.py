@@ -1,6 +1,7 @@
 """The harvests of one model in a cache folder: named by all that determines them, made when they are missing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -8,15 +9,18 @@ from typing import Any, final
 from filelock import FileLock
 from lightning.pytorch import Trainer
 
+from atomlab.activations.capture import probe
 from atomlab.activations.corpus import Corpus
-from atomlab.activations.harvest import harvest, is_complete
+from atomlab.activations.harvest import Harvester, harvest, is_complete
 from atomlab.activations.language_model import LanguageModel
 from atomlab.activations.moments import Moments, moments
+from atomlab.activations.origins import Layout, has_sequences, read_sequences
+from atomlab.activations.preflight import Prepared, bytes_of_row, check_sequences, check_space
 from atomlab.activations.reading import ActivationStore, Rows
 from atomlab.activations.remote import fetch
 from atomlab.activations.sites import HookPoint
-from atomlab.activations.store import LOCK, store_key
-from atomlab.activations.tokens import SPLITS, tokenise
+from atomlab.activations.store import INDEX, LOCK, read_index, store_key
+from atomlab.activations.tokens import SPLITS, Tokens, tokenise
 
 
 @final
@@ -27,7 +31,8 @@ class Harvests:
         model: the language model.
         cache_dir: where they are kept, one folder each.
         tokenising: keyword arguments of `tokenise`.
-        harvesting: keyword arguments of `harvest`: shard_rows, batch_tokens, precision.
+        layout: sizes of files and forward passes, which do not determine what is harvested.
+        precision: of the forward passes, as Lightning names it.
         source: an fsspec URL of another cache folder that is looked into before anything is harvested.
     """
 
@@ -36,11 +41,12 @@ class Harvests:
         model: LanguageModel,
         cache_dir: Path,
         tokenising: dict[str, Any],
-        harvesting: dict[str, Any],
+        layout: Layout,
+        precision: str,
         source: str | None = None,
     ) -> None:
         self.model, self.cache_dir, self.source = model, cache_dir, source
-        self.tokenising, self.harvesting = tokenising, harvesting
+        self.tokenising, self.layout, self.precision = tokenising, layout, precision
 
     def description(self, corpus: Corpus) -> dict[str, Any]:
         """All that determines a harvest of the corpus, JSON-serialisable; its digest names the folder."""
@@ -49,7 +55,7 @@ class Harvests:
             "corpus": corpus.fingerprint,
             "position": corpus.position,
             "tokens": self.tokenising,
-            "harvest": self.harvesting,
+            "precision": self.precision,
         }
 
     def folder(self, corpus: Corpus) -> Path:
@@ -57,29 +63,102 @@ class Harvests:
 
     def _index(self, corpus: Corpus) -> dict[str, Any]:
         """What the index of each hook point says of its origin."""
-        model = {"name": self.model.title, "revision": self.model.revision}
+        model = {"name": self.model.title, "revision": self.model.revision, "device": str(self.model.device)}
         return model | {"tokenizer": self.model.tokenizer_fingerprint} | self.description(corpus)
 
-    def ensure(self, corpus: Corpus, points: Sequence[HookPoint], trainer: Trainer | None = None) -> None:
-        """Fetches or harvests what the cache lacks (`harvest`, `fetch`).
+    def prepare(self, corpora: Sequence[Corpus], points: Sequence[HookPoint]) -> Prepared:
+        """Everything that can be known of the harvests before the first pass; nothing is written.
+
+        Cost: if anything is missing, the corpora are tokenised, the model is loaded and reads two short batches.
+
+        Raises:
+            FileNotFoundError, ValueError: a fault of a corpus, the tokenizer, the model or a hook point.
+            OSError: the disk has no room for what is missing.
+        """
+        return self._prepare({self.folder(corpus): corpus for corpus in corpora}, points)[0]
+
+    def ensure(
+        self,
+        corpora: Sequence[Corpus],
+        points: Sequence[HookPoint],
+        trainer: Trainer | None = None,
+        check: Callable[[Prepared], None] | None = None,
+    ) -> None:
+        """Fetches or harvests what the cache lacks (`harvest`, `fetch`), after all of it was prepared and checked.
+
+        Of several runs that want the same, one works and the others wait. Every process of `trainer` calls this; the
+        first one prepares.
+
+        Args:
+            corpora: whose activations.
+            points: where in the model.
+            trainer: whose processes work, if it has several.
+            check: told what was prepared, before anything is written; raises what it finds wrong.
 
         Raises:
             OSError: the cache folder is full or cannot be written.
             ValueError: a fault of the corpus or the model.
         """
-        folder = self.folder(corpus)
-        if self.source is not None and not is_complete(folder, points):
-            fetch(f"{self.source}/activations/{folder.name}", folder, points)
+        folders = {self.folder(corpus): corpus for corpus in corpora}
+        if self.source is not None:
+            for folder in folders:
+                if not is_complete(folder, points):
+                    fetch(f"{self.source}/activations/{folder.name}", folder, points)
+        alone = trainer is None or trainer.world_size == 1
+        first = trainer is None or trainer.is_global_zero
+        with ExitStack() as held, self._writing():
+            if first:
+                self._lock([folder for folder in sorted(folders) if not is_complete(folder, points)], held)
+            prepared, tokens = self._prepare(folders, points) if first else (None, {})
+            if prepared is not None and check is not None:
+                check(prepared)
+            loaded = None if prepared is None else prepared.loaded
+            for folder, corpus in folders.items():
+                if not (alone and is_complete(folder, points)):
+                    index, layout = partial(self._index, corpus), self.layout
+                    work = Harvester(self.model, points, tokens.get(folder), folder, index, layout, loaded)
+                    harvest(work, self.precision, trainer)
+
+    def _prepare(
+        self, folders: Mapping[Path, Corpus], points: Sequence[HookPoint]
+    ) -> tuple[Prepared, dict[Path, Tokens]]:
+        """And the tokens of the corpora that have not been tokenised before."""
+        missing = [folder for folder in folders if not is_complete(folder, points)]
+        rows: dict[Path, dict[str, int]] = {}
+        tokens: dict[Path, Tokens] = {}
+        needed, to_read = 0, dict.fromkeys(folders, 0)
+        for folder in missing:
+            if not has_sequences(folder):
+                tokens[folder] = tokenise(folders[folder], self.model.tokenizer, **self.tokenising)
+        loaded = self.model.load(points) if missing else None
+        if loaded is not None:
+            widths = probe(loaded, points, self.model.config.get_text_config().vocab_size)
+        else:
+            folder = next(iter(folders))
+            widths = {point: read_index(folder / str(point) / INDEX)["width"] for point in points}
+        for folder in folders:
+            splits = tokens[folder].splits if folder in tokens else {s: read_sequences(folder, s) for s in SPLITS}
+            rows[folder] = {split: sequences.rows for split, sequences in splits.items()}
+            if folder in missing and loaded is not None:
+                check_sequences(splits, points, self.model, loaded)
+                lacking = [point for point in points if not (folder / str(point) / INDEX).exists()]
+                every = sum(bytes_of_row(widths[point], self.model.dtype) for point in lacking)
+                needed += every * sum(rows[folder].values())
+                to_read[folder] = sum(len(sequences.input_ids) for sequences in splits.values())
+        check_space(self.cache_dir, needed)
+        return Prepared(rows, to_read, needed, widths, loaded), tokens
+
+    def _lock(self, folders: Sequence[Path], held: ExitStack) -> None:
+        """Waits for each folder's lock. A folder in which nothing was written goes when the lock is given back."""
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            held.callback(_remove_if_empty, folder)
+            held.enter_context(FileLock(folder / LOCK))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
         try:
-            harvest(
-                self.model,
-                points,
-                partial(tokenise, corpus, self.model.tokenizer, **self.tokenising),
-                folder,
-                partial(self._index, corpus),
-                trainer=trainer,
-                **self.harvesting,
-            )
+            yield
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -112,3 +191,10 @@ class Harvests:
         rows = {split: Rows(store, (store.norms <= limit).nonzero().squeeze(1)) for split, store in stores.items()}
         with FileLock(self.folder(corpus) / LOCK):
             return rows, moments(rows["train"], folder / f"moments-{max_norm_ratio}.safetensors")
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Of a harvest's folder with nothing but its lock, and of the folders above it that are empty then."""
+    if [entry.name for entry in folder.iterdir()] == [LOCK]:
+        (folder / LOCK).unlink()
+        folder.rmdir()

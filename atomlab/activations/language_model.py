@@ -104,8 +104,10 @@ class LanguageModel:
             origin = {"hub": self.name, "commit": commit or self.revision}
         return origin | {"dtype": str(self.dtype), "device": self.device.type}
 
-    def load(self, num_layers: int | None = None) -> nn.Module:
-        """The model in eval mode with its first `num_layers` layers (all if None): same activations, less memory."""
+    def load(self, points=None) -> nn.Module:
+        """INTERIM"""
+        depths = [None] if points is None else [point.num_layers for point in points]
+        num_layers = None if None in depths else max(d for d in depths if d)
         config = AutoConfig.from_pretrained(self.name, revision=self.revision, trust_remote_code=False)
         if num_layers is not None:
             _truncate(config.get_text_config(), num_layers)

@@ -84,14 +84,33 @@ class Origins:
         ]
 
 
-def write_sequences(folder: Path, tokens: Tokens) -> None:
-    """A file a split and the groups, and last `tokens.json` with their checksums."""
+@dataclass(frozen=True)
+class Layout:
+    """The sizes that a harvest was begun with, which say where its files and forward passes end.
+
+    Attributes:
+        shard_rows: rows that a file has at least, but for the last of a split.
+        batch_tokens: tokens that a forward pass has at most, unless one sequence has more.
+    """
+
+    shard_rows: int
+    batch_tokens: int
+
+
+def write_sequences(folder: Path, tokens: Tokens, layout: Layout) -> None:
+    """A file a split and the groups, and last `tokens.json` with their checksums and the layout of the harvest."""
     records = {
         name: write_tensors(folder / name, sequences.tensors())
         for name, sequences in ((_file(split), sequences) for split, sequences in tokens.splits.items())
     }
     records[_GROUPS] = write_json(folder / _GROUPS, tokens.groups)
-    write_index(folder / TOKENS, {"tokens": sum(len(s.keep) for s in tokens.splits.values()), "files": records})
+    counted = {"tokens": sum(len(s.keep) for s in tokens.splits.values()), "layout": vars(layout)}
+    write_index(folder / TOKENS, counted | {"files": records})
+
+
+def read_layout(folder: Path) -> Layout:
+    """What `write_sequences` was given: files of a harvest that goes on are cut as those that are there already."""
+    return Layout(**read_index(folder / TOKENS)["layout"])
 
 
 def has_sequences(folder: Path) -> bool:

@@ -53,6 +53,18 @@ def plan(split: str, sequences: Sequences, shard_rows: int, batch_tokens: int) -
     return shards
 
 
+def passes(shard: Shard, sequences: Sequences, batch_tokens: int) -> list[tuple[int, int]]:
+    """The shard's batches, those of more than `batch_tokens` tokens cut into smaller ones of at least one sequence.
+
+    So a harvest that ran out of memory goes on with smaller passes, and keeps its files.
+    """
+    found = []
+    for start, stop in shard.batches:
+        step = max(1, batch_tokens // int(sequences.lengths[start]))
+        found += [(first, min(first + step, stop)) for first in range(start, stop, step)]
+    return found
+
+
 def equal_lengths(sequences: Sequences, batch_tokens: int) -> list[tuple[int, int]]:
     """Runs [start, stop) of neighbours of equal length with at most `batch_tokens` tokens, but at least one
     sequence.

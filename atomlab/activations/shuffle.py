@@ -27,6 +27,20 @@ def neighbour_correlation(rows: Tensor) -> float:
     return float((x[:-1] * x[1:]).sum() / x.square().sum())
 
 
+def check_batch(rows: int, batch_size: int, world_size: int) -> None:
+    """Raises ValueError for a batch that the processes cannot share evenly, or that is larger than the set of rows."""
+    if batch_size % world_size:
+        raise ValueError(
+            f"activations.batch_size={batch_size} is the global batch and should be a multiple of the "
+            f"{world_size} processes."
+        )
+    if rows < batch_size:
+        raise ValueError(
+            f"activations.batch_size={batch_size} is more than the {rows} training vectors: lower it or harvest "
+            f"more tokens."
+        )
+
+
 @final
 class ShuffledBatches(Sampler[Tensor]):
     """Row numbers of each training step: global batches without replacement within an epoch, dealt out to the ranks.
@@ -58,16 +72,7 @@ class ShuffledBatches(Sampler[Tensor]):
         block_rows: int = 64,
         window_rows: int = 262_144,
     ) -> None:
-        if batch_size % world_size:
-            raise ValueError(
-                f"activations.batch_size={batch_size} is the global batch and should be a multiple of the "
-                f"{world_size} processes."
-            )
-        if rows < batch_size:
-            raise ValueError(
-                f"activations.batch_size={batch_size} is more than the {rows} training vectors: lower it or harvest "
-                f"more tokens."
-            )
+        check_batch(rows, batch_size, world_size)
         self.rows, self.batch_size, self.steps, self.start, self.seed = rows, batch_size, steps, start, seed
         self.rank, self.world_size = rank, world_size
         self.block_rows, self.window_blocks = block_rows, max(1, window_rows // block_rows)

@@ -28,7 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-FORMAT = 3  # part of the key: raise it when the meaning of the files changes
+FORMAT = 4  # part of the key: raise it when the meaning of the files changes
 INDEX = "index.json"
 LOCK = "lock"
 _UNFINISHED = ".writing-"

@@ -8,6 +8,7 @@ from typing import final
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.protocol import Protocol
 from atomlab.evaluation.recipe import Recipe
+from atomlab.identity import Identity
 
 
 @final
@@ -23,7 +24,8 @@ class Bench:
         shrinkage: of S.
         seed: of the run.
         configuration: as YAML, for the report.
-        setting: what every number depends on beside the study's own options, as YAML.
+        setting: what every number depends on beside the study's own options, as text.
+        identity: what is measured (`atomlab.identity`): of the run, or of a TSAE that the study trains.
         run: the folder of the run that is measured, if any.
     """
 
@@ -35,6 +37,7 @@ class Bench:
     seed: int
     configuration: str
     setting: str
+    identity: Identity
     run: Path | None = None
 
 

@@ -108,7 +108,7 @@ class ControlledTable:
         if own is not None:
             return load_at_site(own, bench.data, metric)
         sae = bench.recipe.train(bench.data, seed=bench.seed)
-        save_sae(sae, bench.folder / "sae", origin_of(bench.data))
+        save_sae(sae, bench.folder / "sae", origin_of(bench.data, bench.identity))
         return sae
 
     def _measure(

@@ -113,7 +113,7 @@ class PaperTable:
         data.setup()
         metric, protocol = reference_metric(data, bench.shrinkage), bench.protocol
         sae = bench.recipe.train(data, seed=bench.seed)
-        save_sae(sae, bench.folder / "sae" / f"layer-{data.layer}", origin_of(data))
+        save_sae(sae, bench.folder / "sae" / f"layer-{data.layer}", origin_of(data, bench.identity))
         train, test = data.sample("train", protocol.samples), data.sample("test", protocol.samples)
         cases = [Case(atoms(sae), train, test, trained_on(data)), Case(neurons(data.d_in), train, test)]
         for name, path in (self.features or {}).items():

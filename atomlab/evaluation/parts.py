@@ -5,8 +5,8 @@ import json
 from collections.abc import Callable
 
 from atomlab.evaluation.bench import Bench
-from atomlab.evaluation.provenance import source_digest
 from atomlab.evaluation.table import Row
+from atomlab.identity import source_digest
 from atomlab.report import write_json
 
 

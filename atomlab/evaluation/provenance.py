@@ -1,15 +1,16 @@
 """Where the numbers of a report come from: what a reader needs to repeat them, and no path of the machine."""
 
-import hashlib
 import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.protocol import Protocol
+from atomlab.identity import Identity
 
 
 def describe(data: ActivationDataModule, protocol: Protocol, shrinkage: float, seed: int) -> dict[str, str]:
@@ -46,23 +47,14 @@ def metric_of(data: ActivationDataModule, shrinkage: float) -> dict[str, str | i
     }
 
 
-def origin_of(data: ActivationDataModule) -> dict[str, str]:
-    """What a saved SAE says of the activations that it was trained on."""
-    return {"model_name": data.model.title, "hook_name": str(data.point)}
+def origin_of(data: ActivationDataModule, identity: Identity) -> dict[str, Any]:
+    """What a saved SAE says of itself: model and hook point by name, and the record of its run at this hook point."""
+    return {"model_name": data.model.title, "hook_name": str(data.point), "atomlab_identity": identity | data.identity}
 
 
 def trained_on(data: ActivationDataModule) -> int:
     """Number of training vectors that a run on `data` draws from: those of the cache, or all that it sees online."""
     return len(data.rows["train"]) if data.online is None else data.steps * data.batch_size
-
-
-def source_digest() -> str:
-    """SHA-256 over the package's source files and their names."""
-    source = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for file in sorted(source.rglob("*.py")):
-        digest.update(f"{file.relative_to(source)}\n".encode() + file.read_bytes())
-    return digest.hexdigest()
 
 
 def commit() -> str:

@@ -118,4 +118,5 @@ def bench(data_of: Callable[..., ActivationDataModule], tmp_path: Path) -> Bench
         seed=0,
         configuration="<b>config</b>",
         setting="of the test",
+        identity={"format": 1},
     )

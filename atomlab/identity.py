@@ -1,0 +1,168 @@
+"""What a run is, as one record, and what may differ where two runs meet.
+
+The record is plain JSON. Its keys are those of conf/, so that a difference is named as the user would set it:
+
+| key | what it says |
+|---|---|
+| model | digest of the weights' content, or name and commit on the hub; dtype |
+| hook_point | module and side |
+| corpus, reference | their content, and the rules by which examples are read |
+| activations | token rules, split, sample, outliers, order of the batches, precision of the harvest |
+| sae | architecture, coordinates of the training, loss, schedule |
+| trainer | precision, accumulation, clipping |
+| batch_size, seed, steps | of the run |
+| code | version of the package and digest of its source files |
+
+The harvest, every checkpoint, the run's folder (`identity.json`), `sae/cfg.json` and `results.json` carry it.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Collection, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+Identity = dict[str, Any]
+
+FILE = "identity.json"
+FORMAT = 1
+# What else a configuration holds may change whenever runs meet: steps of a resumed run (upwards), logger, callbacks,
+# devices, paths, sizes of files and samples. Another version of the code is allowed, and said.
+MAY_DIFFER = ("steps", "code")
+_OF_TRAINER = ("precision", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
+_ABSENT = "absent"
+
+
+def identity_of(configuration: Mapping[str, Any], data: Mapping[str, Any]) -> Identity:
+    """The record of one run.
+
+    Args:
+        configuration: of train.py, resolved; `sae`, `trainer`, `batch_size`, `seed` and `steps` are read.
+        data: `ActivationDataModule.identity`: model, hook point, corpora and the rules of the activations.
+
+    Returns:
+        The record, as it reads back from JSON.
+    """
+    own = {key: configuration[key] for key in ("batch_size", "seed", "steps")}
+    trainer = {key: configuration["trainer"].get(key) for key in _OF_TRAINER}
+    record = {"format": FORMAT, **data, "sae": configuration["sae"], "trainer": trainer, **own, "code": code()}
+    return json.loads(json.dumps(record, default=str))
+
+
+def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Every leaf in which two records differ, by its dotted key: (value here, value there).
+
+    >>> differences({"sae": {"tied": True}, "seed": 0}, {"sae": {"tied": False}, "seed": 0})
+    {'sae.tied': (True, False)}
+    """
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in dict.fromkeys([*here, *there]):
+        a, b = here.get(key, _ABSENT), there.get(key, _ABSENT)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found |= {f"{key}.{name}": pair for name, pair in differences(a, b).items()}
+        elif a != b:
+            found[key] = (a, b)
+    return found
+
+
+def check_same(
+    now: Mapping[str, Any],
+    then: Mapping[str, Any],
+    *,
+    what: str,
+    remedy: str,
+    only: Collection[str] | None = None,
+    may_differ: Collection[str] = MAY_DIFFER,
+) -> None:
+    """Refuses a record that is not of the same run.
+
+    Args:
+        now: the record of what is asked for.
+        then: the record of what was found.
+        what: names what was found, e.g. `resume=last.ckpt`.
+        remedy: what to do, as the end of a sentence.
+        only: top-level keys that are compared; all if None.
+        may_differ: keys, dotted or top-level, that are not compared.
+
+    Raises:
+        ValueError: they differ; the message names the first three differences with both values.
+    """
+    found = {
+        key: pair
+        for key, pair in differences(now, then).items()
+        if (only is None or key.split(".")[0] in only) and not {key, key.split(".")[0]} & set(may_differ)
+    }
+    if found:
+        said = [f"{key} was {_shown(b)} and is {_shown(a)} now" for key, (a, b) in list(found.items())[:3]]
+        more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
+        raise ValueError(f"{what} does not belong to this run: {', '.join(said)}{more}; {remedy}.")
+
+
+def write_identity(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Writes `identity.json` into a run's folder, all or nothing."""
+    temporary = folder / f".writing-{FILE}"
+    try:
+        temporary.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, folder / FILE)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_identity(folder: Path) -> Identity:
+    """What `write_identity` wrote.
+
+    Raises:
+        FileNotFoundError: the folder has no such file: it is no run's, or one of an earlier version.
+        ValueError: the file is not what was written.
+    """
+    file = folder / FILE
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{folder} has no {FILE}, so what was trained there cannot be checked: give the folder of a run of this "
+            "version of train.py."
+        )
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error}): train again, or restore it from a copy.") from error
+    return checked(found, str(file))
+
+
+def checked(record: Any, source: str) -> Identity:
+    """A foreign record, if it is one that this version can compare.
+
+    Raises:
+        ValueError: it is no record, or one of another format.
+    """
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        stated = record.get("format") if isinstance(record, dict) else None
+        raise ValueError(
+            f"{source} does not say what was trained in a form that this version reads (format {stated}, expected "
+            f"{FORMAT}): use the version of atomlab that wrote it, or train again."
+        )
+    return record
+
+
+def code() -> dict[str, str]:
+    """Version of the installed package, and 16 hexadecimal digits of the digest of its source files."""
+    try:
+        version = metadata.version("atomlab")
+    except metadata.PackageNotFoundError:  # run from a checkout
+        version = "checkout"
+    return {"version": version, "source": source_digest()[:16]}
+
+
+def source_digest() -> str:
+    """SHA-256 over the package's source files and their names."""
+    source = Path(__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted(source.rglob("*.py")):
+        digest.update(f"{file.relative_to(source)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=str) if isinstance(value, dict | list) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

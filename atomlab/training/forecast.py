@@ -1,0 +1,163 @@
+"""What a run will take: sizes, memory and time, known before its first pass."""
+
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from lightning import Trainer
+
+from atomlab.activations.capture import capture
+from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.activations.preflight import Prepared
+from atomlab.activations.shuffle import check_batch
+from atomlab.sae import TargetL0, ThresholdSAE, calibrate_thresholds_
+from atomlab.sae.ops import DensitySwitch, objective
+
+_BYTES_A_WEIGHT = 16  # the weight, its gradient and Adam's two moments, float32
+_TIMED_STEPS = 3
+_TIMED_TOKENS = 2048
+
+
+@final
+@dataclass(frozen=True)
+class Forecast:
+    """Sizes of a run, and what limits them.
+
+    Attributes:
+        d_in: width of the activations.
+        d_sae: number of latents.
+        train_rows, reference_rows: training vectors of the corpus, and vectors of the reference corpus that give S.
+        model_bytes: weights of the language model that are loaded for the harvest; 0 if nothing is harvested.
+        training_bytes: weights, gradients and optimiser of the TSAE; activations of a step come on top.
+        memory_bytes: of the device that trains, as a whole.
+    """
+
+    d_in: int
+    d_sae: int
+    train_rows: int
+    reference_rows: int
+    model_bytes: int
+    training_bytes: int
+    memory_bytes: int
+
+
+def forecast(
+    data: ActivationDataModule, prepared: Prepared, trainer: Trainer, *, expansion: float, shrinkage: float
+) -> Forecast:
+    """The sizes of a run, once nothing in them is certain to fail.
+
+    Args:
+        data: not yet harvested.
+        prepared: of `data`.
+        trainer: that will train; its device and number of processes count.
+        expansion: d_sae / d_in.
+        shrinkage: of the metric S.
+
+    Raises:
+        ValueError: too few latents, too few training vectors for a batch, too few reference vectors for S, or weights
+            that are larger than the device's memory.
+    """
+    d_in = prepared.widths[data.point]
+    d_sae = round(expansion * d_in)
+    if d_sae < 2:
+        raise ValueError(
+            f"sae.expansion={expansion} gives {d_sae} latents for d_in={d_in}: expected a positive number such as 4."
+        )
+    train_rows, reference_rows = (prepared.rows[data.folder(c)]["train"] for c in (data.corpus, data.reference))
+    check_batch(train_rows, data.batch_size, trainer.world_size)
+    if reference_rows < d_in and shrinkage == 0:
+        raise ValueError(
+            f"The metric S needs at least d_in={d_in} vectors, and the training split of the reference corpus gives "
+            f"{reference_rows}: raise activations.max_tokens, give more text, or use sae.shrinkage=1e-3."
+        )
+    loaded = [] if prepared.loaded is None else prepared.loaded.parameters()
+    model_bytes = sum(weight.numel() * weight.element_size() for weight in loaded)
+    training_bytes = _BYTES_A_WEIGHT * (2 * d_in * d_sae + 2 * d_sae + d_in)
+    _check_memory("The language model", model_bytes, _memory(data.model.device))
+    memory = _memory(trainer.strategy.root_device)
+    _check_memory("The training", training_bytes, memory)
+    return Forecast(d_in, d_sae, train_rows, reference_rows, model_bytes, training_bytes, memory)
+
+
+def _check_memory(what: str, needed: int, there: int) -> None:
+    if needed > there:
+        raise ValueError(
+            f"{what} needs at least {needed / 1e9:.3g} GB of memory, and the device has {there / 1e9:.3g} GB: use a "
+            "lower sae.expansion, a smaller model, or another device."
+        )
+
+
+def render(sizes: Forecast, data: ActivationDataModule, prepared: Prepared, trainer: Trainer, target: float) -> str:
+    """What `dry_run=true` prints; times one short pass of the language model and a few steps of the training.
+
+    Args:
+        sizes: the run's.
+        data: not yet harvested.
+        prepared: of `data`.
+        trainer: that will train; the steps are timed on its device.
+        target: mean L0 at which they are timed.
+    """
+    model, tokens = data.model, sum(prepared.tokens.values())
+    rows = prepared.rows[data.folder(data.corpus)]
+    there = next(place for place in (data.cache_dir, *data.cache_dir.parents) if place.exists())
+    harvest = tokens / _tokens_per_second(data, prepared) if tokens else 0.0
+    training = data.steps * _seconds_a_step(sizes, data.batch_size, target, trainer.strategy.root_device)
+    lines = {
+        "model": f"{model.title} ({model.kind}, {model.num_layers} layers, {str(model.dtype).removeprefix('torch.')})",
+        "site": f"{data.point}, d_in {sizes.d_in:,}",
+        "sae": f"d_sae {sizes.d_sae:,}",
+        "vectors": ", ".join(f"{split} {count:,}" for split, count in rows.items())
+        + f"; S from {sizes.reference_rows:,}",
+        "tokens": f"{tokens:,} to read" if tokens else "none to read: the cache is complete",
+        "cache": f"{prepared.bytes_needed / 1e9:.3g} GB to write, {shutil.disk_usage(there).free / 1e9:.3g} GB free",
+        "memory": f"language model {sizes.model_bytes / 1e9:.3g} GB, training {sizes.training_bytes / 1e9:.3g} GB, "
+        f"of {sizes.memory_bytes / 1e9:.3g} GB",
+        "time": f"harvest about {_duration(harvest)}, training about {_duration(training)}",
+    }
+    return "\n".join(f"{name:<8} {text}" for name, text in lines.items())
+
+
+def _tokens_per_second(data: ActivationDataModule, prepared: Prepared) -> float:
+    assert prepared.loaded is not None
+    context = data.harvests.tokenising["context"]
+    ids = torch.zeros(max(1, _TIMED_TOKENS // context), context, dtype=torch.int64, device=data.model.device)
+    since = time.perf_counter()
+    for x in capture(prepared.loaded, data.points, {"input_ids": ids}).values():
+        x.cpu()  # waits for the device
+    return ids.numel() / (time.perf_counter() - since)
+
+
+def _seconds_a_step(sizes: Forecast, batch_size: int, target: float, device: torch.device) -> float:
+    """On random vectors, with the same loss, implementation and optimiser as the training; the first step is not counted."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        sae = ThresholdSAE(sizes.d_in, sizes.d_sae).to(device)
+        x = torch.randn(batch_size, sizes.d_in, device=device) / sizes.d_in**0.5
+    calibrate_thresholds_(sae, x, min(target, sizes.d_sae / 2))
+    optimizer, switch, sparsity = torch.optim.Adam(sae.parameters(), fused=True), DensitySwitch(), TargetL0(1.0, target)
+    since = 0.0
+    for step in range(_TIMED_STEPS + 1):
+        if step == 1:
+            since = time.perf_counter()
+        terms = objective(switch.choose(sae, x), sae, x, sparsity, None, 0.0)
+        switch.observe(sae, terms.code)
+        terms.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        float(terms.loss.detach())  # waits for the device
+    return (time.perf_counter() - since) / _TIMED_STEPS
+
+
+def _memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
