@@ -6,13 +6,14 @@ import os
 import time
 from pathlib import Path
 
+_WORTH = 1 << 20  # bytes: a smaller file is read as fast as the memory of digests
 _SETTLED = 2e9  # nanoseconds: a file younger than a clock's coarsest step may change again without a trace
 
 
 def file_digest(file: Path) -> str:
     """The SHA-256 of a file's content, as 64 hexadecimal digits.
 
-    Digests are remembered in `digests.json` of atomlab's cache folder (`ATOMLAB_CACHE`, by default `~/.cache/atomlab`),
+    Digests of files above a megabyte are remembered in `digests.json` of atomlab's cache folder (`ATOMLAB_CACHE`, by default `~/.cache/atomlab`),
     by path, size, inode and the times of the last change of content and of status. Where that folder cannot be written,
     nothing is remembered.
 
@@ -22,6 +23,8 @@ def file_digest(file: Path) -> str:
         OSError: the file cannot be read.
     """
     stat = file.stat()
+    if stat.st_size < _WORTH:
+        return _sha256(file)
     name = str(file.resolve())
     state = [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
     memory = Path(os.environ.get("ATOMLAB_CACHE") or "~/.cache/atomlab").expanduser() / "digests.json"
@@ -29,11 +32,15 @@ def file_digest(file: Path) -> str:
     entry = known.get(name)
     if isinstance(entry, list) and len(entry) == 2 and entry[0] == state and isinstance(entry[1], str):
         return entry[1]
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = _sha256(file)
     if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED:
         _remember(memory, _read(memory) | {name: [state, digest]})
     return digest
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _read(memory: Path) -> dict[str, object]:
