@@ -13,9 +13,9 @@ _SETTLED = 2e9  # nanoseconds: a file younger than a clock's coarsest step may c
 def file_digest(file: Path) -> str:
     """The SHA-256 of a file's content, as 64 hexadecimal digits.
 
-    Digests of files above a megabyte are remembered in `digests.json` of atomlab's cache folder (`ATOMLAB_CACHE`, by default `~/.cache/atomlab`),
-    by path, size, inode and the times of the last change of content and of status. Where that folder cannot be written,
-    nothing is remembered.
+    Digests of files above a megabyte are remembered in `digests.json` of atomlab's cache folder (`ATOMLAB_CACHE`, by
+    default `~/.cache/atomlab`): by path, size, inode and the times of the last change of content and of status. Where
+    that folder cannot be written, nothing is remembered.
 
     Cost: one read at about 1.5 GB/s the first time, and nothing after it.
 

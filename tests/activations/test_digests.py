@@ -9,7 +9,6 @@ import pytest
 
 from atomlab.activations.digests import file_digest
 
-
 ONE, TWO = (bytes([i]) * (1 << 20) for i in (1, 2))  # large enough to be remembered
 
 
