@@ -12,13 +12,15 @@ from omegaconf import DictConfig, OmegaConf
 from atomlab import save_sae
 from atomlab.evaluation import evaluate_run, origin_of
 from atomlab.launch import launch
+from atomlab.training.objective import validation_objective
 
 
 def train(config: DictConfig) -> float | None:
-    """Harvests what is missing, trains, tests, saves the TSAE, and writes the table and the report.
+    """Harvests what is missing, trains, validates, saves the TSAE, and writes the table and the report.
 
-    Returns the atoms' held-out R² in the S-norm, the objective of a sweep; None on all processes but the first, which
-    are done once the test is, and with harvest_only, which stops after the harvest with statistics of the sites.
+    Returns the R² in the S-norm on validation vectors, the objective of a sweep; None on all processes but the first,
+    which are done once the validation is, and with harvest_only, which stops after the harvest with statistics of the
+    sites. The test split is read by the table alone.
     """
     data = instantiate(config.activations)
     callbacks = list(instantiate(config.callbacks).values())
@@ -30,7 +32,7 @@ def train(config: DictConfig) -> float | None:
     seed_everything(config.seed, workers=True, verbose=False)  # here, since a harvest draws random numbers too
     module = instantiate(config.sae, data=data)
     trainer.fit(module, data, ckpt_path=config.resume, weights_only=True)
-    trainer.test(module, data, verbose=False, weights_only=True)
+    objective = validation_objective(trainer, module, data)
     if torch.distributed.is_initialized():  # the table is one process's work, and its metrics must not wait for others
         torch.distributed.destroy_process_group()
     if not trainer.is_global_zero:
@@ -51,7 +53,7 @@ def train(config: DictConfig) -> float | None:
     for logger in trainer.loggers:
         logger.log_metrics({f"table/{row['unit']}/{k}": v for row in rows for k, v in row.items() if type(v) is float})
         logger.finalize("success")
-    return rows[0]["r2_test_s"]
+    return objective
 
 
 if __name__ == "__main__":
