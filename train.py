@@ -16,15 +16,16 @@ from atomlab.identity import identity_of, write_identity
 from atomlab.launch import discard, launch, plain
 from atomlab.training.checkpoints import read_checkpoint
 from atomlab.training.forecast import Forecast, forecast, render
+from atomlab.training.objective import validation_objective
 from atomlab.training.resuming import RunIdentity, check_resumable
 
 
 def train(config: DictConfig) -> float | None:
-    """Checks, harvests what is missing, trains, saves the TSAE, and writes the table and the report.
+    """Checks, harvests what is missing, trains, validates, saves the TSAE, and writes the table and the report.
 
-    Returns the atoms' held-out R² in the S-norm, the objective of a sweep; None on all processes but the first, with
-    harvest_only, which stops after the harvest with statistics of the sites, and with dry_run, which stops after the
-    checks with sizes, memory and time.
+    Returns the R² in the S-norm on validation vectors, the objective of a sweep; the test split is read by the table
+    alone. None on all processes but the first, with harvest_only, which stops after the harvest with statistics of the
+    sites, and with dry_run, which stops after the checks with sizes, memory and time.
     """
     data = instantiate(config.activations)
     identity = identity_of(plain(config), data.identity)
@@ -50,7 +51,7 @@ def train(config: DictConfig) -> float | None:
     seed_everything(config.seed, workers=True, verbose=False)  # here, since a harvest draws random numbers too
     module = instantiate(config.sae, data=data)
     trainer.fit(module, data, ckpt_path=config.resume, weights_only=True)
-    trainer.test(module, data, verbose=False, weights_only=True)
+    objective = validation_objective(trainer, module, data)
     if torch.distributed.is_initialized():  # the table is one process's work, and its metrics must not wait for others
         torch.distributed.destroy_process_group()
     if not trainer.is_global_zero:
@@ -70,7 +71,7 @@ def train(config: DictConfig) -> float | None:
     for logger in trainer.loggers:
         logger.log_metrics({f"table/{row['unit']}/{k}": v for row in rows for k, v in row.items() if type(v) is float})
         logger.finalize("success")
-    return rows[0]["r2_test_s"]
+    return objective
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from atomlab.activations.origins import Layout
 from atomlab.activations.preflight import Prepared
 from atomlab.activations.reading import Rows
 from atomlab.activations.sequences import Sequences
-from atomlab.activations.shuffle import OrderedBatches, ShuffledBatches
+from atomlab.activations.shuffle import RandomBatches, ShuffledBatches, random_order
 from atomlab.activations.sites import HookPoint, resolve_site
 from atomlab.activations.statistics import render, site_statistics
 from atomlab.activations.tokens import encode, lay_out
@@ -197,10 +197,11 @@ class ActivationDataModule(LightningDataModule):
 
     def sample(self, split: str, count: int) -> Tensor:
         """(min(count, rows), d_in) float32: distinct random rows of a split in random order, so that the first n of them
-        are a sample too (rows lie by length of their sequence); the same for the same seed.
+        are a sample too (rows lie by length of their sequence); the same for the same seed. The first n vectors of the
+        validation's batches, over all processes, are `sample("validation", n)` if their number divides n.
         """
         rows = self.rows[split]
-        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed))[:count].sort()
+        order = random_order(len(rows), self.seed)[:count].sort()
         return rows[order.values][order.indices.argsort()]
 
     def train_dataloader(self) -> Background[Tensor] | OnlineBatches:
@@ -225,10 +226,13 @@ class ActivationDataModule(LightningDataModule):
         return Background(_Gathered(self.rows["train"].in_any_order, batches, self._pinned), len(batches))
 
     def val_dataloader(self) -> Background[Tensor]:
-        return self._ordered("validation")
-
-    def test_dataloader(self) -> Background[Tensor]:
-        return self._ordered("test")
+        """The validation split in random order. There is no loader of the test split, which only the closing table and
+        the studies read, by `sample` and `rows`.
+        """
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+        rows = self.rows["validation"]
+        batches = RandomBatches(len(rows), self.batch_size, seed=self.seed, rank=rank, world_size=world_size)
+        return Background(_Gathered(rows.__getitem__, batches, self._pinned), len(batches))
 
     def state_dict(self) -> dict[str, Any]:
         """Where the training stands, for an exact resume: the cached order is a function of it; online, the buffers
@@ -292,11 +296,6 @@ class ActivationDataModule(LightningDataModule):
             rows, self.online, self.batch_size // world_size, self.steps, seed=self.order_seed, rank=rank, state=state,
             pinned=self._pinned,
         )  # fmt: skip
-
-    def _ordered(self, split: str) -> Background[Tensor]:
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
-        batches = OrderedBatches(len(self.rows[split]), self.batch_size, rank=rank, world_size=world_size)
-        return Background(_Gathered(self.rows[split].__getitem__, batches, self._pinned), len(batches))
 
     @property
     def _pinned(self) -> bool:

@@ -1,5 +1,6 @@
 """The atom browser's data and the monosemanticity columns, which need the same pass over held-out vectors."""
 
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +14,7 @@ from atomlab.evaluation.delphi import export_delphi
 from atomlab.evaluation.logits import logit_effects
 from atomlab.evaluation.monosemanticity import context_agreement, monosemanticity, sentence_embedder
 from atomlab.evaluation.table import Row
+from atomlab.report import attempt
 from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct
 
@@ -39,8 +41,11 @@ def browse(
     metric: AtomicInnerProduct,
     bench: Bench,
     wishes: Wishes,
+    missing: list[str],
 ) -> dict[str, Any]:
-    """The browser's data of the first case, the atoms; adds entropies to the rows of every non-negative unit."""
+    """The browser's data of the first case, the atoms; adds entropies to the rows of every non-negative unit. What cannot
+    be computed of it (a model without a known final norm has no logit effects) is left out, with a sentence in `missing`.
+    """
     data, protocol = bench.data, bench.protocol
     held_out = data.rows["test"]
     found = entropies = None
@@ -56,13 +61,16 @@ def browse(
     assert found is not None
     assert entropies is not None
     if wishes.embedder is not None:
-        rows[0] |= _agreement(found, bench, wishes.embedder)
+        embedded = partial(_agreement, found, bench, wishes.embedder)
+        rows[0] |= attempt("Agreement of contexts", embedded, missing) or {}
     if wishes.delphi:
         known = (data.model.tokenizer.pad_token_id, data.model.tokenizer.eos_token_id, 0)
         pad = next(token for token in known if token is not None)
         export_delphi(found, held_out, bench.folder / "delphi", str(data.point), data.model.title, pad)
     residual = model is not None and data.site in ("resid_pre", "resid_post")
-    logits = logit_effects(model, sae.W_dec.detach(), _LOGITS) if residual and model is not None else None
+    logits = None
+    if residual and model is not None:
+        logits = attempt("Logit effects", lambda: logit_effects(model, sae.W_dec.detach(), _LOGITS), missing)
     return browser_data(
         sae.W_dec.detach(), sae.threshold.detach(), metric, found, entropies, held_out, data.model.tokenizer, logits
     )
@@ -74,11 +82,16 @@ def _groups(names: list[str]) -> torch.Tensor:
     return torch.tensor([number[name] for name in names])
 
 
+def some(groups: list[list[str]], count: int, generator: torch.Generator) -> list[list[str]]:
+    """At most `count` of them at random: released SAEs may number their atoms by how often they fire."""
+    return [groups[i] for i in torch.randperm(len(groups), generator=generator)[:count].sort().values.tolist()]
+
+
 def _agreement(found: Firing, bench: Bench, embedder: LanguageModel) -> Row:
-    """Median over atoms with two contexts at least, and over as many groups of random contexts."""
+    """Median over a random sample of the atoms with two contexts at least, and over as many groups of random contexts."""
     held_out, embed = bench.data.rows["test"], sentence_embedder(embedder)
-    groups = context_texts(found, held_out, bench.data.model)[:_AGREEMENT_ATOMS]
     generator = torch.Generator().manual_seed(bench.protocol.seed)
+    groups = some(context_texts(found, held_out, bench.data.model), _AGREEMENT_ATOMS, generator)
     drawn = torch.randint(len(held_out), (sum(map(len, groups)),), generator=generator)
     random = iter(token_texts(bench.data.model.tokenizer, held_out.contexts(drawn, before=16, after=6)))
     null = [[next(random) for _ in group] for group in groups]

@@ -13,7 +13,7 @@ from atomlab.evaluation.critical_size import critical_law
 from atomlab.evaluation.parts import kept
 from atomlab.evaluation.provenance import describe, metric_of
 from atomlab.evaluation.run import reference_metric
-from atomlab.evaluation.table import Row, measure
+from atomlab.evaluation.table import Row, explained, measure
 from atomlab.evaluation.vectors import VectorsDataModule, gaussian_vectors
 from atomlab.report import COLUMNS, Column, capacity_figure, write_results
 from atomlab.theory import AtomicInnerProduct
@@ -28,6 +28,7 @@ _COLUMNS = (
     Column("r2_test", "R² held out", "The same on held-out vectors."),
     Column("r2_train_s", "R²_S train", "In the S-norm, on training vectors."),
     Column("r2_test_s", "R²_S held out", "The same on held-out vectors."),
+    Column("r2_validation_s", "R²_S validation", "The same on validation vectors, which choices go by."),
     Column("l0_train", "L0 train", "Mean number of non-zero codes a training vector.", ".1f"),
     Column("l0", "L0", "The same, a held-out vector.", ".1f"),
     Column(
@@ -57,7 +58,8 @@ class CapacityGrid:
     surrogate: bool = True
 
     def __call__(self, bench: Bench) -> tuple[str, float]:
-        """Returns the text and the largest gap between train and held out (S-norm). Finished cells are kept (`kept`).
+        """Returns the text and the objective: the largest gap between training and validation vectors (S-norm). Finished
+        cells are kept (`kept`).
         Time: a TSAE a cell.
         """
         data = bench.data
@@ -68,28 +70,33 @@ class CapacityGrid:
         counts = list(dict.fromkeys(min(count, len(available)) for count in self.vectors))
         order = torch.randperm(len(available), generator=torch.Generator().manual_seed(bench.seed))
         test = data.sample("test", bench.protocol.samples)
-        sources = {"data": (available[order], test)}
+        validation = data.sample("validation", bench.protocol.samples)
+        sources = {"data": (available[order], validation, test)}
         if self.surrogate:
             generator = torch.Generator().manual_seed(bench.seed)
             drawn = gaussian_vectors(data.moments, len(available), generator)
-            sources["Gaussian surrogate"] = (drawn, gaussian_vectors(data.moments, len(test), generator))
+            fresh = gaussian_vectors(data.moments, len(test), generator)
+            chosen_by = gaussian_vectors(data.moments, len(validation), generator)
+            sources["Gaussian surrogate"] = (drawn, chosen_by, fresh)
         rows = [
-            self._cell(name, train[:count], held_out, expansion, metric, bench)
-            for name, (train, held_out) in sources.items()
+            self._cell(name, (train[:count], validation, test), expansion, metric, bench)
+            for name, (train, validation, test) in sources.items()
             for count in counts
             for expansion in self.expansions
         ]
-        return self._write(rows, counts, bench), max(row["r2_train_s"] - row["r2_test_s"] for row in rows)
+        return self._write(rows, counts, bench), max(row["r2_train_s"] - row["r2_validation_s"] for row in rows)
 
     def _cell(
         self,
         name: str,
-        train: torch.Tensor,
-        test: torch.Tensor,
+        splits: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
         expansion: float,
         metric: AtomicInnerProduct,
         bench: Bench,
     ) -> Row:
+        """Of `splits`: the training, validation and held-out vectors."""
+        train, validation, test = splits
+
         def compute() -> list[Row]:
             recipe = bench.recipe
             vectors = VectorsDataModule(
@@ -97,7 +104,9 @@ class CapacityGrid:
             )
             sae = recipe.train(vectors, seed=bench.seed, expansion=expansion)
             sample = vectors.sample("train", bench.protocol.samples)
-            row = measure(atoms(sae, name), sample, test, metric, bench.protocol)
+            unit = atoms(sae, name)
+            row = measure(unit, sample, test, metric, bench.protocol)
+            row["r2_validation_s"] = explained(unit, validation, metric, bench.protocol.batch)
             return [{"vectors": len(train)} | row | metric_of(bench.data, bench.shrinkage)]
 
         part = f"{name}-{len(train)}-{expansion:g}".replace(" ", "-")
@@ -110,7 +119,7 @@ class CapacityGrid:
             f"Each cell measured on at most {bench.protocol.samples:,} of its own training vectors and "
             f"{rows[0]['samples']:,} held-out ones."
         )
-        figures = {"R² in the S-norm over atoms and training vectors": capacity_figure(*_maps(rows, counts))}
+        figures = {"R² in the S-norm over atoms and training vectors": lambda: capacity_figure(*_maps(rows, counts))}
         verdict = _verdict(rows)
         return write_results(
             bench.folder,

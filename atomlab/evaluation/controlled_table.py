@@ -16,11 +16,12 @@ from atomlab.evaluation.certificates import certify
 from atomlab.evaluation.controls import CONTROL_ROWS, CONTROLS, Case, check_controls, control_cases
 from atomlab.evaluation.figures import shift_figures, table_figures
 from atomlab.evaluation.loading import load_at_site, locate
+from atomlab.evaluation.memory import with_memory
 from atomlab.evaluation.provenance import describe, metric_of, origin_of, trained_on
 from atomlab.evaluation.run import conclude, pursuit_size, reference_metric
 from atomlab.evaluation.splicing import splice
-from atomlab.evaluation.table import Row
-from atomlab.report import write_results
+from atomlab.evaluation.table import Row, on_validation
+from atomlab.report import attempt, write_numbers, write_results
 from atomlab.sae import ThresholdSAE, save_sae
 from atomlab.theory import AtomicInnerProduct, mean_matched_cosine, random_dictionary
 from atomlab.units import Unit, atoms, neurons
@@ -63,7 +64,9 @@ class ControlledTable:
     delphi: bool = False
 
     def __call__(self, bench: Bench) -> tuple[str, float]:
-        """Writes `write_results`; returns its text and the atoms' held-out R² in the S-norm.
+        """Writes `write_results`; returns its text and the objective: the atoms' R² in the S-norm on validation vectors.
+
+        The numbers are on disk as soon as they are computed, row by row, so that nothing that fails later costs them.
 
         Raises:
             FileNotFoundError, ValueError: an SAE that cannot be read or does not fit the site, an unknown control, a
@@ -78,12 +81,20 @@ class ControlledTable:
         others = [load_at_site(path, data, metric) for path in self.seeds]
         sae = self._sae(metric, bench)
         cases, rows = self._measure(sae, imported, metric, bench)
-        rows[0] |= self._consistency(sae, others, metric, bench)
+        missing: list[str] = []
+        found = attempt("Consistency between seeds", lambda: self._consistency(sae, others, metric, bench), missing)
+        rows[0] |= found or {}
+        keep(rows, bench)
         model = data.model.load() if (self.loss or self.browser) and data.model.is_causal else None
         if self.loss and model is not None:
-            _add_losses(cases, rows, model, data, bench.protocol.loss_tokens)
-        browser = browse(sae, cases, rows, model, metric, bench, self) if self.browser else None
-        return _write(rows, sae, metric, cases, browser, bench), rows[0]["r2_test_s"]
+            attempt("Loss and KL", lambda: _add_losses(cases, rows, model, data, bench.protocol.loss_tokens), missing)
+            keep(rows, bench)
+        browser = None
+        if self.browser:
+            browser = attempt(
+                "The atom browser", lambda: browse(sae, cases, rows, model, metric, bench, self, missing), missing
+            )
+        return _write(rows, sae, metric, cases, browser, missing, bench), rows[0]["r2_validation_s"]
 
     def _check(self, bench: Bench) -> None:
         """Everything that can be wrong with the options, before anything is harvested, trained or measured."""
@@ -118,10 +129,14 @@ class ControlledTable:
         train, test = data.sample("train", protocol.samples), data.sample("test", protocol.samples)
         cases = [Case(atoms(sae), train, test, trained_on(data) if self.atoms is None else None)]
         cases += [Case(unit, train, test) for unit in (neurons(data.d_in), *imported)]
-        rows = [self._row(cases[0], metric, bench)]
+        rows = [self._row(cases[0], metric, bench) | on_validation(cases[0].unit, data, metric, protocol)]
+        keep(rows, bench)
         k = pursuit_size(rows[0]["l0"], data.d_in)
         cases += control_cases(self.controls, sae.d_sae, k, cases[0], data, metric, bench.recipe, protocol)
-        return cases, rows + [self._row(case, metric, bench) for case in cases[1:]]
+        for case in cases[1:]:
+            rows.append(self._row(case, metric, bench))
+            keep(rows, bench)
+        return cases, with_memory(rows)
 
     def _row(self, case: Case, metric: AtomicInnerProduct, bench: Bench) -> Row:
         row = case.row(metric, bench.protocol)
@@ -163,27 +178,45 @@ def _add_losses(
         rows[int(number)] |= spliced.row(number)
 
 
+def keep(rows: list[Row], bench: Bench) -> None:
+    """What is known so far, on disk (`write_numbers`)."""
+    write_numbers(
+        bench.folder, rows=rows, provenance=_provenance(bench), conclusion=_conclusion(rows, _provenance(bench))
+    )
+
+
 def _write(
     rows: list[Row],
     sae: ThresholdSAE,
     metric: AtomicInnerProduct,
     cases: list[Case],
     browser: dict[str, Any] | None,
+    missing: list[str],
     bench: Bench,
 ) -> str:
-    provenance = describe(bench.data, bench.protocol, bench.shrinkage, bench.seed) | {"sample sizes": _sizes(bench)}
+    provenance = _provenance(bench)
+    shift = shift_figures(bench.data, bench.shrinkage, bench.seed, missing)
     return write_results(
         bench.folder,
         title=f"Atoms of {provenance['model']}, {provenance['site']}",
         rows=rows,
-        figures=table_figures(rows, sae, metric, cases) | shift_figures(bench.data, bench.shrinkage, bench.seed),
+        figures=table_figures(rows, sae, metric, cases) | shift,
         configuration=bench.configuration,
         provenance=provenance,
-        conclusion=f"{conclude(rows)} {provenance['measured on']}",
+        conclusion=_conclusion(rows, provenance),
         tables=size_tables(rows),
         notes=NOTES | CONTROLS,
         browser=browser,
+        missing=missing,
     )
+
+
+def _provenance(bench: Bench) -> dict[str, str]:
+    return describe(bench.data, bench.protocol, bench.shrinkage, bench.seed) | {"sample sizes": _sizes(bench)}
+
+
+def _conclusion(rows: list[Row], provenance: dict[str, str]) -> str:
+    return f"{conclude(rows)} {provenance['measured on']}"
 
 
 def _sizes(bench: Bench) -> str:

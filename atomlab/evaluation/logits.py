@@ -1,5 +1,6 @@
 """What an atom of the residual stream does to the logits on its way through the unembedding."""
 
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -15,20 +16,22 @@ def logit_effects(
 ) -> tuple[Float[Tensor, "d_sae k"], Int[Tensor, "d_sae k"], Float[Tensor, "d_sae k"], Int[Tensor, "d_sae k"]]:
     """Logits that each atom alone raises and lowers most, relative to its mean effect: values and token ids, twice.
 
-    Effect: W_U (norm(d) − norm(0)) with the model's own final norm, which depends on the direction of d only and acts
-    linearly on it up to the scale of the residual stream it is added to. The direct path only: what later layers do to
-    the atom is not in it.
+    Effect: W_U (norm(d) − norm(0)) with the model's own final norm, d scaled to unit root mean square, so that it depends
+    on the direction of d only: a norm adds an ε to the mean square, and would shrink short atoms more than long ones. It
+    acts linearly on the direction, up to the scale of the residual stream that it is added to. The direct path only: what
+    later layers do to the atom is not in it. Float32, whatever the model's own dtype; an atom that is zero has no effect.
     Cost: 2·d_sae·d_in·vocabulary FLOPs.
 
     Raises:
         ValueError: a model without a language-model head or with an unknown final norm.
     """
-    head, norm = model.get_output_embeddings(), _final_norm(model)
-    weight = head.weight.float()
+    norm = deepcopy(_final_norm(model)).float()
+    weight = model.get_output_embeddings().weight.float()
     parts = []
     for rows in dictionary.split(block):
-        atoms = rows.to(head.weight)
-        direction = (norm(atoms) - norm(torch.zeros_like(atoms))).float()
+        square = rows.double().square().mean(1, keepdim=True)
+        atoms = (rows.double() / square.sqrt().where(square > 0, 1)).to(weight)
+        direction = norm(atoms) - norm(torch.zeros_like(atoms))
         effect = direction @ weight.T
         effect -= effect.mean(1, keepdim=True)
         up, down = effect.topk(k, dim=1), effect.topk(k, dim=1, largest=False)

@@ -1,9 +1,9 @@
 """The paper's protocol (arXiv:2509.20784) over a model's layers: one harvest, a TSAE a layer, the published figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import torch
 
@@ -12,10 +12,11 @@ from atomlab.evaluation.bench import Bench
 from atomlab.evaluation.controls import CONTROLS, Case, check_controls, control_cases
 from atomlab.evaluation.layers import layers_of
 from atomlab.evaluation.loading import load_at_site, locate
+from atomlab.evaluation.memory import with_memory
 from atomlab.evaluation.parts import kept
 from atomlab.evaluation.provenance import describe, metric_of, origin_of, trained_on
 from atomlab.evaluation.run import pursuit_size, reference_metric
-from atomlab.evaluation.table import Row
+from atomlab.evaluation.table import Row, on_validation
 from atomlab.report import COLUMNS, UNIT, Column, layers_figure, write_results
 from atomlab.sae import save_sae
 from atomlab.units import atoms, neurons
@@ -83,7 +84,7 @@ class PaperTable:
 
     def __call__(self, bench: Bench) -> tuple[str, float]:
         """Writes `write_results` (results.json has a row a unit and layer, and the means); returns its text and the
-        atoms' mean held-out R² in the S-norm. Time: a TSAE a layer; memory: one layer's activations.
+        objective: the atoms' mean R² in the S-norm on validation vectors. Time: a TSAE a layer; memory: one layer's activations.
 
         Finished layers are kept (`kept`), and layers may be added to a finished study; every layer's TSAE is saved in
         sae/layer-<number>.
@@ -107,7 +108,7 @@ class PaperTable:
         means = mean_rows(rows)
         last = first.at(first.site, layers[-1])
         last.setup()
-        return self._write(rows, means, layers, last, bench), means[0]["r2_test_s"]
+        return self._write(rows, means, layers, last, bench), means[0]["r2_validation_s"]
 
     def _layer(self, data: ActivationDataModule, bench: Bench) -> list[Row]:
         data.setup()
@@ -120,10 +121,11 @@ class PaperTable:
             imported = load_at_site(path.format(layer=data.layer), data, metric)
             cases.append(Case(atoms(imported, name), train, test))
         rows = [case.row(metric, protocol) for case in cases]
+        rows[0] |= on_validation(cases[0].unit, data, metric, protocol)
         k = pursuit_size(rows[0]["l0"], data.d_in)
         controls = control_cases(self.controls, sae.d_sae, k, cases[0], data, metric, bench.recipe, protocol)
         rows += [case.row(metric, protocol) for case in controls]
-        return [{"layer": data.layer} | row | metric_of(data, bench.shrinkage) for row in rows]
+        return [{"layer": data.layer} | row | metric_of(data, bench.shrinkage) for row in with_memory(rows)]
 
     def _write(
         self, rows: list[Row], means: list[Row], layers: list[int], data: ActivationDataModule, bench: Bench
@@ -196,14 +198,15 @@ def _verdict(means: Sequence[Row], data: ActivationDataModule) -> str:
     )
 
 
-def _figures(rows: Sequence[Row], layers: Sequence[int]) -> dict:
+def _figures(rows: Sequence[Row], layers: Sequence[int]) -> dict[str, Callable[[], Any]]:
     names = list(dict.fromkeys(row["unit"] for row in rows if row["unit"] != "neurons"))
 
-    def series(key: str, name: str) -> list[float]:
-        return [row[key] for row in rows if row["unit"] == name]
+    def drawn(label: str, key: str) -> Any:
+        series = {name: [row[key] for row in rows if row["unit"] == name] for name in names}
+        return layers_figure(layers, series, label)
 
     return {
-        f"{label} a layer, {split}": layers_figure(layers, {name: series(key, name) for name in names}, label)
+        f"{label} a layer, {split}": partial(drawn, label, key)
         for label, split, key in (
             ("R²", "training vectors", "r2_train"),
             ("R²", "held out", "r2_test"),

@@ -19,7 +19,7 @@ class Protocol:
         browsed_samples: held-out vectors in which the atom browser looks for contexts.
         contexts: an atom shows, at most.
         batch: vectors encoded at a time.
-        seed: of the samples, the controls and the random supports.
+        seed: of the controls, the browsed sequences and the random supports. Measured vectors are drawn by the data's own.
     """
 
     samples: int = 4096

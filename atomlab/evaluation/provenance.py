@@ -14,7 +14,9 @@ from atomlab.identity import Identity
 
 
 def describe(data: ActivationDataModule, protocol: Protocol, shrinkage: float, seed: int) -> dict[str, str]:
-    """Model, site, corpus and token rule, metric, sizes, seed, commit, versions and machine, by name."""
+    """Model, site, corpus and token rule, metric, sizes, seed of the run and of its data (split, sample and order), commit,
+    versions and machine, by name.
+    """
     reference = data.reference_moments
     group = getattr(data.corpus, "split_by", "document")
     train, test = (min(protocol.samples, len(data.rows[split])) for split in ("train", "test"))
@@ -28,6 +30,7 @@ def describe(data: ActivationDataModule, protocol: Protocol, shrinkage: float, s
         "measured on": f"Measured on {train:,} training and {test:,} held-out vectors; "
         f"held out by {group}: none is in both.",
         "seed": str(seed),
+        "data seed": str(data.seed),
         "commit": commit(),
         "versions": ", ".join(
             f"{name} {metadata.version(name)}"

@@ -1,6 +1,6 @@
 """What train.py measures at its end, in seconds: the closing table, a few figures, and the report."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +8,10 @@ import torch
 
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.controls import Case
+from atomlab.evaluation.memory import memory_in_words, with_memory
 from atomlab.evaluation.protocol import Protocol
 from atomlab.evaluation.provenance import describe, metric_of, trained_on
-from atomlab.evaluation.table import Row
+from atomlab.evaluation.table import Row, on_validation
 from atomlab.report import coherence_figure, render_text, spectrum_figure, thresholds_figure, write_results
 from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct, firing_counts, per_atom_coherence, welch_bound
@@ -46,8 +47,9 @@ def evaluate_run(
     control = random_atoms(
         sae.d_sae, data.moments.mean.float(), k, metric, torch.Generator().manual_seed(protocol.seed)
     )
+    rows[0] |= on_validation(trained, data, metric, protocol)
     rows += [Case(unit, train, test).row(metric, protocol) for unit in (neurons(data.d_in), control)]
-    rows = [row | metric_of(data, shrinkage) for row in rows]
+    rows = [row | metric_of(data, shrinkage) for row in with_memory(rows)]
     provenance = describe(data, protocol, shrinkage, seed)
     write_results(
         folder,
@@ -95,7 +97,7 @@ def conclude(rows: list[Row]) -> str:
     return (
         f"Held out, the atoms explain {trained['r2_test']:.1%} of the variance ({trained['r2_test_s']:.1%} in the S-norm) "
         f"with {trained['l0']:.1f} of {trained['d_sae']} latents a vector; {against}. On training vectors it is "
-        f"{trained['r2_train']:.1%} ({trained['r2_train_s']:.1%}): the difference is memory. For {certified:.1%} of the "
+        f"{trained['r2_train']:.1%} ({trained['r2_train_s']:.1%}); {memory_in_words(trained)} For {certified:.1%} of the "
         "vectors the code is certified as the unique non-negative ℓ1-minimal one (level 4); q* is an index and certifies "
         "nothing."
     )
@@ -108,17 +110,20 @@ def _figures(
     data: ActivationDataModule,
     metric: AtomicInnerProduct,
     test: torch.Tensor,
-) -> Mapping[str, Any]:
-    coherence = {unit.name: per_atom_coherence(unit.dictionary, metric).numpy() for unit in (trained, control)}
-    firing = firing_counts(trained.encode(test)).double() / len(test)
+) -> Mapping[str, Callable[[], Any]]:
+    def coherence() -> Any:
+        found = {unit.name: per_atom_coherence(unit.dictionary, metric).numpy() for unit in (trained, control)}
+        return coherence_figure(found, welch_bound(sae.d_sae, sae.d_in))
+
+    def thresholds() -> Any:
+        firing = firing_counts(trained.encode(test)).double() / len(test)
+        return thresholds_figure(sae.threshold.detach().numpy(), firing.numpy())
+
+    def spectrum() -> Any:
+        return spectrum_figure(torch.linalg.eigvalsh(data.moments.second_moment).flip(0).numpy())
+
     return {
-        "Per-atom coherence in the metric S, against the Welch bound": coherence_figure(
-            coherence, welch_bound(sae.d_sae, sae.d_in)
-        ),
-        "Thresholds, and how often each latent fires on held-out vectors": thresholds_figure(
-            sae.threshold.detach().numpy(), firing.numpy()
-        ),
-        "Spectrum of the activations' second moment": spectrum_figure(
-            torch.linalg.eigvalsh(data.moments.second_moment).flip(0).numpy()
-        ),
+        "Per-atom coherence in the metric S, against the Welch bound": coherence,
+        "Thresholds, and how often each latent fires on held-out vectors": thresholds,
+        "Spectrum of the activations' second moment": spectrum,
     }

@@ -1,7 +1,9 @@
 """Representation shift per layer (theory.md 2): angles in every metric, same corpus and across, with the null."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -14,8 +16,8 @@ from atomlab.evaluation.layers import layers_of
 from atomlab.evaluation.provenance import describe
 from atomlab.evaluation.table import Row
 from atomlab.evaluation.vectors import moments_of
-from atomlab.report import Column, angles_figure, layers_figure, write_results
-from atomlab.theory import Geometry, geometries, representation_shift
+from atomlab.report import Column, angles_figure, attempt, layers_figure, write_results
+from atomlab.theory import Geometry, angle_distribution, geometries, representation_shift
 
 _COLUMNS = (
     Column("unit", "metric", "Where angles are measured, and what the metric was estimated on."),
@@ -23,12 +25,14 @@ _COLUMNS = (
     Column("mean", "mean angle", "Mean over pairs of distinct held-out vectors, in degrees.", ".2f"),
     Column("sd", "sd", "Standard deviation over pairs.", ".2f"),
     Column("shift", "shift", "|mean − 90°|.", ".2f"),
+    Column("shift_validation", "shift, validation", "The same of validation vectors, which choices go by.", ".2f"),
     Column("null_mean", "null", "The same of a Gaussian sample with the vectors' own mean and second moment.", ".2f"),
     Column("null_sd", "null sd", "Its standard deviation.", ".2f"),
     Column("samples", "vectors", "Held-out vectors.", "d", "sizes"),
     Column("pairs", "pairs", "Pairs of them.", "d", "sizes"),
     Column("shrinkage", "shrinkage", "λ of S = (C + λ tr(C)/d I)⁻¹, for the AIP.", "g", "sizes"),
 )
+_ACROSS = "AIP, reference corpus"
 _NOTE = (
     "In sample, the atomic inner product brings the mean angle near 90° by construction (an identity, not a "
     "discovery); only a metric from other data has content, and only beyond its null."
@@ -51,27 +55,31 @@ class RepresentationShiftStudy:
     causal: bool = True
 
     def __call__(self, bench: Bench) -> tuple[str, float]:
-        """Writes `write_results`; returns its text and the mean cross-corpus shift in the AIP, in degrees."""
+        """Writes `write_results`; returns its text and the objective: the mean cross-corpus shift in the AIP over the
+        layers, in degrees, of validation vectors. Rows and figures are of held-out ones.
+        """
         data = bench.data
         layers = layers_of(data, self.layers, data.model.num_layers)
         first = data.at(data.site, layers[0])
         first.layers = layers
         first.prepare_data()
         unembedding = self._unembedding(first)
-        rows, histograms = [], {}
+        rows, histograms, missing = [], {}, []
         for layer in layers:
-            found, angles = self._layer(first.at(first.site, layer), bench, unembedding)
+            found, angles = self._layer(first.at(first.site, layer), bench, unembedding, missing)
             rows += found
             histograms[layer] = angles
         provenance = describe(_opened(first), bench.protocol, bench.shrinkage, bench.seed)
-        provenance |= {"vectors measured": f"{rows[0]['samples']:,} held-out vectors, {rows[0]['pairs']:,} pairs"}
+        provenance["measured on"] = (
+            f"Measured on {rows[0]['samples']:,} held-out vectors, {rows[0]['pairs']:,} pairs of them."
+        )
         names = list(dict.fromkeys(row["unit"] for row in rows))
         middle = layers[len(layers) // 2]
-        figures = {
-            "Mean angle between activations a layer": layers_figure(
-                layers, _series(rows, names), "mean angle, degrees"
+        figures: dict[str, Callable[[], Any]] = {
+            "Mean angle between activations a layer": lambda: layers_figure(
+                layers, _series(rows, names, layers), "mean angle, degrees"
             ),
-            f"Angles at layer {middle}, null dotted": angles_figure(histograms[middle]),
+            f"Angles at layer {middle}, null dotted": partial(angles_figure, histograms[middle]),
         }
         text = write_results(
             bench.folder,
@@ -82,9 +90,10 @@ class RepresentationShiftStudy:
             configuration=bench.configuration,
             provenance=provenance,
             conclusion=_NOTE,
+            missing=missing,
         )
-        across = [row["shift"] for row in rows if row["unit"] == "AIP, reference corpus"]
-        return text, sum(across) / len(across)
+        across = [row["shift_validation"] for row in rows if "shift_validation" in row]
+        return text, sum(across) / len(across) if across else math.nan
 
     def _unembedding(self, data: ActivationDataModule) -> Tensor | None:
         if not self.causal or not data.model.is_causal or data.site not in ("resid_pre", "resid_post"):
@@ -93,10 +102,10 @@ class RepresentationShiftStudy:
         return model.get_output_embeddings().weight.detach().float().cpu()
 
     def _layer(
-        self, data: ActivationDataModule, bench: Bench, unembedding: Tensor | None
+        self, data: ActivationDataModule, bench: Bench, unembedding: Tensor | None, missing: list[str]
     ) -> tuple[list[Row], dict[str, tuple[Tensor, Tensor]]]:
         x = _opened(data).sample("test", self.samples)
-        places = metrics_of(data, x, bench.shrinkage, unembedding)
+        places = metrics_of(data, x, bench.shrinkage, unembedding, missing)
         shrinkages = {name: float(used) for name, (_, used) in aip_sources(data, x, bench.shrinkage).items()}
         generator = torch.Generator().manual_seed(bench.seed)
         found = representation_shift(x, places, generator=generator)
@@ -115,23 +124,43 @@ class RepresentationShiftStudy:
             }
             for name, shift in found.items()
         ]
+        for row in rows:
+            if row["unit"] == _ACROSS:
+                y = data.sample("validation", self.samples)
+                row["shift_validation"] = angle_distribution(y, places[_ACROSS]).shift
         return rows, {name: (shift.observed.histogram, shift.null.histogram) for name, shift in found.items()}
 
 
 def metrics_of(
-    data: ActivationDataModule, x: Tensor, shrinkage: float, unembedding: Tensor | None
+    data: ActivationDataModule, x: Tensor, shrinkage: float, unembedding: Tensor | None, missing: list[str]
 ) -> dict[str, Geometry]:
     """Euclidean, centred, Mahalanobis and causal, and the AIP with S from the measured vectors, from the corpus'
-    training part and from the reference corpus.
+    training part and from the reference corpus; a geometry that these activations do not have is left out, and
+    `missing` gets a sentence.
     """
     own = data.moments
     mine = geometries(own.mean, own.second_moment, shrinkage=shrinkage, count=own.count, unembedding=unembedding)
-    found = {"Euclidean": mine["euclidean"], "centred": mine["centred"], "Mahalanobis": mine["mahalanobis"]}
-    if "causal" in mine:
-        found["causal"] = mine["causal"]
+    names = {"euclidean": "Euclidean", "centred": "centred", "mahalanobis": "Mahalanobis", "causal": "causal"}
+    makers = {name: mine[key] for key, name in names.items() if key in mine}
     for name, (moments, used) in aip_sources(data, x, shrinkage).items():
-        found[name] = geometries(moments.mean, moments.second_moment, shrinkage=used)["aip"]
-    return found
+        makers[name] = geometries(moments.mean, moments.second_moment, shrinkage=used)["aip"]
+    made = {
+        name: attempt(f"The geometry {name} of {data.point}", partial(_made, make), missing)
+        for name, make in makers.items()
+    }
+    return {name: geometry for name, geometry in made.items() if geometry is not None}
+
+
+def _made(make: Callable[[], Geometry]) -> Geometry:
+    """Raises ValueError with a remedy that there is beside `run` too, which fixes the shrinkage of the run's S."""
+    try:
+        return make()
+    except ValueError as error:
+        reason = str(error).split(":")[0].strip()
+        raise ValueError(
+            f"{reason}, as where a LayerNorm confines the vectors to a hyperplane; `python evaluate.py "
+            "experiment=representation_shift sae.shrinkage=1e-3` of this model, without run, measures it."
+        ) from error
 
 
 def aip_sources(data: ActivationDataModule, x: Tensor, shrinkage: float) -> dict[str, tuple[Moments, float]]:
@@ -154,7 +183,12 @@ def _opened(data: ActivationDataModule) -> ActivationDataModule:
     return data
 
 
-def _series(rows: Sequence[Row], names: Sequence[str]) -> dict[str, list[float]]:
-    series = {name: [row["mean"] for row in rows if row["unit"] == name] for name in names}
-    null = [row["null_mean"] for row in rows if row["unit"] == "AIP, reference corpus"]
-    return series | {"AIP, reference corpus: null": null}
+def _series(rows: Sequence[Row], names: Sequence[str], layers: Sequence[int]) -> dict[str, list[float]]:
+    """Mean angles by name, one a layer; NaN at a layer that does not have the geometry."""
+
+    def along(name: str, key: str) -> list[float]:
+        found = {row["layer"]: row[key] for row in rows if row["unit"] == name}
+        return [found.get(layer, math.nan) for layer in layers]
+
+    series = {name: along(name, "mean") for name in names}
+    return series | ({f"{_ACROSS}: null": along(_ACROSS, "null_mean")} if _ACROSS in names else {})

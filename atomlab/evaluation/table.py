@@ -1,11 +1,13 @@
 """One row of the closing table for each set of units, measured on the same activations by the same code."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.protocol import Protocol
 from atomlab.metrics import DeadLatents, ExplainedVariance, L0Histogram
 from atomlab.theory import (
@@ -15,6 +17,7 @@ from atomlab.theory import (
     CoherenceStatistics,
     coherence_certified,
     coherence_statistics,
+    disagreement,
     dual_certificates,
     first_supports,
     random_dictionary,
@@ -56,6 +59,24 @@ def measure(unit: Unit, train: Tensor, test: Tensor, metric: AtomicInnerProduct,
     return row | _quick_certificates(unit, codes, sizes, statistics.coherence_bound, metric, protocol)
 
 
+@torch.no_grad()
+def on_validation(unit: Unit, data: ActivationDataModule, metric: AtomicInnerProduct, protocol: Protocol) -> Row:
+    """R² in the S-norm on `protocol.samples` validation vectors, `r2_validation_s`: what objectives and choices go by, so
+    that held-out vectors serve no choice. With as many of them it is train.py's `validation/r2_s_norm`, over the same
+    vectors.
+    """
+    return {"r2_validation_s": explained(unit, data.sample("validation", protocol.samples), metric, protocol.batch)}
+
+
+@torch.no_grad()
+def explained(unit: Unit, vectors: Tensor, metric: AtomicInnerProduct, batch: int) -> float:
+    """R² in the S-norm."""
+    found = ExplainedVariance(vectors.shape[1], metric)
+    for x in vectors.split(batch):
+        found.update(x, unit.reconstruct(x))
+    return float(found.compute())
+
+
 def _faithfulness(
     unit: Unit,
     vectors: Tensor,
@@ -82,7 +103,7 @@ def _faithfulness(
 
 
 def geometry(unit: Unit, sizes: L0Histogram, statistics: CoherenceStatistics, metric: AtomicInnerProduct) -> Row:
-    """Coherence over all pairs and both readings of q*."""
+    """Coherence over all pairs, both readings of q*, and how far S is from the metric that the atoms themselves give."""
     counts, k = sizes.compute(), max(1, sizes.quantile(0.5))
     return {
         "coherence": statistics.coherence,
@@ -93,7 +114,21 @@ def geometry(unit: Unit, sizes: L0Histogram, statistics: CoherenceStatistics, me
         "pair_q999": statistics.pair_quantile(0.999),
         "stability_pairwise": stability_pairwise(unit.dictionary, counts, metric, statistics=statistics),
         "stability_per_atom": stability_per_atom(unit.dictionary, counts, metric, statistics=statistics),
+        "metric_disagreement": metric_disagreement(unit.dictionary, metric),
     }
+
+
+def metric_disagreement(dictionary: Tensor, metric: AtomicInnerProduct) -> float | None:
+    """`disagreement` of S with the paper's other definition, (W_decᵀ W_dec)⁻¹ (theory.md 1); None for atoms that do not
+    span the space, which have no such metric. Time: 2·d_sae·d_in² FLOPs and O(d_in³), float64.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what an ill-conditioned metric does to float32: this is float64
+            of_atoms = AtomicInnerProduct.from_dictionary(dictionary)
+    except ValueError:
+        return None
+    return disagreement(metric, of_atoms)
 
 
 def random_stability(unit: Unit, counts: Tensor, seed: int) -> Row:

@@ -1,5 +1,6 @@
 """Tables, figures and a page to look at."""
 
+from atomlab.report.attempt import attempt
 from atomlab.report.column import UNIT, Column
 from atomlab.report.columns import CLOSING, COLUMNS
 from atomlab.report.figures import (
@@ -13,8 +14,8 @@ from atomlab.report.figures import (
     spectrum_figure,
     thresholds_figure,
 )
-from atomlab.report.html import write_report
-from atomlab.report.results import write_results
+from atomlab.report.html import png, write_report
+from atomlab.report.results import write_numbers, write_results
 from atomlab.report.table import cell, finite, grouped, render_markdown, render_text, write_csv, write_json
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "UNIT",
     "Column",
     "angles_figure",
+    "attempt",
     "babel_figure",
     "capacity_figure",
     "cell",
@@ -31,6 +33,7 @@ __all__ = [
     "grouped",
     "isometry_figure",
     "layers_figure",
+    "png",
     "rates_figure",
     "render_markdown",
     "render_text",
@@ -38,6 +41,7 @@ __all__ = [
     "thresholds_figure",
     "write_csv",
     "write_json",
+    "write_numbers",
     "write_report",
     "write_results",
 ]

@@ -58,6 +58,14 @@ GEOMETRY = (
         ".1%",
         "geometry",
     ),
+    Column(
+        "metric_disagreement",
+        "S against atoms",
+        "How far the metric S of the data is from (W_decᵀ W_dec)⁻¹, the metric that these units alone would give: the sine "
+        "of the angle between the two matrices, 0 if they are equal up to scale, at most 1. It grows when units fire "
+        "together; every number here is in S of the data. No value for units that do not span the space.",
+        group="geometry",
+    ),
 )
 RECOVERY = (
     Column(

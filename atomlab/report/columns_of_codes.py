@@ -10,6 +10,19 @@ FAITHFULNESS = (
     Column("r2_test", "R² held out", "The same on held-out vectors.", closing=True),
     Column("r2_train_s", "R²_S train", f"R² with S-norms on training vectors; {_S}.", closing=True),
     Column("r2_test_s", "R²_S held out", "The same on held-out vectors.", closing=True),
+    Column(
+        "memory",
+        "memory",
+        "(R² train − R² held out) less the same of random + OMP, which cannot remember: held-out text may be harder for "
+        "any dictionary, and only the excess is memory. Around or below 0: no sign of it.",
+        closing=True,
+    ),
+    Column("memory_s", "memory_S", "The same in the S-norm.", closing=True),
+    Column(
+        "r2_validation_s",
+        "R²_S validation",
+        "R² with S-norms on validation vectors, which choices between runs go by: held-out vectors serve no choice.",
+    ),
     Column("r2_train_uncentred", "R²₀ train", "1 − Σ‖x − x̂‖² / Σ‖x‖²: about zero instead of the mean, so flattering."),
     Column("r2_test_uncentred", "R²₀ held out", "The same on held-out vectors."),
     Column(

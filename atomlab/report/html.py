@@ -26,13 +26,14 @@ def write_report(
     title: str,
     rows: Sequence[Row],
     columns: Sequence[Column] = COLUMNS,
-    figures: Mapping[str, Figure],
+    figures: Mapping[str, bytes],
     configuration: str,
     provenance: Mapping[str, str],
     conclusion: str,
     tables: Mapping[str, tuple[Sequence[Row], Sequence[Column]]] | None = None,
     notes: Mapping[str, str] | None = None,
     browser: Mapping[str, Any] | None = None,
+    missing: Sequence[str] = (),
 ) -> None:
     """Writes the report, all or nothing: sortable tables with definitions, atom browser, figures, configuration, origin.
 
@@ -42,12 +43,13 @@ def write_report(
         path: of the file.
         title, conclusion: plain text.
         rows, columns: of the tables by group; columns that are empty are left out.
-        figures: by caption.
+        figures: by caption, as PNG (`png`).
         configuration: of the run, as text.
         provenance: what a reader needs to repeat the numbers.
         tables: further ones by heading, with rows and columns of their own.
         notes: what each row is.
         browser: of the atoms, see `atom_data`.
+        missing: a sentence about each part that could not be computed or drawn.
 
     Raises:
         OSError: the file cannot be written.
@@ -61,7 +63,8 @@ def write_report(
             heading: {"columns": found, "lines": [[cell(line, column) for column in found] for line in lines]}
             for heading, (lines, found) in every.items()
         },
-        figures={caption: base64.b64encode(_png(figure)).decode() for caption, figure in figures.items()},
+        figures={caption: base64.b64encode(image).decode() for caption, image in figures.items()},
+        missing=missing,
         configuration=configuration,
         provenance=provenance,
         conclusion=conclusion,
@@ -85,19 +88,20 @@ def atom_data(browser: Mapping[str, Any]) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def write_figures(folder: Path, figures: Mapping[str, Figure]) -> None:
-    """Each figure as a PNG in `folder`, named after its caption.
+def write_figures(folder: Path, figures: Mapping[str, bytes]) -> None:
+    """Each figure's PNG in `folder`, named after its caption.
 
     Raises:
         OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for caption, figure in figures.items():
+    for caption, image in figures.items():
         words = "".join(c if c.isascii() and c.isalnum() else " " for c in caption.lower()).split()
-        (folder / f"{'-'.join(words)}.png").write_bytes(_png(figure))
+        (folder / f"{'-'.join(words)}.png").write_bytes(image)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The figure as the bytes of a PNG file, the same on every machine that has the same fonts."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=144, metadata={"Software": None})
     return buffer.getvalue()

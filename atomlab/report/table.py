@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def grouped(rows: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> dict[st
 
 def render_text(rows: Sequence[Row], columns: Sequence[Column] = CLOSING) -> str:
     """Aligned plain text for the terminal."""
-    table = [[column.header for column in columns], *([cell(row, column) for column in columns] for row in rows)]
+    table = _lines(rows, columns)
     widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
     lines = [
         "  ".join(
@@ -58,12 +59,24 @@ def render_text(rows: Sequence[Row], columns: Sequence[Column] = CLOSING) -> str
 
 
 def render_markdown(rows: Sequence[Row], columns: Sequence[Column] = CLOSING) -> str:
-    lines = [
-        [column.header for column in columns],
-        ["---"] * len(columns),
-        *([cell(row, column) for column in columns] for row in rows),
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    """A table of GitHub's Markdown that shows every cell as it is, whatever characters it has."""
+    header, *lines = [[escaped(text) for text in line] for line in _lines(rows, columns)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(columns), *lines])
+
+
+def escaped(text: str) -> str:
+    """Markdown that shows this text on one line: a backslash before each character that could be markup.
+
+    >>> print(escaped("|cos| of a*b"))
+    \\|cos\\| of a\\*b
+    """
+    return re.sub(r"([\\`*_<>|~&$]|(?<=\])[(:\[])", r"\\\1", " ".join(text.split()))
+
+
+def _lines(rows: Sequence[Row], columns: Sequence[Column]) -> list[list[str]]:
+    """Header and cells, none with a line break of its own."""
+    lines = [[column.header for column in columns], *([cell(row, column) for column in columns] for row in rows)]
+    return [[" ".join(text.split()) for text in line] for line in lines]
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:

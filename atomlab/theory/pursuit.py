@@ -21,8 +21,10 @@ def orthogonal_matching_pursuit(
     """Codes of K atoms (signed values): each step takes the atom with the largest |⟨residual, d⟩_S|, then refits all
     values by least squares.
 
-    The values belong to the dictionary as given, whatever its norms. An atom that is numerically dependent on those
-    taken is given value 0 and the sample's pursuit stops there. Time: 2·samples·K·d_in·d_sae; memory: (block, d_sae)
+    The values belong to the dictionary as given, whatever its norms. A sample's pursuit stops, with fewer than K values
+    that are not 0, where its residual is within a bound of its own rounding error (`_pursue`): what is left is noise,
+    and a vector that fewer atoms represent exactly has the code of these. An atom that is numerically dependent on those
+    taken is given value 0. Time: 2·samples·K·d_in·d_sae; memory: (block, d_sae)
     beside the result. Computed in the dtype of x.
 
     Raises:
@@ -34,23 +36,41 @@ def orthogonal_matching_pursuit(
     check_vectors(x, dictionary)
     white = dictionary if metric is None else metric.whiten(dictionary)
     unit = unit_rows(dictionary, metric)
-    target = x if metric is None else metric.whiten(x)
+    target, rounding = _target(x, metric)
     codes = torch.zeros(len(x), len(unit), dtype=x.dtype)
     for rows in torch.arange(len(x)).split(block):
-        indices, values = _pursue(target[rows], unit, k)
+        indices, values = _pursue(target[rows], unit, k, rounding[rows])
         codes[rows[:, None], indices] = values / white.norm(dim=1)[indices]
     return codes
 
 
-def _pursue(target: Tensor, unit: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _target(x: Tensor, metric: AtomicInnerProduct | None) -> tuple[Tensor, Tensor]:
+    """x in the coordinates of the pursuit, and a bound of what rounding has changed of each row, (samples,).
+
+    The entries of x are taken for right to two roundings, u = eps/2 each, as a difference of exact vectors is. A product
+    of length d with a matrix that was rounded itself errs by at most (d + 1)·u·|x|·|W| (Higham 2002, section 3.5).
+    """
+    u, d = torch.finfo(x.dtype).eps / 2, x.shape[1]
+    if metric is None:
+        return x, 2 * u * x.norm(dim=1)
+    size = (x.abs() @ metric.whitening.abs().to(x)).norm(dim=1)
+    return metric.whiten(x), (d + 3) * u * size
+
+
+def _pursue(target: Tensor, unit: Tensor, k: int, rounding: Tensor) -> tuple[Tensor, Tensor]:
     """Progressive QR by Gram–Schmidt: `basis` is orthonormal, `triangle` its coefficients of the chosen atoms, so
     values solve R a = Qᵀx.
+
+    `rounding` (samples,) bounds the distance of each residual from the exact one, to first order in u = eps/2. It begins
+    with that of the target. A step with projection p along q adds: of p, an inner product of length d, (d + 1)·u·‖r‖; of
+    the subtraction, 2·u·‖r‖; of q, which lost digits where the atom was nearly dependent on the i before it (what was
+    left of it has the norm l), 2·(d + i + 2)·u·|p| / l.
     """
     samples, d = target.shape
     basis, triangle = target.new_zeros(samples, k, d), torch.eye(k, dtype=target.dtype).repeat(samples, 1, 1)
     indices, projections = torch.zeros(samples, k, dtype=torch.int64), target.new_zeros(samples, k)
     residual, taken = target.clone(), torch.zeros(samples, len(unit), dtype=torch.bool)
-    tolerance = 100 * torch.finfo(target.dtype).eps
+    tolerance, u = 100 * torch.finfo(target.dtype).eps, torch.finfo(target.dtype).eps / 2
     for i in range(k):
         scores = (residual @ unit.T).abs_().masked_fill_(taken, -1)
         indices[:, i] = best = scores.argmax(1)
@@ -58,12 +78,15 @@ def _pursue(target: Tensor, unit: Tensor, k: int) -> tuple[Tensor, Tensor]:
         atom = unit[best]
         inside = (basis[:, :i] @ atom[:, :, None]).squeeze(2)
         rest = atom - (inside[:, None] @ basis[:, :i]).squeeze(1)
-        length = rest.norm(dim=1)
-        usable = length > tolerance
+        length, left = rest.norm(dim=1), residual.norm(dim=1)
+        usable = (length > tolerance) & (left > rounding)
         basis[:, i] = rest / length.clamp(min=tolerance)[:, None] * usable[:, None]
         triangle[:, :i, i] = inside * usable[:, None]
         triangle[:, i, i] = torch.where(usable, length, torch.ones_like(length))
         projections[:, i] = (basis[:, i] * residual).sum(1)
         residual = residual - projections[:, i, None] * basis[:, i]
+        lost = 2 * (d + i + 2) * projections[:, i].abs() / length.clamp(min=tolerance)
+        rounding = rounding + u * ((d + 3) * left + lost)
     values = torch.linalg.solve_triangular(triangle, projections[:, :, None], upper=True).squeeze(2)
-    return indices, values
+    stopped = residual.norm(dim=1) <= rounding
+    return indices, values.masked_fill_(stopped[:, None] & (values.abs() <= rounding[:, None]), 0)

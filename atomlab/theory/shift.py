@@ -2,8 +2,9 @@
 shift that the same mean and second moment give without any further structure.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import torch
@@ -92,30 +93,37 @@ def geometries(
     shrinkage: float = 0.0,
     count: int | None = None,
     unembedding: Float[Tensor, "vocabulary d"] | None = None,
-) -> dict[str, Geometry]:
+) -> dict[str, Callable[[], Geometry]]:
     """The geometries of theory.md 1 by name, from one corpus' moments: `euclidean`; `centred` (Euclidean, from the
     mean); `mahalanobis` (from the mean, in the inverse covariance); `aip` (the atomic inner product, from zero); and
-    `causal`, given the unembedding vectors γ: Cov(γ), from zero.
+    `causal`, given the unembedding vectors γ: Cov(γ), from zero. Each is made when it is called, so that one that these
+    activations do not have costs none of the others: the output of a LayerNorm lies in a hyperplane, so its covariance
+    is singular, though its second moment is not.
 
     The causal inner product (Park et al. 2024, arXiv:2311.03658, theorem 3.4) is uᵀ Cov(γ)⁻¹ v on unembedding vectors;
-    activations live in their dual space, where it is uᵀ Cov(γ) v. Time O(d³), and 2·vocabulary·d² FLOPs for Cov(γ);
+    activations live in their dual space, where it is uᵀ Cov(γ) v. Time O(d³) each, and 2·vocabulary·d² FLOPs for Cov(γ);
     memory O(d²) and a float64 copy of γ.
 
     Raises:
-        ValueError: moments of rank below d at shrinkage 0.
+        ValueError: when it is made, moments of rank below d at shrinkage 0.
     """
-    covariance = second_moment.double() - torch.outer(mean.double(), mean.double())
-    centred = None if count is None else count - 1
+
+    def in_inverse_covariance() -> Geometry:
+        covariance = second_moment.double() - torch.outer(mean.double(), mean.double())
+        free = None if count is None else count - 1
+        return Geometry(mean, AtomicInnerProduct.from_second_moment(covariance, shrinkage=shrinkage, count=free))
+
+    def in_atomic_inner_product() -> Geometry:
+        return Geometry(None, AtomicInnerProduct.from_second_moment(second_moment, shrinkage=shrinkage, count=count))
+
     found = {
-        "euclidean": Geometry(),
-        "centred": Geometry(mean),
-        "mahalanobis": Geometry(
-            mean, AtomicInnerProduct.from_second_moment(covariance, shrinkage=shrinkage, count=centred)
-        ),
-        "aip": Geometry(None, AtomicInnerProduct.from_second_moment(second_moment, shrinkage=shrinkage, count=count)),
+        "euclidean": Geometry,
+        "centred": partial(Geometry, mean),
+        "mahalanobis": in_inverse_covariance,
+        "aip": in_atomic_inner_product,
     }
     if unembedding is not None:
-        found["causal"] = Geometry(None, AtomicInnerProduct(torch.cov(unembedding.double().T)))
+        found["causal"] = lambda: Geometry(None, AtomicInnerProduct(torch.cov(unembedding.double().T)))
     return found
 
 

@@ -69,6 +69,7 @@ class SAEModule(LightningModule):
         self.since_fired: Tensor
         self.register_buffer("since_fired", torch.zeros(sae.d_sae, dtype=torch.int64))
         self.measurement: Measurement | None = None
+        self.validated: tuple[int, float] | None = None  # step of the last validation, and its R² in the S-norm
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         x = self.transform(batch)
@@ -139,33 +140,19 @@ class SAEModule(LightningModule):
         """The TSAE of raw activations, with atoms of unit S-norm: the object that is measured, saved and published."""
         return fold(self.sae, self.transform).with_unit_norm_decoder(self.atomic.matrix.to(self.sae.W_dec))
 
-    def _measure(self, batch: Tensor) -> None:
+    def on_validation_epoch_start(self) -> None:
+        self.measurement = Measurement(self.folded(), self.atomic, null=True)
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         assert self.measurement is not None
         self.measurement.update(batch)
 
-    def _log_measured(self, stage: str) -> None:
-        assert self.measurement is not None
-        values = {f"{stage}/{name}": value for name, value in self.measurement.values().items()}
-        self.log_dict(values, rank_zero_only=False)
-        self.measurement = None
-
-    def on_validation_epoch_start(self) -> None:
-        self.measurement = Measurement(self.folded(), self.atomic)
-
-    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        self._measure(batch)
-
     def on_validation_epoch_end(self) -> None:
-        self._log_measured("validation")
-
-    def on_test_epoch_start(self) -> None:
-        self.measurement = Measurement(self.folded(), self.atomic, s_norm_samples=None, null=True)
-
-    def test_step(self, batch: Tensor, batch_idx: int) -> None:
-        self._measure(batch)
-
-    def on_test_epoch_end(self) -> None:
-        self._log_measured("test")
+        assert self.measurement is not None
+        values = self.measurement.values()
+        self.validated = (self.trainer.global_step, values["r2_s_norm"])
+        self.log_dict({f"validation/{name}": value for name, value in values.items()}, rank_zero_only=False)
+        self.measurement = None
 
 
 def build(

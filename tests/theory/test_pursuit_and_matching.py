@@ -1,5 +1,6 @@
 """Orthogonal matching pursuit against scikit-learn's; matching against brute force."""
 
+import math
 from itertools import permutations
 
 import pytest
@@ -34,6 +35,48 @@ def test_dependent_atoms_give_finite_codes() -> None:
     assert torch.isfinite(codes).all()
     with pytest.raises(ValueError, match="K=4"):
         orthogonal_matching_pursuit(gaussian(9, 3), dictionary, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("condition", [None, 1e2, 1e6])
+def test_an_exactly_represented_vector_has_the_code_that_made_it(dtype: torch.dtype, condition: float | None) -> None:
+    """faults.md D10: of a vector made of 3 atoms, a pursuit of 20 kept 20 entries, 17 of them of rounding size. Atoms are
+    orthonormal in the metric, so that a pursuit finds the right ones first, and of very different length.
+    """
+    d, rotation = 64, torch.linalg.qr(gaussian(64, 64, seed=2))[0]
+    metric = None
+    dictionary = torch.linalg.qr(gaussian(d, d))[0]
+    if condition is not None:
+        metric = AtomicInnerProduct((rotation * torch.logspace(0, math.log10(condition), d).double()) @ rotation.T)
+        dictionary = dictionary @ metric.unwhitening
+    dictionary = dictionary * torch.logspace(-2, 2, d).double()[:, None]
+    chosen = gaussian(50, d, seed=3).argsort(1)[:, :3]
+    values = (1 + gaussian(50, 3, seed=4).abs()) / torch.logspace(-2, 2, d).double()[chosen]
+    made = torch.zeros(50, d, dtype=torch.float64).scatter_(1, chosen, values)
+    x = made @ dictionary
+    codes = orthogonal_matching_pursuit(x.to(dtype), dictionary.to(dtype), 20, metric)
+    assert torch.equal(codes != 0, made != 0)
+    error = 2 * (d + 3) * math.sqrt(condition or 1) * torch.finfo(dtype).eps  # of W x relative to it, as in the metric
+    torch.testing.assert_close(codes.double(), made, rtol=error, atol=0)
+    assert not orthogonal_matching_pursuit(torch.zeros(2, d, dtype=dtype), dictionary.to(dtype), 20, metric).any()
+
+
+def test_an_atom_that_later_ones_replace_keeps_no_value_of_rounding_size() -> None:
+    """x = e1 + e2 + e3; an atom near their mean is taken first, and is worth nothing once the three are there."""
+    dictionary = torch.eye(8)[:5]
+    dictionary[4, :5] = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.5])
+    x = torch.tensor([[1.0, 1.1, 0.9, 0, 0, 0, 0, 0]])
+    assert orthogonal_matching_pursuit(x, dictionary, 1).nonzero().tolist() == [[0, 4]]
+    codes = orthogonal_matching_pursuit(x, dictionary, 5)
+    assert codes.nonzero()[:, 1].tolist() == [0, 1, 2]
+    torch.testing.assert_close(codes, torch.tensor([[1.0, 1.1, 0.9, 0, 0]]))
+
+
+def test_a_vector_that_is_not_represented_exactly_keeps_all_its_atoms() -> None:
+    """The bound does not end an honest pursuit: a residual a thousand times above rounding is still pursued."""
+    dictionary = torch.linalg.qr(gaussian(64, 64))[0].float()
+    x = dictionary[:1] + 1e-3 * dictionary[1:20].sum(0)
+    assert (orthogonal_matching_pursuit(x, dictionary, 20) != 0).sum() == 20
 
 
 def test_matching_finds_a_permutation_and_the_best_assignment() -> None:
