@@ -29,6 +29,8 @@ def train(config: DictConfig) -> float | None:
     data.setup()
     seed_everything(config.seed, workers=True, verbose=False)  # here, since a harvest draws random numbers too
     module = instantiate(config.sae, data=data)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # pyright: ignore[reportArgumentType]
     trainer.fit(module, data, ckpt_path=config.resume, weights_only=True)
     trainer.test(module, data, verbose=False, weights_only=True)
     if torch.distributed.is_initialized():  # the table is one process's work, and its metrics must not wait for others
