@@ -13,7 +13,7 @@ from atomlab import save_sae
 from atomlab.activations.preflight import Prepared
 from atomlab.evaluation import evaluate_run, origin_of
 from atomlab.identity import identity_of, write_identity
-from atomlab.launch import discard, launch, plain
+from atomlab.launch import launch, plain
 from atomlab.training.checkpoints import read_checkpoint
 from atomlab.training.forecast import Forecast, forecast, render
 from atomlab.training.objective import validation_objective
@@ -41,15 +41,17 @@ def train(config: DictConfig) -> float | None:
     if config.dry_run:
         prepared = data.prepare()
         sys.stdout.write(f"{render(foresee(prepared), data, prepared, trainer, config.sae.initial_l0)}\n")
-        return discard(folder)
+        return None
     data.harvest(trainer, check=foresee)  # on all of its processes
     if config.harvest_only:
         return data.print_statistics()
-    if trainer.is_global_zero:
-        write_identity(folder, identity)
     data.setup()
     seed_everything(config.seed, workers=True, verbose=False)  # here, since a harvest draws random numbers too
     module = instantiate(config.sae, data=data)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(plain(config))
+    if trainer.is_global_zero:
+        write_identity(folder, identity)
     trainer.fit(module, data, ckpt_path=config.resume, weights_only=True)
     objective = validation_objective(trainer, module, data)
     if torch.distributed.is_initialized():  # the table is one process's work, and its metrics must not wait for others

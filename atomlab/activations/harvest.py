@@ -1,11 +1,15 @@
 """One pass of the language model over token sequences, driven by Lightning, into the shards of `store.py`."""
 
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, final
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -18,6 +22,8 @@ from atomlab.activations.sites import HookPoint
 from atomlab.activations.store import INDEX, read_index, read_tensors, record, remove_unfinished, write_index
 from atomlab.activations.tokens import SPLITS, Tokens
 from atomlab.activations.writer import ShardWriter
+
+_PATIENCE = timedelta(days=2)  # of processes that wait for the first one's tokens, or for another run's harvest
 
 
 def is_complete(folder: Path, points: Sequence[HookPoint]) -> bool:
@@ -66,6 +72,7 @@ class Harvester(LightningModule):
         self.writer: ShardWriter | None = None
 
     def setup(self, stage: str) -> None:
+        self.on_sigterm = signal.getsignal(signal.SIGTERM)
         if self.trainer.is_global_zero:
             remove_unfinished(self.folder)
             if self.tokens is not None and not has_sequences(self.folder):
@@ -92,6 +99,8 @@ class Harvester(LightningModule):
         return Batches(self.mine, self.sequences, self.layout.batch_tokens)
 
     def on_predict_start(self) -> None:
+        if threading.current_thread() is threading.main_thread():  # Lightning's handler would wait for other processes
+            signal.signal(signal.SIGTERM, self.on_sigterm)
         cut = ((self.sequences[shard.split].lengths, span) for shard in self.mine for span in shard.batches)
         total = sum(int(lengths[start:stop].sum()) for lengths, (start, stop) in cut)
         self.writer = ShardWriter(self.folder, self.records.__setitem__)
@@ -173,7 +182,7 @@ def _trainer(device: torch.device, trainer: Trainer | None, precision: Any) -> T
         accelerator=device.type if trainer is None else trainer.accelerator,
         devices=([device.index] if device.index is not None else 1) if trainer is None else trainer.num_devices,
         num_nodes=1 if trainer is None else trainer.num_nodes,
-        strategy="auto" if trainer is None else "ddp",
+        strategy="auto" if trainer is None else DDPStrategy(timeout=_PATIENCE),
         precision=precision,
         logger=False,
         enable_checkpointing=False,

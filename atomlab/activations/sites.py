@@ -125,7 +125,7 @@ def resolve_site(site: str, layer: int, family: str, num_layers: int, model: str
     if family not in _FAMILIES:
         raise ValueError(
             f"Models of type {family!r} have no short site names yet (known: {', '.join(_FAMILIES)}): "
-            f"give the module itself, site=module site.name='<module path>.input' or '.output'."
+            f"give the module itself, site=module \"site.name='<module path>.output'\" (or .input)."
         )
     return HookPoint.parse(_FAMILIES[family][site].format(layer=layer))
 

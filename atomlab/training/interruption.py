@@ -3,10 +3,13 @@
 import os
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any, final
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
@@ -15,8 +18,10 @@ from torch import Tensor
 class LastCheckpoint(Callback):
     """Keeps `last.ckpt`: every `every` steps, at the end, and at the first SIGINT or SIGTERM, which ends the run.
 
-    `resume=<folder>/last.ckpt` goes on from there, bit for bit on a CPU. The step under way is finished first; a second
-    signal ends the run at once. Several processes agree to stop at every tenth step, so that all of them save together.
+    `resume=<folder>/last.ckpt` goes on from there, bit for bit on a CPU. The step or the validation under way is finished
+    first; a second signal, a second or more later, does what it did before the training. Several processes agree to stop
+    at every tenth step, so that all of them save together. The exit code is 128 + the signal's number; further processes
+    end with 0, since Lightning kills the first one when one of them fails.
 
     Args:
         folder: where the checkpoint goes; it is replaced as a whole, so a kill never leaves half of one.
@@ -24,35 +29,58 @@ class LastCheckpoint(Callback):
     """
 
     def __init__(self, folder: str, every: int = 250) -> None:
-        self.path, self.every, self.stop = Path(folder) / "last.ckpt", every, False
+        self.path, self.every = Path(folder) / "last.ckpt", every
+        self.asked, self.since = 0, 0.0  # the first signal's number, and when it came
         self.saved = -1  # the step of the last checkpoint
         self.previous: dict[int, Any] = {}
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.previous = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Not earlier, so that Lightning's own handler, which talks to other processes from inside, is replaced."""
+        self._handle(dict.fromkeys(self.previous, self._ask))
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._handle(self.previous)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        if trainer.world_size > 1 and step % 10 == 0:
-            self.stop = trainer.strategy.reduce_boolean_decision(self.stop, all=False)
-        now = self.stop and (trainer.world_size == 1 or step % 10 == 0)
-        if now or step % self.every == 0:
+        asked = self._asked_of_any(trainer) if trainer.world_size == 1 or step % 10 == 0 else 0
+        if asked or step % self.every == 0:
             self._save(trainer)
-        if now:
-            if trainer.is_global_zero:
-                sys.stderr.write(f"\natomlab: stopped after step {step}; go on with resume={self.path}\n")
-            raise KeyboardInterrupt
+        self._stop(trainer, asked)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step != self.saved:
             self._save(trainer)
+        self._stop(trainer, self._asked_of_any(trainer))
+        self._handle(self.previous)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-        self.previous = {}
+        self._handle(self.previous)
+
+    def _asked_of_any(self, trainer: Trainer) -> int:
+        """The number of a signal that came to any process; 0 if none did."""
+        if trainer.world_size == 1:
+            return self.asked
+        asked = torch.tensor(self.asked, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(asked, reduce_op="max"))
+
+    def _stop(self, trainer: Trainer, number: int) -> None:
+        if not number:
+            return
+        if not trainer.is_global_zero:
+            raise SystemExit(0)
+        sys.stderr.write(f"\natomlab: stopped after step {trainer.global_step}; go on with resume={self.path}\n")
+        raise SystemExit(128 + number)
+
+    def _handle(self, handlers: dict[int, Any]) -> None:
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers in the main thread only
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
     def _save(self, trainer: Trainer) -> None:
         arriving = self.path.with_name(
@@ -64,5 +92,8 @@ class LastCheckpoint(Callback):
         self.saved = trainer.global_step
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.stop = True
-        signal.signal(number, self.previous[number])
+        if not self.asked:
+            self.asked, self.since = number, time.monotonic()
+        elif time.monotonic() - self.since > 1:  # a terminal, a scheduler and a parent may each send the same signal
+            signal.signal(number, self.previous[number])
+            os.kill(os.getpid(), number)

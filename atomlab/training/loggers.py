@@ -13,6 +13,11 @@ def wandb_logger(
     """A wandb logger that goes offline, with one line of notice, where there is no key; `wandb sync` uploads such a
     run later.
 
+    Args:
+        save_dir: the run's folder, for the files.
+        project, group: of the run.
+        name: of the run; None: the last two parts of its folder, such as the time of a sweep and the number of a job.
+
     Raises:
         OSError: `save_dir` cannot be written.
     """
@@ -21,6 +26,7 @@ def wandb_logger(
     if not (os.environ.get("WANDB_MODE") or os.environ.get("WANDB_API_KEY") or _netrc_has_key()):
         os.environ["WANDB_MODE"] = "offline"
         print(f"wandb: no key found, logging offline to {save_dir} (upload later with `wandb sync`).", file=sys.stderr)  # noqa: T201
+    name = name or "/".join(Path(save_dir).resolve().parts[-2:])
     return WandbLogger(project=project, name=name, save_dir=save_dir, group=group or os.environ.get("WANDB_RUN_GROUP"))
 
 
