@@ -86,8 +86,7 @@ class Harvester(LightningModule):
         self.trainer.strategy.barrier()  # before anybody writes
         self.mine = list(self.missing)[self.trainer.global_rank :: self.trainer.world_size]
         if self.mine:
-            depths = [point.num_layers for point in self.points]
-            self.loaded = self.model.load(None if None in depths else max(depth for depth in depths if depth))
+            self.loaded = self.model.load(self.points)
 
     def predict_dataloader(self) -> "Batches":
         return Batches(self.mine, self.sequences)

@@ -164,7 +164,7 @@ def rows_of(
     model: LanguageModel, point: HookPoint, passes: Iterable[tuple[Batch, Place]], limit: float
 ) -> Iterator[tuple[Tensor, Place]]:
     """What each forward pass gives at the hook point, on the CPU, without the rows whose norm is above `limit`."""
-    loaded = model.load(point.num_layers)
+    loaded = model.load([point])
     for made, place in passes:
         inputs = {name: tensor.to(model.device) for name, tensor in made.inputs.items()}
         x = capture(loaded, [point], inputs)[point].flatten(0, 1).index_select(0, made.kept.to(model.device)).cpu()

@@ -22,7 +22,7 @@ def test_truncated_capture_is_full_capture_at_every_site(families: dict[str, Pat
     lm = language_model(families[family])
     points = [resolve_site(site, layer, lm.kind, lm.num_layers) for site in SITES for layer in (0, 1)]
     assert {point.num_layers for point in points} == {1, 2}
-    full, short = capture(lm.load(), points, IDS), capture(lm.load(2), points, IDS)
+    full, short = capture(lm.load(), points, IDS), capture(lm.load(points), points, IDS)
     for point in points:
         assert torch.equal(full[point], short[point]), point
         assert full[point].shape[:2] == (2, 9)
