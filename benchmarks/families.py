@@ -41,7 +41,9 @@ LAYERS, SECONDS, LARGEST = 4, 60, 30_000_000
 _IDS = torch.randint(4, 100, (2, 19), generator=torch.Generator().manual_seed(0))
 _SMALL: dict[str, object] = {
     **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input"), 128),
-    **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "emb_dim", "embedding_size", "word_embed_proj_dim"), 32),
+    **dict.fromkeys(
+        ("hidden_size", "d_model", "n_embd", "dim", "emb_dim", "embedding_size", "word_embed_proj_dim"), 32
+    ),
     **dict.fromkeys(("hidden_size_per_layer_input", "lru_width", "attention_hidden_size"), 32),
     **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers"), LAYERS),
     **dict.fromkeys(("encoder_layers", "decoder_layers", "num_decoder_layers"), LAYERS),
@@ -64,9 +66,17 @@ _SMALL: dict[str, object] = {
     **dict.fromkeys(("state_size", "mamba_d_state", "ssm_state_size"), 8),
     **dict.fromkeys(("mamba_d_head", "mamba_head_dim", "time_step_rank", "mamba_dt_rank"), 8),
     **dict.fromkeys(("mamba_n_heads", "mamba_num_heads"), 8),
-    **{"n_mamba_heads": 2, "mamba_n_groups": 1, "n_groups": 1, "conv_kernel": 4, "num_nextn_predict_layers": 0},
-    **{"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "altup_num_inputs": 2, "attn_layer_period": 2},
-    **{"attn_layer_offset": 1},
+    "n_mamba_heads": 2,
+    "mamba_n_groups": 1,
+    "n_groups": 1,
+    "conv_kernel": 4,
+    "num_nextn_predict_layers": 0,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "altup_num_inputs": 2,
+    "attn_layer_period": 2,
+    "attn_layer_offset": 1,
 }
 _COUNTS = r"(?:num_hidden_layers|num_layers|n_layers?|encoder_layers|decoder_layers)"
 _BUILDING = re.compile(
@@ -95,13 +105,14 @@ def _within(seconds: int) -> Iterator[None]:
 def configurations() -> dict[str, type[PretrainedConfig]]:
     """Model type to configuration class; of the last mapping those of text alone."""
     found = {kind.model_type: kind for kind in (*MODEL_FOR_CAUSAL_LM_MAPPING, *MODEL_FOR_MASKED_LM_MAPPING)}
+    found.pop("", None)
     for kind in MODEL_MAPPING:
         try:
             model: Any = MODEL_MAPPING[kind]
         except (ImportError, ValueError):  # a class that this installation lacks
             continue
         model = model[0] if isinstance(model, tuple) else model
-        if not kind.sub_configs and getattr(model, "main_input_name", "") == "input_ids":
+        if not kind.sub_configs and "input_ids" in inspect.signature(model.forward).parameters:
             found.setdefault(kind.model_type, kind)
     return dict(sorted((name, kind) for name, kind in found.items() if name))
 
@@ -110,23 +121,33 @@ def small(kind: type[PretrainedConfig]) -> PretrainedConfig:
     """The configuration with small sizes in place of its own, also those of its parts."""
     plain = kind()
     sizes = {name: size for name, size in _SMALL.items() if _has(plain, name)}
+    if _has(plain, "attention_types"):  # of GPT-Neo, which counts them
+        sizes["attention_types"] = [[["global", "local"], LAYERS // 2]]
+    if _has(plain, "kv_lora_rank"):  # as many keys as queries
+        sizes["num_key_value_heads"] = 4
     if _has(plain, "num_kv_shared_layers"):  # half of the layers take their keys and values from the other half
         sizes |= {"num_kv_shared_layers": 2, "layer_types": ["sliding_attention", "full_attention"] * (LAYERS // 2)}
     for name in kind.sub_configs:
         if isinstance(part := getattr(plain, name, None), PretrainedConfig):
             sizes[name] = small(type(part)).to_dict()
             if "text" not in name:  # a stack that token ids alone do not run, of another length
-                layers = {key for key, size in sizes[name].items() if key in _SMALL and size == LAYERS and "layer" in key}
+                layers = {
+                    key for key, size in sizes[name].items() if key in _SMALL and size == LAYERS and "layer" in key
+                }
                 sizes[name] |= dict.fromkeys(layers, LAYERS + 1)
     again = {name for name, other in plain.attribute_map.items() if other in sizes}  # a second name of the same size
     return kind(**{name: size for name, size in sizes.items() if name not in again})  # type: ignore[arg-type]
 
 
 def _has(config: PretrainedConfig, name: str) -> bool:
+    kept = getattr(type(config), name, None)
+    if isinstance(kept, property) and kept.fset is None:
+        return False
     try:
-        return getattr(config, name) not in (None, -1)
+        value = getattr(config, name)
     except Exception:  # a size that differs from layer to layer
         return False
+    return value != -1 and (value is not None or name in {"head_dim", "vocab_size", "pad_token_id"})
 
 
 def built(kind: type[PretrainedConfig], folder: Path) -> LanguageModel:
@@ -157,13 +178,14 @@ def lists(model: nn.Module, length: int) -> list[str]:
 
 def only_builds_layers(model: nn.Module) -> str | None:
     """The first line of the model's code that uses the number of layers for more than building the list; None if none."""
-    source = inspect.getsource(inspect.getmodule(type(model)))  # type: ignore[arg-type]
-    source = re.sub(r'""".*?"""', "", source, flags=re.DOTALL)
-    source = re.sub(r"    def _init_weights.*?(?=\n    def |\n    @|\nclass |\n@)", "", source, flags=re.DOTALL)
-    for line in source.splitlines():
-        bare = _BUILDING.sub("", line.partition("#")[0].strip())
-        if re.search(rf"\bconfig\.{_COUNTS}\b|\bself\.{_COUNTS}\b", bare):
-            return line.strip()
+    modules = {inspect.getmodule(type(part)) for part in model.modules()}
+    for module in sorted((m for m in modules if m and m.__name__.startswith("transformers.models.")), key=str):
+        source = re.sub(r'""".*?"""', "", inspect.getsource(module), flags=re.DOTALL)
+        source = re.sub(r"    def _init_weights.*?(?=\n    def |\n    @|\nclass |\n@)", "", source, flags=re.DOTALL)
+        for line in source.splitlines():
+            bare = _BUILDING.sub("", line.partition("#")[0].strip())
+            if re.search(rf"\bconfig\.{_COUNTS}\b|\bself\.{_COUNTS}\b", bare):
+                return line.strip()
     return None
 
 
@@ -175,15 +197,18 @@ def verdict(model: LanguageModel) -> tuple[str, str]:
         return WHOLE, "no list of as many layers"
     if model.config.is_encoder_decoder:
         return WHOLE, "two stacks of layers"
+    points = [HookPoint(f"{name}.{i}", side) for name in names for i in range(LAYERS) for side in ("input", "output")]  # type: ignore[arg-type]  # fmt: skip
+    expected = {
+        point: value for name in names for point, value in _captured(whole, _below(points, name, LAYERS)).items()
+    }
     for depth in range(1, LAYERS):
         try:
             first, _ = model._read(depth)
             if any(len(first.get_submodule(name)) != depth for name in names):  # type: ignore[arg-type]
                 return WHOLE, "the number of layers in its configuration is not this list's"
             for name in names:
-                points = [HookPoint(f"{name}.{i}", side) for i in range(depth) for side in ("input", "output")]  # type: ignore[arg-type]  # fmt: skip
-                expected, found = _captured(whole, points), _captured(first, points)
-                if not all(torch.equal(found[point], expected[point]) for point in points):
+                found = _captured(first, _below(points, name, depth))
+                if not all(torch.equal(value, expected[point]) for point, value in found.items()):
                     return WHOLE, "activations differ"
         except (_TooLong, AssertionError):
             raise
@@ -193,6 +218,10 @@ def verdict(model: LanguageModel) -> tuple[str, str]:
     if line := only_builds_layers(whole):
         return WHOLE, f"equal here, but its code has `{line}`"
     return FIRST, ""
+
+
+def _below(points: list[HookPoint], name: str, depth: int) -> list[HookPoint]:
+    return [point for point in points if point.module in {f"{name}.{i}" for i in range(depth)}]
 
 
 def _captured(model: nn.Module, points: list[HookPoint]) -> dict[HookPoint, torch.Tensor]:
@@ -224,8 +253,9 @@ def main() -> None:
     if sys.argv[1:] == ["code"]:
         sys.stdout.write("\n".join(f'    "{name}",' for name, _, judged, _ in rows if judged == FIRST) + "\n")
         return
-    counts = {judged: sum(row[2] == judged for row in rows) for judged in (FIRST, WHOLE, UNKNOWN)}
-    sys.stdout.write(_HEAD.format(date=datetime.now(UTC).date(), version=version("transformers"), **{"first": counts[FIRST], "whole": counts[WHOLE], "unknown": counts[UNKNOWN]}))  # fmt: skip
+    first, whole, unknown = (sum(row[2] == judged for row in rows) for judged in (FIRST, WHOLE, UNKNOWN))
+    sizes = {"first": first, "whole": whole, "unknown": unknown}
+    sys.stdout.write(_HEAD.format(date=datetime.now(UTC).date(), version=version("transformers"), **sizes))
     for name, shown, judged, why in rows:
         sys.stdout.write(f"| {name} | {shown} | {judged} | {why} |\n")
 

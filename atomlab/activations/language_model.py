@@ -60,6 +60,8 @@ class LanguageModel:
 
     @cached_property
     def config(self) -> PretrainedConfig:
+        if self._is_folder:
+            self._refuse_adapter(self.revision)
         with self._errors_of("model"):
             return AutoConfig.from_pretrained(self.name, revision=self.revision, trust_remote_code=False)
 
@@ -212,7 +214,7 @@ class LanguageModel:
 
     def _read(self, depth: int | None) -> tuple[nn.Module, dict[str, Any]]:
         """The model with its first `depth` layers, and what transformers says of the weights' names."""
-        self._refuse_adapter()
+        self._refuse_adapter(self._commit)
         config = copy.deepcopy(self.config)
         if depth is not None:
             _truncate(config.get_text_config(), depth)
@@ -228,10 +230,10 @@ class LanguageModel:
                 output_loading_info=True,
             )
 
-    def _refuse_adapter(self) -> None:
+    def _refuse_adapter(self, revision: str) -> None:
         """transformers loads the base model alone, without a word, where PEFT is not installed."""
-        with self._errors_of("weights"):
-            found = find_adapter_config_file(self.name, revision=self._commit)
+        with self._errors_of("model"):
+            found = find_adapter_config_file(self.name, revision=revision)
         if found is not None:
             raise ValueError(
                 f"{self.title} holds a PEFT adapter beside or instead of a model: merge it into its model first "
@@ -250,7 +252,9 @@ class LanguageModel:
                     f"model folder nor a model that the hub gives here; check the name, log in if it is gated, or give "
                     f"a folder. ({_reason(error)})"
                 ) from error
-            raise ValueError(f"The {part} of {self.title} could not be loaded because of this: {_reason(error)}.") from error
+            raise ValueError(
+                f"The {part} of {self.title} could not be loaded because of this: {_reason(error)}."
+            ) from error
 
 
 def _reason(error: BaseException) -> str:
