@@ -18,7 +18,6 @@ from atomlab.activations.corpus import WikipediaEmbedded
 from atomlab.activations.embedded import smollm2
 from atomlab.activations.harvest import harvest
 from atomlab.activations.plan import batch, plan
-from atomlab.activations.sites import resolve_site
 from atomlab.activations.tokens import tokenise
 
 ROUNDS, ROWS, BATCH_TOKENS, SHARD_ROWS = 5, 24_000, 8192, 8192
@@ -27,9 +26,9 @@ SITES = {1: ["resid_post"], 3: ["resid_post", "mlp_out", "attn_out"]}
 
 def measure(layers: int, sites: int) -> dict[str, object]:
     model = smollm2("~/.cache/atomlab")
-    loaded = model.load(layers)
-    model.load = lambda num_layers=None: loaded  # type: ignore[method-assign]  # both use the same weights
-    points = [resolve_site(site, layers - 1, model.kind, model.num_layers) for site in SITES[sites]]
+    points = [model.hook_point(site, layers - 1) for site in SITES[sites]]
+    loaded = model.load(points)
+    model.load = lambda points=None: loaded  # type: ignore[method-assign]  # both use the same weights
     tokens = tokenise(
         WikipediaEmbedded(), model.tokenizer, context=256, fractions=(0.8, 0.1, 0.1), max_rows=ROWS, seed=0,
         drop_first=True, drop_special=True, apart=True,

@@ -7,7 +7,10 @@ from contextlib import contextmanager, suppress
 import torch
 from torch import Tensor, nn
 
+from atomlab.activations.axes import Axes, arranged, axes, is_plain
 from atomlab.activations.sites import HookPoint, find_module, first_tensor
+
+_SIZES = ((2, 7), (3, 11), (5, 13))  # sequences and tokens of the batches that tell a tensor's axes
 
 
 class _Reached(Exception):
@@ -18,10 +21,14 @@ class _Reached(Exception):
 def capture(model: nn.Module, points: Sequence[HookPoint], inputs: Mapping[str, Tensor]) -> dict[HookPoint, Tensor]:
     """What the model computes at each hook point for one batch.
 
+    A module that passes rows (batch · context, width), heads or positions first gives the same (batch, context, width)
+    as any other (`axes`); where sizes coincide, small batches of other sizes tell the axes apart. Of a module that runs
+    several times in one pass, the first time counts.
+
     Args:
         model: in eval mode.
         points: distinct hook points, in any order.
-        inputs: keyword arguments of the forward pass, e.g. `input_ids` (batch, context) and `attention_mask`.
+        inputs: keyword arguments of the forward pass: `input_ids` (batch, context), and e.g. `attention_mask`.
 
     Returns:
         (batch, context, width) tensors in the model's dtype and on its device, exactly as a full pass computes them.
@@ -29,20 +36,132 @@ def capture(model: nn.Module, points: Sequence[HookPoint], inputs: Mapping[str, 
         the layers up to the deepest hook point.
 
     Raises:
-        ValueError: a module that does not exist, or that the forward pass never reaches.
+        ValueError: a module that does not exist, that the forward pass never reaches, or that does not pass one vector
+            for each token; a model that does not run on these inputs.
     """
-    seen: dict[HookPoint, Tensor] = {}
-    with _hooks(model, points, seen), suppress(_Reached):
-        model(**inputs, **_without_cache(model))
-    if missing := [str(point) for point in points if point not in seen]:
-        raise ValueError(f"The forward pass never reached {', '.join(missing)}: choose a module that this model runs.")
+    batch, context = inputs["input_ids"].shape
+    seen = _seen(model, points, inputs)
+    kinds: dict[HookPoint, tuple[Axes, int]] = {}
+    if asked := [point for point, x in seen.items() if not is_plain(x.shape, batch, context)]:
+        kinds = layouts(model, asked, inputs["input_ids"])
+    return {point: arranged(x, _kind(point, x, kinds), batch, context) for point, x in seen.items()}
+
+
+def probe(model: nn.Module, points: Sequence[HookPoint], vocabulary_size: int) -> dict[HookPoint, int]:
+    """The width of the activations at each hook point, from a few tiny batches of random token ids.
+
+    Args:
+        model: in eval mode.
+        points: distinct hook points, in any order.
+        vocabulary_size: ids are drawn below it.
+
+    Raises:
+        ValueError: as `capture`, one sentence for the first hook point at fault.
+    """
+    ids = torch.randint(0, vocabulary_size, (128,), generator=torch.Generator().manual_seed(0))
+    return {point: width for point, (_, width) in layouts(model, points, ids).items()}
+
+
+@torch.inference_mode()
+def layouts(model: nn.Module, points: Sequence[HookPoint], ids: Tensor) -> dict[HookPoint, tuple[Axes, int]]:
+    """The arrangement of the axes (`axes`) and the width of the activations at each hook point.
+
+    Batches of different sizes tell them: only the arrangement that fits all of them, with the same width, is the true
+    one. That rows come in the order of the tokens is shown by a batch whose sequences are swapped.
+
+    Args:
+        model: in eval mode.
+        points: distinct hook points, in any order.
+        ids: token ids that the batches are made of, any shape.
+
+    Raises:
+        ValueError: as `capture`.
+    """
+    left: dict[HookPoint, dict[Axes, int]] = {}
+    for number, (batch, context) in enumerate(_SIZES):
+        if number >= 2 and all(len(fits) == 1 for fits in left.values()):
+            break
+        for point, x in _seen(model, points, {"input_ids": _batch(model, ids, batch, context)}).items():
+            fits = axes(x.shape, batch, context)
+            left[point] = {kind: width for kind, width in fits.items() if left.get(point, fits).get(kind) == width}
+            if not left[point]:
+                raise ValueError(_refusal(point, x, batch, context))
+    found = {point: next(iter(fits.items())) for point, fits in left.items()}
+    rows = [point for point, (kind, _) in found.items() if kind == "rows"]
+    if rows:
+        _check_order(model, rows, ids)
+    return found
+
+
+def _kind(point: HookPoint, x: Tensor, kinds: Mapping[HookPoint, tuple[Axes, int]]) -> Axes:
+    return kinds[point][0] if point in kinds else "sequences" if x.dim() == 3 else "rows"
+
+
+def _batch(model: nn.Module, ids: Tensor, batch: int, context: int) -> Tensor:
+    some = ids.flatten().repeat(-(-batch * context // ids.numel()))[: batch * context]
+    return some.view(batch, context).to(next(model.parameters()).device)
+
+
+def _check_order(model: nn.Module, points: Sequence[HookPoint], ids: Tensor) -> None:
+    """Raises unless swapping the sequences swaps their rows: rows sorted otherwise (by expert) stay where they are."""
+    batch, context = _SIZES[0]
+    tokens = _batch(model, ids, batch, context)
+    if torch.equal(tokens, tokens.flip(0)):
+        return
+    straight, swapped = (_seen(model, points, {"input_ids": x}) for x in (tokens, tokens.flip(0)))
+    for point in points:
+        x, y = (seen[point].float().reshape(batch, context, -1) for seen in (straight, swapped))
+        if (y - x.flip(0)).norm() > 0.5 * (x - x.flip(0)).norm():
+            raise ValueError(
+                f"The rows at {point} are not in the order of the tokens, as where tokens are sorted by expert: choose "
+                f"another module, such as the layer's whole MLP."
+            )
+
+
+def _refusal(point: HookPoint, x: Tensor, batch: int, context: int) -> str:
+    seen = f"{point} passes a tensor of shape {tuple(x.shape)} for {batch} sequences of {context} tokens"
+    if "expert" in point.module:
+        return f"{seen}: an expert sees only the tokens that are routed to it; choose the layer's whole MLP instead."
+    return f"{seen}, which is not one vector of fixed width for each token: choose another module, or its other side."
+
+
+def _seen(model: nn.Module, points: Sequence[HookPoint], inputs: Mapping[str, Tensor]) -> dict[HookPoint, Tensor]:
+    """The first tensor of what each module took or gave, as it is."""
+    passed: dict[HookPoint, object] = {}
+    with _hooks(model, points, passed), suppress(_Reached):
+        run(model, inputs)
+    if missing := [str(point) for point in points if point not in passed]:
+        raise ValueError(
+            f"The forward pass never reached {', '.join(missing)}: choose a module that this model runs on every token."
+        )
+    seen = {point: first_tensor(value) for point, value in passed.items()}
+    for point, x in seen.items():
+        if not x.is_floating_point():
+            raise ValueError(f"{point} passes whole numbers ({x.dtype}), not activations: choose another site.")
     return seen
 
 
+def run(model: nn.Module, inputs: Mapping[str, Tensor]) -> None:
+    """One forward pass without a cache of keys and values, which is of no use here and costs memory.
+
+    Raises:
+        ValueError: the model needs other inputs, such as images, sound or a target text.
+    """
+    known = inspect.signature(model.forward).parameters  # encoders know no such argument
+    try:
+        model(**inputs, **({"use_cache": False} if "use_cache" in known else {}))
+    except (ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"The model does not run on {' and '.join(inputs)} alone ({reason.rstrip('.')}): choose a site that comes "
+            f"before it needs more, such as one in the encoder."
+        ) from error
+
+
 @contextmanager
-def _hooks(model: nn.Module, points: Sequence[HookPoint], seen: dict[HookPoint, Tensor]) -> Iterator[None]:
+def _hooks(model: nn.Module, points: Sequence[HookPoint], seen: dict[HookPoint, object]) -> Iterator[None]:
     def keep(point: HookPoint, value: object) -> None:
-        seen[point] = first_tensor(value)
+        seen.setdefault(point, value)
         if len(seen) == len(points):
             raise _Reached
 
@@ -67,16 +186,3 @@ def _hooks(model: nn.Module, points: Sequence[HookPoint], seen: dict[HookPoint, 
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _without_cache(model: nn.Module) -> dict[str, bool]:
-    """Past keys and values are of no use here and cost memory; encoders know no such argument."""
-    return {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
-
-
-def probe(model, points, vocabulary_size):
-    """INTERIM"""
-    seen = capture(
-        model, points, {"input_ids": torch.zeros(2, 7, dtype=torch.int64, device=next(model.parameters()).device)}
-    )
-    return {point: x.shape[-1] for point, x in seen.items()}

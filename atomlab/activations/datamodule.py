@@ -22,7 +22,7 @@ from atomlab.activations.preflight import Prepared
 from atomlab.activations.reading import Rows
 from atomlab.activations.sequences import Sequences
 from atomlab.activations.shuffle import RandomBatches, ShuffledBatches, random_order
-from atomlab.activations.sites import HookPoint, resolve_site
+from atomlab.activations.sites import HookPoint
 from atomlab.activations.statistics import render, site_statistics
 from atomlab.activations.tokens import encode, lay_out
 
@@ -122,7 +122,7 @@ class ActivationDataModule(LightningDataModule):
         return list(dict.fromkeys([self.point, *others]))
 
     def _point(self, site: str, layer: int) -> HookPoint:
-        return resolve_site(site, layer, self.model.kind, self.model.num_layers, self.model.title)
+        return self.model.hook_point(site, layer)
 
     def at(self, site: str, layer: int) -> "ActivationDataModule":
         """The same data at another hook point, cheap to get; harvest it first (`sites`, `layers`) to pay for one pass

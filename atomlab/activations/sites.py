@@ -109,11 +109,13 @@ class HookPoint:
 def resolve_site(site: str, layer: int, family: str, num_layers: int, model: str = "the model") -> HookPoint:
     """The hook point of a short name at a layer (from 0), or of a path, in which `{layer}` stands for the layer.
 
+    Whether the model has the module of a path is for `find_module`; `LanguageModel.hook_point` does both.
+
     Raises:
         ValueError: no such layer, no such site, or a family without short names.
     """
     if "." in site:
-        return HookPoint.parse(site.format(layer=layer))
+        return HookPoint.parse(site.replace("{layer}", str(layer)))
     if site not in SITES:
         raise ValueError(
             f"site={site} is unknown: choose one of {', '.join(SITES)}, or a path '<module path>.input|output'."
@@ -141,6 +143,11 @@ def find_module(model: nn.Module, point: HookPoint) -> nn.Module:
         children = dict(module.named_children())
         if part not in children:
             at = ".".join(seen) or "the model"
+            if isinstance(module, nn.ModuleList) and re.fullmatch(r"-?\d+", part):
+                raise ValueError(
+                    f"No module {point.module!r}: layer {part} does not exist, {at} has {len(module)}, counted from 0 to "
+                    f"{len(module) - 1}."
+                )
             raise ValueError(
                 f"No module {point.module!r}: {at} has no {part!r} but {', '.join(children) or 'nothing below it'}."
             )

@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.activations.sites import HookPoint, resolve_site
+from atomlab.activations.sites import HookPoint
 from atomlab.sae import InputTransform, ThresholdSAE, fold, load_config, load_weights_
 from atomlab.theory import AtomicInnerProduct
 from atomlab.units import load_features
@@ -132,7 +132,7 @@ def _agrees(named: str, data: ActivationDataModule) -> bool:
     site = _TRANSFORMER_LENS.get(lens[2]) if lens else None
     try:
         if site is not None:
-            point = resolve_site(site, int(layer[1]) if layer else data.layer, data.model.kind, data.model.num_layers)
+            point = data.model.hook_point(site, int(layer[1]) if layer else data.layer)
         else:
             point = HookPoint.parse(named)
     except ValueError:

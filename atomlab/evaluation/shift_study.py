@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -98,8 +98,7 @@ class RepresentationShiftStudy:
     def _unembedding(self, data: ActivationDataModule) -> Tensor | None:
         if not self.causal or not data.model.is_causal or data.site not in ("resid_pre", "resid_post"):
             return None
-        model: Any = data.model.load(1)
-        return model.get_output_embeddings().weight.detach().float().cpu()
+        return data.model.unembedding()
 
     def _layer(
         self, data: ActivationDataModule, bench: Bench, unembedding: Tensor | None, missing: list[str]
