@@ -22,6 +22,8 @@ MAY_IMPORT = {
 ONLY_IN = {
     "transformers": {"activations"},
     "datasets": {"activations"},
+    "huggingface_hub": {"activations"},
+    "pyarrow": {"activations"},
     "tokenizers": {"activations"},
     "wandb": {"training", "evaluation"},
     "sklearn": {"theory", "units", "evaluation"},

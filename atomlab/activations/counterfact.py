@@ -1,13 +1,15 @@
 """CounterFact prompts (Meng et al. 2022), one vector a prompt."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, final
 
-from atomlab.activations.corpus import Example, Position, file_digest
-from atomlab.activations.hub import load
-from atomlab.activations.local_text import files, records
+from atomlab.activations.corpus import Example, Position, Tally, text
+from atomlab.activations.dataset_split import DatasetSplit
+from atomlab.activations.local_text import files
+from atomlab.activations.records import SUFFIXES, Files, Record, Unusable, read_records
 
 
 @final
@@ -25,9 +27,11 @@ class CounterFact:
         split_by: what train, validation and test must not share: `subject` or `template`.
         distinct: keep prompts with the same text up to the wanted token once, as they give the same vector.
         limit: at most this many records.
+        revision: commit, tag or branch of a dataset on the hub.
+        max_bad_share: of the records that may be bad and are left out (`Tally`); 0 refuses the first one.
 
     Raises:
-        FileNotFoundError, ValueError: as `LocalText`; a subject that its prompt does not contain.
+        FileNotFoundError, ValueError: as `LocalText` and `HubText`.
     """
 
     packed = False
@@ -40,6 +44,8 @@ class CounterFact:
         split_by: Literal["subject", "template"] = "subject",
         distinct: bool = True,
         limit: int | None = None,
+        revision: str | None = None,
+        max_bad_share: float = 0.01,
     ) -> None:
         if position not in ("last", "last_subject"):
             raise ValueError(
@@ -48,40 +54,64 @@ class CounterFact:
         if split_by not in ("subject", "template"):
             raise ValueError(f"corpus.split_by={split_by} is unknown: choose subject or template.")
         self.path, self.split_by, self.distinct, self.limit = path, split_by, distinct, limit
+        self.revision, self.max_bad_share = revision, max_bad_share
         self.position: Position = position
+        self.held_out_by: str = split_by
+        self._tally()
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        source = file_digest(Path(self.path)) if Path(self.path).is_file() else self.path
-        rules = ("position", "split_by", "distinct", "limit")
-        return {"counterfact": source} | {name: getattr(self, name) for name in rules}
+        rules = ("position", "split_by", "distinct", "limit", "max_bad_share")
+        return {"counterfact": self._source.identity} | {name: getattr(self, name) for name in rules}
 
     def examples(self) -> Iterator[Example]:
-        local = Path(self.path).suffix in {".jsonl", ".json", ".parquet"}
-        found = records(files(Path(self.path))[0]) if local else load(self.path, None, "train", None, streaming=True)
         seen: set[str] = set()
-        for record in islice(found, self.limit):
-            template, subject = _template(record)
-            start = template.index("{}")
-            text = template.replace("{}", subject, 1)
-            prefix = text[: start + len(subject)] if self.position == "last_subject" else text
+        records = islice(self._records(), self.limit)
+        for example in self._tally().sound(records, self._example):
+            assert example.subject is not None
+            prefix = example.text[: example.subject[1]] if self.position == "last_subject" else example.text
             if not (self.distinct and prefix in seen):
                 seen.add(prefix)
-                group = subject if self.split_by == "subject" else template
-                yield Example(text, group, subject=(start, start + len(subject)))
+                yield example
+        self._source.check_unchanged()
 
     def stream(self, rank: int, world_size: int) -> Iterator[Example]:
         return islice(self.examples(), rank, None, world_size)
 
+    def _tally(self) -> Tally:
+        return Tally(f"corpus.path={self.path}", self.max_bad_share)
 
-def _template(record: dict[str, Any]) -> tuple[str, str]:
-    rewrite = record.get("requested_rewrite")
-    if rewrite is not None:
-        return rewrite["prompt"], rewrite["subject"].strip()
-    prompt, subject = record.get("prompt"), str(record.get("subject", "")).strip()
-    if not isinstance(prompt, str) or not subject or subject not in prompt:
-        raise ValueError(
-            f"The CounterFact record {record.get('case_id')} has the subject {subject!r}, which its prompt {prompt!r} does "
-            f"not contain."
-        )
-    return prompt.replace(subject, "{}", 1), subject
+    @cached_property
+    def _source(self) -> Files | DatasetSplit:
+        if Path(self.path).suffix in SUFFIXES:
+            return files(Path(self.path))
+        return DatasetSplit(self.path, None, "train", self.revision, streaming=True)
+
+    def _records(self) -> Iterator[Record]:
+        source = self._source
+        return source.records(read_records) if isinstance(source, Files) else source.records(0, 1)
+
+    def _example(self, fields: dict[str, Any]) -> Example:
+        before, subject, after = _parts(fields)
+        group = subject if self.split_by == "subject" else f"{before}{{}}{after}"
+        return Example(f"{before}{subject}{after}", group, subject=(len(before), len(before) + len(subject)))
+
+
+def _parts(fields: dict[str, Any]) -> tuple[str, str, str]:
+    """The prompt before its subject, the subject, and the prompt after it.
+
+    Raises:
+        Unusable: it has no such parts.
+    """
+    rewrite = fields.get("requested_rewrite")
+    found = fields if rewrite is None else rewrite
+    if not isinstance(found, dict) or not {"prompt", "subject"} <= set(found):
+        raise Unusable(f"it has no prompt with a subject but {', '.join(map(str, fields))}")
+    prompt, subject = text(found["prompt"], "prompt"), text(found["subject"], "subject").strip()
+    places = prompt.count("{}")
+    if rewrite is not None and places != 1:
+        raise Unusable(f"its prompt {prompt!r} has {places} places {{}} for the subject, and should have one")
+    if not subject or (rewrite is None and subject not in prompt):
+        raise Unusable(f"its prompt {prompt!r} does not contain its subject {subject!r}")
+    before, _, after = prompt.partition(subject if rewrite is None else "{}")
+    return before, subject, after

@@ -1,30 +1,35 @@
-"""Datasets in the format of Hugging Face: of the hub, or of this machine."""
+"""Texts of datasets in the format of Hugging Face: of the hub, or of this machine."""
 
 from collections.abc import Iterator
-from itertools import islice
-from pathlib import Path
+from functools import partial
 from typing import Any, final
 
-from atomlab.activations.corpus import Example, Position, document
+from atomlab.activations.corpus import Example, Position, Tally, document
+from atomlab.activations.dataset_split import DatasetSplit
+from atomlab.activations.records import Record
 
 
 @final
 class HubText:
     """A dataset of texts or of token ids, split by document.
 
+    It is named by what its files hold, or by its commit on the hub, when it is first asked for, and read from just
+    that; after editing the files, make a new one.
+
     Args:
-        name: a dataset of the hub, a folder of data files, or a folder written by `save_to_disk`.
+        name: a dataset of the hub, a folder of data files, a data file, or a folder written by `save_to_disk`.
         subset: its configuration, if it has several.
         split: its split.
-        revision: commit, tag or branch.
-        field: of the text, or of token ids (`input_ids`).
+        revision: commit, tag or branch on the hub. A commit needs no network to be resolved.
+        field: of the text, or of token ids (`input_ids`, whose `attention_mask` is heeded).
         group_field: of what a held-out split must not tear apart (None: each text for itself, its copies included).
-        streaming: read while it arrives, or download first and map into memory.
+        streaming: read from the hub while it arrives, or download first and map into memory.
         limit: documents harvested (the sample is drawn from these); a stream reads on.
+        max_bad_share: of the records that may be bad and are left out (`Tally`); 0 refuses the first one.
 
     Raises:
-        FileNotFoundError: no such dataset, or no hub.
-        ValueError: records without `field`.
+        FileNotFoundError: no such dataset, split or revision, or no hub.
+        ValueError: a damaged file, or more bad records than `max_bad_share`.
     """
 
     packed = True
@@ -41,39 +46,29 @@ class HubText:
         group_field: str | None = None,
         streaming: bool = True,
         limit: int | None = 20_000,
+        max_bad_share: float = 0.01,
     ) -> None:
-        self.name, self.subset, self.split, self.revision = name, subset, split, revision
-        self.field, self.group_field, self.streaming, self.limit = field, group_field, streaming, limit
+        self.name, self.subset, self.split, self.field, self.group_field = name, subset, split, field, group_field
+        self.limit, self.max_bad_share = limit, max_bad_share
+        self.held_out_by = group_field or "document"
+        self._source = DatasetSplit(name, subset, split, revision, streaming=streaming)
+        self._tally()
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        rules = ("subset", "split", "revision", "field", "group_field", "limit")
-        return {"hub": self.name} | {name: getattr(self, name) for name in rules}
+        rules = ("subset", "split", "field", "group_field", "limit", "max_bad_share")
+        return {"hub": self._source.identity} | {name: getattr(self, name) for name in rules}
 
     def examples(self) -> Iterator[Example]:
-        return islice(self.stream(0, 1), self.limit)
+        yield from self._sound(self._source.records(0, 1), self.limit)
+        self._source.check_unchanged()
 
     def stream(self, rank: int, world_size: int) -> Iterator[Example]:
-        from datasets.distributed import split_dataset_by_node
+        return self._sound(self._source.records(rank, world_size))
 
-        whole = load(self.name, self.subset, self.split, self.revision, self.streaming)
-        part: Any = split_dataset_by_node(whole, rank=rank, world_size=world_size)
-        return (document(record, self.field, self.group_field, self.name) for record in part)
+    def _sound(self, records: Iterator[Record], limit: int | None = None) -> Iterator[Example]:
+        example = partial(document, field=self.field, group_field=self.group_field)
+        return self._tally().sound(records, example, limit)
 
-
-def load(name: str, subset: str | None, split: str, revision: str | None, streaming: bool) -> Any:
-    """A split of a dataset, `Dataset` or `IterableDataset`; raises FileNotFoundError in one sentence if it cannot be
-    had.
-    """
-    from datasets import DatasetDict, load_dataset, load_from_disk
-
-    try:
-        if (Path(name) / "state.json").exists() or (Path(name) / "dataset_dict.json").exists():
-            saved = load_from_disk(name)
-            return saved[split] if isinstance(saved, DatasetDict) else saved
-        return load_dataset(name, subset, split=split, revision=revision, streaming=streaming)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise FileNotFoundError(
-            f"The dataset {name!r} could not be read from the hub; check its name, or use corpus=local. ({reason})"
-        ) from error
+    def _tally(self) -> Tally:
+        return Tally(f"corpus.name={self.name}", self.max_bad_share)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, final
 
-from atomlab.activations.corpus import Corpus, Example, Position
+from atomlab.activations.corpus import Corpus, Example, Position, Tally, tallies
 
 _CHARACTERS_A_TOKEN = 4  # what a token id counts for beside text
 
@@ -43,6 +43,10 @@ class Mixture:
         return next(iter(self.corpora.values())).position
 
     @property
+    def held_out_by(self) -> str:
+        return " or ".join(dict.fromkeys(corpus.held_out_by for corpus in self.corpora.values()))
+
+    @property
     def fingerprint(self) -> dict[str, Any]:
         return {"mixture": {name: [corpus.fingerprint, self.weights[name]] for name, corpus in self.corpora.items()}}
 
@@ -53,11 +57,14 @@ class Mixture:
         return self._mix({name: corpus.stream(rank, world_size) for name, corpus in self.corpora.items()})
 
     def _mix(self, sources: dict[str, Iterator[Example]]) -> Iterator[Example]:
-        given = dict.fromkeys(sources, 0.0)
+        given, counted = dict.fromkeys(sources, 0.0), list[Tally]()
+        sources = {name: tallies(examples, counted) for name, examples in sources.items()}
         while True:
             name = min(given, key=lambda name: given[name] / self.weights[name])
             example = next(sources[name], None)
             if example is None:
+                for tally in counted:  # of those that are not read to their end, too
+                    tally.decide()
                 return
             size = len(example.text) if example.input_ids is None else _CHARACTERS_A_TOKEN * len(example.input_ids)
             given[name] += max(size, 1)

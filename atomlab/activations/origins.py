@@ -1,6 +1,6 @@
 """Where the rows of a store come from: the token, its position, its document, and the text around it."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import final
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from atomlab.activations.sequences import Sequences
 from atomlab.activations.store import read_index, read_json, read_tensors, write_index, write_json, write_tensors
-from atomlab.activations.tokens import Tokens
+from atomlab.activations.tokens import BadRecords, Tokens
 
 TOKENS = "tokens.json"
 _GROUPS = "groups.json"
@@ -98,19 +98,25 @@ class Layout:
 
 
 def write_sequences(folder: Path, tokens: Tokens, layout: Layout) -> None:
-    """A file a split and the groups, and last `tokens.json` with their checksums and the layout of the harvest."""
+    """A file a split and the groups, and last `tokens.json` with their checksums, what was left out, and the layout."""
     records = {
         name: write_tensors(folder / name, sequences.tensors())
         for name, sequences in ((_file(split), sequences) for split, sequences in tokens.splits.items())
     }
     records[_GROUPS] = write_json(folder / _GROUPS, tokens.groups)
     counted = {"tokens": sum(len(s.keep) for s in tokens.splits.values()), "layout": vars(layout)}
-    write_index(folder / TOKENS, counted | {"files": records})
+    write_index(folder / TOKENS, counted | {"bad_records": asdict(tokens.bad_records), "files": records})
 
 
 def read_layout(folder: Path) -> Layout:
     """What `write_sequences` was given: files of a harvest that goes on are cut as those that are there already."""
     return Layout(**read_index(folder / TOKENS)["layout"])
+
+
+def read_bad_records(folder: Path) -> BadRecords:
+    """Which of the corpus's records a harvest left out."""
+    found = read_index(folder / TOKENS)["bad_records"]
+    return BadRecords(found["count"], found["read"], tuple(found["first"]))
 
 
 def has_sequences(folder: Path) -> bool:

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atomlab.activations.corpus import Corpus, Example, Position
-from atomlab.activations.sequences import Frame, Sequences, pack, pack_apart, prompts, sample
+from atomlab.activations.corpus import Corpus, Example, Position, Tally, tallies
+from atomlab.activations.frame import frame, special_ids, without_frame
+from atomlab.activations.sequences import Sequences, pack, pack_apart, prompts, sample
 
 SPLITS = ("train", "validation", "test")
 _TEXTS_AT_ONCE = 1024
+_NAMED = 5  # bad records that the index names
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,27 @@ class Document:
 
 
 @dataclass(frozen=True)
+class BadRecords:
+    """How many of the records read were left out, and place and reason of the first few."""
+
+    count: int = 0
+    read: int = 0
+    first: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Tokens:
-    """A tokenised corpus: sequences of each split, and the group of each example by its number."""
+    """A tokenised corpus.
+
+    Attributes:
+        splits: sequences of each.
+        groups: of each example, by its number.
+        bad_records: which of the corpus's were left out.
+    """
 
     splits: dict[str, Sequences]
     groups: list[str]
+    bad_records: BadRecords = BadRecords()
 
 
 def tokenise(
@@ -48,7 +66,7 @@ def tokenise(
     """A corpus as token sequences of train, validation and test, which share no group.
 
     Args:
-        tokenizer: a fast Hugging Face tokenizer (prompts need its character offsets).
+        tokenizer: a Hugging Face tokenizer (a fast one for position last_subject).
         context: tokens a sequence; longer prompts raise.
         fractions: of the kept tokens that go to train, validation and test.
         max_rows: kept tokens over all splits; a random sample of sequences makes them up.
@@ -61,9 +79,11 @@ def tokenise(
     Memory: 4 bytes a token of the corpus while it is split, 17 a token of the sample.
 
     Raises:
-        ValueError: an empty corpus, fewer than three groups, or a split without tokens.
+        ValueError: an empty corpus, too many bad records, fewer than three groups, or a split without tokens.
     """
-    documents = list(encode(corpus.examples(), tokenizer, corpus.position))
+    counted: list[Tally] = []
+    documents = list(encode(tallies(corpus.examples(), counted), tokenizer, corpus.position))
+    bad_records = _bad_records(counted)
     if not documents:
         raise ValueError("The corpus is empty: it has no text; check corpus.path and corpus.limit.")
     weights: dict[str, int] = {}
@@ -89,23 +109,63 @@ def tokenise(
                 f"The {split} split of the corpus has no tokens left: give more text, or change "
                 f"activations.fractions={list(fractions)}."
             )
-    return Tokens(result, [document.group for document in documents])
+    return Tokens(result, [document.group for document in documents], bad_records)
+
+
+def _bad_records(counted: Sequence[Tally]) -> BadRecords:
+    for tally in counted:
+        tally.decide()  # all has been read, and the tokenizer may have found some as well
+    first = (f"{place}: {reason}" for tally in counted for place, reason in tally.first)
+    return BadRecords(sum(t.bad for t in counted), sum(t.read for t in counted), tuple(islice(first, _NAMED)))
 
 
 def encode(examples: Iterable[Example], tokenizer: Any, position: Position) -> Iterator[Document]:
-    """Examples as token ids without special tokens, in order; those without text are left out."""
-    remaining = iter(examples)
+    """Examples as token ids without the special tokens around them, in order; those without text are left out.
+
+    What the tokenizer puts around a text is added later, so it goes where it is there already (`without_frame`). Token
+    ids that the tokenizer does not know, and prompts whose subject no token holds, are bad records.
+
+    Raises:
+        ValueError: position last_subject with a tokenizer that gives no character offsets.
+    """
+    if position == "last_subject" and not tokenizer.is_fast:
+        raise ValueError(
+            f"corpus.position=last_subject needs to know which characters a token stands for, and the tokenizer "
+            f"{type(tokenizer).__name__} has no fast version that says so: use corpus.position=last, or another model."
+        )
+    remaining, around = iter(examples), frame(tokenizer)
     while some := list(islice(remaining, _TEXTS_AT_ONCE)):
         texts = [example.text for example in some if example.input_ids is None]
-        encoded = (
-            tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False) if texts else {}
-        )
-        found = iter(zip(encoded.get("input_ids", ()), encoded.get("offset_mapping", ()), strict=True))
+        encoded = _encoded(texts, tokenizer, offsets=position == "last_subject")
         for example in some:
-            ids, offsets = next(found) if example.input_ids is None else (example.input_ids, None)
-            if len(ids) and (example.input_ids is not None or example.text.strip()):
-                wanted = kept_position(example, len(ids), offsets, position)
-                yield Document(torch.tensor(ids, dtype=torch.int32), example.group, wanted)
+            ids, offsets = next(encoded) if example.input_ids is None else (example.input_ids, None)
+            if (wrong := _unknown(ids, tokenizer)) is not None:
+                example.leave_out(f"the tokenizer has no token {wrong}")
+                continue
+            start, stop = without_frame(ids, around, tokenizer)
+            if start < stop and (example.input_ids is not None or example.text.strip()):
+                wanted = kept_position(example, stop - start, offsets and offsets[start:stop], position)
+                if position == "last_subject" and wanted is None:
+                    example.leave_out("no token holds the last character of its subject")
+                else:
+                    yield Document(torch.tensor(ids[start:stop], dtype=torch.int32), example.group, wanted)
+
+
+def _encoded(texts: list[str], tokenizer: Any, *, offsets: bool) -> Iterator[tuple[list[int], Any]]:
+    """Token ids of each text, and the characters of each token if they are asked for."""
+    if not texts:
+        return iter(())
+    asked = {"return_offsets_mapping": True} if offsets else {}
+    found = tokenizer(texts, add_special_tokens=False, verbose=False, **asked)
+    return zip(found["input_ids"], found["offset_mapping"] if offsets else [None] * len(texts), strict=True)
+
+
+def _unknown(ids: Sequence[int], tokenizer: Any) -> int | None:
+    """The largest token id, if the tokenizer has no token for it."""
+    largest = max(ids, default=0)
+    if largest < len(tokenizer):
+        return None
+    return None if largest <= max(tokenizer.get_vocab().values()) else largest  # a vocabulary may have holes
 
 
 def lay_out(
@@ -130,7 +190,7 @@ def lay_out(
     if drop_first:
         keep = keep & (sequences.position > 0)
     if drop_special:
-        special = torch.tensor(sorted(tokenizer.all_special_ids), dtype=torch.int32)
+        special = torch.tensor(sorted(special_ids(tokenizer)), dtype=torch.int32)
         keep = keep & ~torch.isin(sequences.input_ids, special)
     return replace(sequences, keep=keep)
 
@@ -167,7 +227,7 @@ def kept_position(
     example: Example, length: int, offsets: Sequence[tuple[int, int]] | None, position: Position
 ) -> int | None:
     """The token of a prompt whose activation is kept: None for all, the last, or the last one that holds of the
-    subject's last character (a byte-level tokenizer may spend several on it).
+    subject's last character (a byte-level tokenizer may spend several on it; None if there is no such token).
     """
     if position == "all":
         return None
@@ -176,16 +236,4 @@ def kept_position(
     assert example.subject is not None
     assert offsets is not None
     last = example.subject[1] - 1
-    return max(i for i, (start, end) in enumerate(offsets) if start <= last < end)
-
-
-def frame(tokenizer: Any) -> Frame:
-    """The special tokens that this tokenizer puts around a text (BOS; CLS and SEP; none), and what parts packed
-    documents.
-    """
-    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
-    full = tokenizer("a")["input_ids"]
-    start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
-    suffix = full[start + len(bare) :]
-    end = tokenizer.eos_token_id
-    return Frame(tuple(full[:start]), tuple(suffix), () if end is None or suffix else (end,))
+    return max((i for i, (start, end) in enumerate(offsets) if start <= last < end), default=None)

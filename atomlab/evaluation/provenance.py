@@ -8,23 +8,26 @@ from typing import Any
 
 import torch
 
+from atomlab.activations.corpus import Corpus
 from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.activations.origins import read_bad_records
 from atomlab.evaluation.protocol import Protocol
 from atomlab.identity import Identity
 
 
 def describe(data: ActivationDataModule, protocol: Protocol, shrinkage: float, seed: int) -> dict[str, str]:
-    """Model, site, corpus and token rule, metric, sizes, seed of the run and of its data (split, sample and order), commit,
-    versions and machine, by name.
+    """Model, site, corpus and token rule, records left out, metric, sizes, seed of the run and of its data (split and
+    sample), commit, versions and machine, by name.
     """
     reference = data.reference_moments
-    group = getattr(data.corpus, "split_by", "document")
+    group = data.corpus.held_out_by
     train, test = (min(protocol.samples, len(data.rows[split])) for split in ("train", "test"))
     return {
         "model": data.model.title,
         "revision": data.model.revision,
         "site": str(data.point),
         "corpus": f"{type(data.corpus).__name__}, tokens: {data.corpus.position}, held out by {group}",
+        "bad records": f"{_left_out(data, data.corpus)}; for S: {_left_out(data, data.reference)}",
         "metric S": f"{type(data.reference).__name__}, {reference.count:,} vectors, shrinkage {shrinkage:g}",
         "vectors": ", ".join(f"{split} {len(rows):,}" for split, rows in data.rows.items()),
         "measured on": f"Measured on {train:,} training and {test:,} held-out vectors; "
@@ -39,6 +42,11 @@ def describe(data: ActivationDataModule, protocol: Protocol, shrinkage: float, s
         "machine": f"Python {platform.python_version()}, {platform.machine()}, {torch.get_num_threads()} threads, "
         f"{torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU'}",
     }
+
+
+def _left_out(data: ActivationDataModule, corpus: Corpus) -> str:
+    found = read_bad_records(data.folder(corpus))
+    return f"{found.count:,} of {found.read:,} left out (first: {found.first[0]})" if found.count else "none left out"
 
 
 def metric_of(data: ActivationDataModule, shrinkage: float) -> dict[str, str | int | float]:

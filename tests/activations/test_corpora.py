@@ -69,7 +69,7 @@ def test_token_ids_give_what_their_text_gives(families: dict[str, Path], tmp_pat
     for split in SPLITS:
         assert a.splits[split].input_ids.tolist() == b.splits[split].input_ids.tolist()
     (tmp_path / "bad.jsonl").write_text('{"input_ids": ["a"]}\n')
-    with pytest.raises(ValueError, match="field of text or of token ids"):
+    with pytest.raises(ValueError, match="neither text nor token ids"):
         list(LocalText(str(tmp_path / "bad.jsonl"), field="input_ids").examples())
 
 
