@@ -46,7 +46,7 @@ class IsometryDistribution(Metric):
         super().__init__()
         self.quantity = quantity
         white = dictionary.double() if metric is None else metric.whiten(dictionary.double())
-        dtype = dictionary.dtype if quantity == "ratio" else white.dtype
+        dtype = torch.promote_types(dictionary.dtype, torch.float32) if quantity == "ratio" else white.dtype
         self.register_buffer("white", white.to(dtype), persistent=False)  # once, not an update
         self.register_buffer("norms", white.norm(dim=1), persistent=False)
         self.add_state("moments", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")

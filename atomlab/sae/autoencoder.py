@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from atomlab.autocast import no_autocast
 from atomlab.sae.thresholding import threshold_activation
 
 
@@ -137,6 +138,7 @@ class ThresholdSAE(nn.Module):
         return other
 
 
+@no_autocast()
 def decoder_norms(
     W_dec: Float[Tensor, "d_sae d_in"], gram: Float[Tensor, "d_in d_in"] | None = None
 ) -> Float[Tensor, " d_sae"]:

@@ -4,10 +4,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from atomlab.autocast import no_autocast
 from atomlab.sae.autoencoder import ThresholdSAE
 
 
 @torch.no_grad()
+@no_autocast()
 def calibrate_thresholds_(
     sae: ThresholdSAE, x: Float[Tensor, "samples d_in"], target_l0: float, block: int = 1024
 ) -> float:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from atomlab.autocast import no_autocast
 from atomlab.sae.autoencoder import ThresholdSAE
 
 
@@ -43,15 +44,18 @@ class InputTransform(nn.Module):
         scale = ((matrix.T @ covariance @ matrix).trace()).rsqrt()
         return cls(*(value.float() for value in (mean, matrix * scale, inverse / scale)))
 
+    @no_autocast()
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
         return (x - self.mean) @ self.matrix
 
+    @no_autocast()
     def restore(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
         """The inverse: x̃ M⁻¹ + mean."""
         return x @ self.inverse + self.mean
 
 
 @torch.no_grad()
+@no_autocast()
 def fold(sae: ThresholdSAE, transform: InputTransform) -> ThresholdSAE:
     """The TSAE of raw inputs that equals `restore(sae(transform(x)))`, with the same codes; exact up to rounding.
 

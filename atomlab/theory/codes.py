@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from atomlab.autocast import no_autocast
+
 _GATHERED = 2**20  # numbers of gathered atoms at a time, so that they are read again from cache
 _NOT_FINITE = "The codes have NaN or infinite values: check the encoder and its inputs."
 
@@ -96,7 +98,7 @@ def firing_counts(codes: Tensor) -> Int[Tensor, " d_sae"]:
 
 
 def _count(codes: Tensor, dim: int) -> Tensor:
-    if not codes.sum().isfinite():  # a NaN has sign 0
+    if not codes.sum(dtype=torch.float64).isfinite():  # a NaN has sign 0; in float64, since large codes add up
         raise ValueError(_NOT_FINITE)
     # |sign| is vectorised where counting booleans is not; exact in float32 below 2^24.
     counts = codes.sign().abs_().sum(dim, dtype=torch.float32 if codes.shape[dim] < 2**24 else torch.float64)
@@ -131,6 +133,7 @@ def supports(codes: Tensor) -> Supports:
     return Supports(indices, mask, padded)
 
 
+@no_autocast()
 def support_grams(unit: Float[Tensor, "d_sae d_in"], chosen: Supports) -> Float[Tensor, "samples k k"]:
     """G_Λ of each sample in float64, the identity in the padding. Time 2·samples·K²·d_in FLOPs; memory: the result
     beside a few MB of gathered atoms.
@@ -154,6 +157,7 @@ def gathered(unit: Float[Tensor, "d_sae d_in"], indices: Int[Tensor, "samples k"
         yield slice(start, start + step), rows.view(-1, k, d_in)
 
 
+@no_autocast()
 def combine(
     unit: Float[Tensor, "d_sae d_in"], chosen: Supports, weights: Float[Tensor, "samples k"]
 ) -> Float[Tensor, "samples d_in"]:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from atomlab.autocast import no_autocast
 from atomlab.theory.inner_product import AtomicInnerProduct
 
 _BINS = 100_000  # resolution of the pair quantiles: 1e-5
@@ -92,6 +93,7 @@ def unit_rows(
 
 
 @torch.no_grad()
+@no_autocast()
 def coherence_statistics(
     dictionary: Float[Tensor, "d_sae d_in"], metric: AtomicInnerProduct | None = None, *, k: int = 64, block: int = 2048
 ) -> CoherenceStatistics:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from atomlab.autocast import no_autocast
 from atomlab.theory.checks import check_codes
 from atomlab.theory.codes import rows_of, support_grams, supports
 from atomlab.theory.coherence import unit_rows
@@ -29,6 +30,7 @@ class EmpiricalIsometry:
 
 
 @torch.no_grad()
+@no_autocast()
 def isometry_ratios(
     codes: Tensor,
     dictionary: Float[Tensor, "d_sae d_in"],
@@ -37,7 +39,7 @@ def isometry_ratios(
     norms: Float[Tensor, " d_sae"] | None = None,
 ) -> Float[Tensor, " samples"]:
     """‖Σ δ_j d_j‖²_S / Σ δ_j² of each code, δ scaled to unit-S-norm atoms; NaN for K = 0; float64. Exact up to rounding
-    of the dictionary's dtype, in which atoms are summed.
+    of the dictionary's dtype, in which atoms are summed, float32 at least.
 
     Time 2·d_in FLOPs a nonzero, beside whitening the dictionary and its norms; memory (samples, d_in).
 
@@ -48,9 +50,11 @@ def isometry_ratios(
         norms: ‖d_j‖_S, if known.
     """
     check_codes(codes, dictionary)
-    white = dictionary if metric is None else metric.whiten(dictionary)
+    wide = dictionary.to(torch.promote_types(dictionary.dtype, torch.float32))
+    white = wide if metric is None else metric.whiten(wide)
     squares = (white.norm(dim=1) if norms is None else norms.to(white)).square()
     pointers, latents, values = rows_of(codes)
+    values = values.to(white)  # before they are squared: float16 ends at 65,504
     combined = _bags(latents, white, pointers, values)
     scale = _bags(latents, squares[:, None], pointers, values.square()).squeeze(1)
     return torch.linalg.vecdot(combined, combined).double() / scale.double()
@@ -58,11 +62,12 @@ def isometry_ratios(
 
 def _bags(latents: Tensor, table: Tensor, pointers: Tensor, weights: Tensor) -> Tensor:
     return torch.nn.functional.embedding_bag(
-        latents, table, pointers, mode="sum", per_sample_weights=weights.to(table), include_last_offset=True
+        latents, table, pointers, mode="sum", per_sample_weights=weights, include_last_offset=True
     )
 
 
 @torch.no_grad()
+@no_autocast()
 def empirical_isometry(
     codes: Tensor,
     dictionary: Float[Tensor, "d_sae d_in"],

@@ -51,14 +51,16 @@ def loss_recovered(
     original: Float[Tensor, "*batch"], spliced: Float[Tensor, "*batch"], ablated: Float[Tensor, "*batch"]
 ) -> Float[Tensor, "*batch"]:
     """(L_ablated − L_spliced) / (L_ablated − L_original), of mean losses: 1 if reconstructions cost nothing, 0 if they
-    are no better than the ablation, negative if worse. Exact; NaN where the ablation costs nothing. Time and memory of
-    one value.
+    are no better than the ablation, negative if worse. Exact, in float32 or better; NaN where the ablation costs
+    nothing. Time and memory of one value.
 
     It depends on the ablation: zero is far from all activations, so it flatters; the mean is the sterner one.
 
     >>> float(loss_recovered(torch.tensor(2.0), torch.tensor(3.0), torch.tensor(6.0)))
     0.75
     """
+    wide = torch.promote_types(original.dtype, torch.float32)
+    original, spliced, ablated = (losses.to(wide) for losses in (original, spliced, ablated))
     scale = ablated - original
     return torch.where(scale == 0, torch.nan, (ablated - spliced) / scale)
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from atomlab.autocast import no_autocast
 from atomlab.theory.checks import check_codes, check_vectors
 from atomlab.theory.codes import Supports, combine, gathered, support_grams, supports
 from atomlab.theory.coherence import coherence_statistics, unit_rows
@@ -85,6 +86,7 @@ def threshold_windows(
 
 
 @torch.no_grad()
+@no_autocast()
 def shared_thresholds(
     x: Float[Tensor, "samples d_in"],
     codes: Tensor,
@@ -95,8 +97,8 @@ def shared_thresholds(
     interval; infinite for a latent that should never fire. To be chosen on training data.
 
     It minimises the sum of errors over latents, which bounds the number of samples with a wrong support from above.
-    Exact, in the dtype of x. Time: 2·samples·d_in·d_sae FLOPs and a sort of samples·d_sae numbers; memory: a dozen
-    arrays of 2¹⁸ (at least 16·samples) numbers beside copies of x and of the dictionary in float64.
+    Exact, in the dtype of x, float32 at least. Time: 2·samples·d_in·d_sae FLOPs and a sort of samples·d_sae numbers;
+    memory: a dozen arrays of 2¹⁸ (at least 16·samples) numbers beside copies of x and of the dictionary in float64.
 
     Args:
         x: activations less b_dec, or reconstructions less b_dec.
@@ -135,6 +137,7 @@ def _fewest_errors(z: Float[Tensor, "samples latents"], inside: Bool[Tensor, "sa
 
 
 @torch.no_grad()
+@no_autocast()
 def support_recovery(
     x: Float[Tensor, "samples d_in"],
     codes: Tensor,
@@ -143,8 +146,8 @@ def support_recovery(
     metric: AtomicInnerProduct | None = None,
 ) -> SupportRecovery:
     """A posteriori: is {j : ⟨x, d_j⟩_S / ‖d_j‖_S > τ_j} the code's support, with the shared thresholds; and is there
-    one number τ ≥ 0 for which {j : ⟨x, d_j⟩_S / ‖d_j‖_S > τ} is. In the dtype of x. Time: 2·samples·d_in·d_sae FLOPs;
-    memory: a few (samples, 256) beside copies of x and of the dictionary in float64.
+    one number τ ≥ 0 for which {j : ⟨x, d_j⟩_S / ‖d_j‖_S > τ} is. In the dtype of x, float32 at least. Time:
+    2·samples·d_in·d_sae FLOPs; memory: a few (samples, 256) beside copies of x and of the dictionary in float64.
 
     Args:
         x: activations less b_dec, or reconstructions less b_dec.
@@ -156,9 +159,9 @@ def support_recovery(
     check_codes(codes, dictionary)
     check_vectors(x, dictionary, codes)
     chosen = supports(codes)
-    encode = _encoder(x, dictionary, metric)
+    encode, wide = _encoder(x, dictionary, metric), torch.promote_types(x.dtype, torch.float32)
     shared = chosen.sizes > 0
-    lowest, highest = x.new_full((len(x),), torch.inf), x.new_zeros(len(x))
+    lowest, highest = torch.full_like(x[:, 0], torch.inf, dtype=wide), torch.zeros_like(x[:, 0], dtype=wide)
     for latents in torch.arange(len(dictionary), device=x.device).split(_TILE):
         z, inside = encode(latents), _members(chosen, latents)
         shared &= ((z > thresholds[latents]) == inside).all(1)
@@ -168,6 +171,7 @@ def support_recovery(
 
 
 @torch.no_grad()
+@no_autocast()
 def refit_codes(
     x: Float[Tensor, "samples d_in"],
     codes: Tensor,
@@ -198,6 +202,7 @@ def refit_codes(
     return Supports(chosen.indices, chosen.mask, values)
 
 
+@no_autocast()
 def reconstruct(chosen: Supports, dictionary: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, "samples d_in"]:
     """Σ_{j∈Λ} δ_j d_j of each sample, in the dictionary's dtype. Time 2·samples·K·d_in; memory of the result."""
     return combine(dictionary, chosen, chosen.values)
@@ -224,8 +229,9 @@ def _inner(unit: Tensor, chosen: Supports, target: Tensor) -> Tensor:
 
 
 def _encoder(x: Tensor, dictionary: Tensor, metric: AtomicInnerProduct | None) -> Callable[[Tensor], Tensor]:
-    """Latents to pre-activations ⟨x, d_j⟩_S / ‖d_j‖_S (samples, latents), in x's dtype."""
-    unit, target = unit_rows(dictionary.double(), metric).to(x), _whitened(x.double(), metric).to(x)
+    """Latents to pre-activations ⟨x, d_j⟩_S / ‖d_j‖_S (samples, latents), in x's dtype, float32 at least."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    unit, target = unit_rows(dictionary.double(), metric).to(wide), _whitened(x.double(), metric).to(wide)
     return lambda latents: target @ unit[latents].T
 
 

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from atomlab.autocast import no_autocast
+
 _CONDITION_LIMIT = 1e7  # beyond it whitening in float32 loses all but the first digits
 
 
@@ -30,18 +32,19 @@ class AtomicInnerProduct:
 
     def __init__(self, matrix: Float[Tensor, "d d"], *, shrinkage: float = 0.0) -> None:
         _check_symmetric(matrix)
-        self.matrix, self.shrinkage = matrix.double(), shrinkage
-        self._values, self._vectors = torch.linalg.eigh(self.matrix)
-        if self._values[0] <= 0:
-            raise ValueError(
-                f"The metric S is not positive definite: its smallest eigenvalue is {self._values[0]:.3g}."
-            )
+        self._take(matrix.double(), *torch.linalg.eigh(matrix.double()), shrinkage)
+
+    def _take(self, matrix: Tensor, values: Tensor, vectors: Tensor, shrinkage: float) -> None:
+        """S and its decomposition, eigenvalues rising, all in float64."""
+        self.matrix, self._values, self._vectors, self.shrinkage = matrix, values, vectors, shrinkage
+        if values[0] <= 0 or not values[-1].isfinite():
+            raise ValueError(f"The metric S is not positive definite: its smallest eigenvalue is {values[0]:.3g}.")
         if self.condition_number > _CONDITION_LIMIT:
             remedy = len(matrix) / 1e6 * float(self._relative_top)
             warnings.warn(
                 f"The metric S has condition number {self.condition_number:.2g}: float32 results may be wrong in "
                 f"all digits; compute in float64 or use a shrinkage of {remedy:.1g}.",
-                stacklevel=2,
+                stacklevel=3,
             )
 
     @classmethod
@@ -73,7 +76,9 @@ class AtomicInnerProduct:
                 "or a shrinkage such as 1e-3."
             )
         shrunk = values.clamp(min=0) + shrinkage * values.mean()
-        return cls((vectors / shrunk) @ vectors.T, shrinkage=shrinkage)
+        made = cls.__new__(cls)  # its decomposition is known: that of C, upside down
+        made._take((vectors / shrunk) @ vectors.T, (1 / shrunk).flip(0), vectors.flip(1), shrinkage)
+        return made
 
     @classmethod
     def from_dictionary(
@@ -110,9 +115,11 @@ class AtomicInnerProduct:
         """W⁻¹ = S^−½, float64."""
         return (self._vectors / self._values.sqrt()) @ self._vectors.T
 
+    @no_autocast()
     def whiten(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
-        """W x of each row, in the dtype of x. Time: 2·d² FLOPs a row."""
-        return x @ self.whitening.to(x)
+        """W x of each row, in the dtype of x; of 16 bits, in float32 and then rounded. Time: 2·d² FLOPs a row."""
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        return (wide @ self.whitening.to(wide)).to(x.dtype)
 
     def inner(self, u: Float[Tensor, "*batch d"], v: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
         """⟨u, v⟩_S, row by row. Time: 4·d² FLOPs a row."""

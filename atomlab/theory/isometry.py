@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from atomlab.autocast import no_autocast
 from atomlab.theory.coherence import CoherenceStatistics, coherence_statistics, unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
 
@@ -25,6 +26,7 @@ class RestrictedIsometryBounds:
 
 
 @torch.no_grad()
+@no_autocast()
 def restricted_isometry_bounds(
     dictionary: Float[Tensor, "d_sae d_in"],
     k: int,
@@ -80,11 +82,13 @@ def restricted_isometry_bounds(
     return RestrictedIsometryBounds(lower, max(lower, upper), witness, exact=False)
 
 
+@no_autocast()
 def isometry_constants(unit: Float[Tensor, "d_sae d_in"], supports: Int[Tensor, "tried k"]) -> Float[Tensor, " tried"]:
-    """δ(Λ) = max(λ_max(G_Λ) − 1, 1 − λ_min(G_Λ)) of each support, from unit atoms (`unit_rows`). Exact in their dtype.
+    """δ(Λ) = max(λ_max(G_Λ) − 1, 1 − λ_min(G_Λ)) of each support, from unit atoms (`unit_rows`). Exact in their dtype,
+    float32 at least.
     Time O(tried·K²·(K + d_in)); memory: at most 20 million numbers of gathered atoms.
     """
-    parts = []
+    unit, parts = unit.to(torch.promote_types(unit.dtype, torch.float32)), []
     for part in supports.split(max(1, 20_000_000 // (supports.shape[1] * unit.shape[1]))):
         atoms = unit[part]
         values = torch.linalg.eigvalsh(atoms @ atoms.mT)

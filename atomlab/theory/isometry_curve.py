@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from atomlab.autocast import no_autocast
 from atomlab.theory.coherence import coherence_statistics, unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
 from atomlab.theory.isometry import isometry_constants, with_next_atom
@@ -55,6 +56,7 @@ class IsometryVerdicts:
 
 
 @torch.no_grad()
+@no_autocast()
 def restricted_isometry_curve(
     dictionary: Float[Tensor, "d_sae d_in"],
     k: int,

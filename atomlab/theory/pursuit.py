@@ -4,12 +4,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from atomlab.autocast import no_autocast
 from atomlab.theory.checks import check_vectors
 from atomlab.theory.coherence import unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
 
 
 @torch.no_grad()
+@no_autocast()
 def orthogonal_matching_pursuit(
     x: Float[Tensor, "samples d_in"],
     dictionary: Float[Tensor, "d_sae d_in"],
@@ -24,8 +26,8 @@ def orthogonal_matching_pursuit(
     The values belong to the dictionary as given, whatever its norms. A sample's pursuit stops, with fewer than K values
     that are not 0, where its residual is within a bound of its own rounding error (`_pursue`): what is left is noise,
     and a vector that fewer atoms represent exactly has the code of these. An atom that is numerically dependent on those
-    taken is given value 0. Time: 2·samples·K·d_in·d_sae; memory: (block, d_sae)
-    beside the result. Computed in the dtype of x.
+    taken is given value 0. Time: 2·samples·K·d_in·d_sae; memory: (block, d_sae) beside the result. Computed in the dtype
+    of x, float32 at least, and so are the codes.
 
     Raises:
         ValueError: K below 1 or above d_sae or d_in, or what `unit_rows` refuses; vectors that are not finite or of
@@ -34,7 +36,9 @@ def orthogonal_matching_pursuit(
     if not 1 <= k <= min(dictionary.shape):
         raise ValueError(f"A pursuit of K={k} atoms needs 1 <= K <= min(d_sae, d_in) = {min(dictionary.shape)}.")
     check_vectors(x, dictionary)
-    white = dictionary if metric is None else metric.whiten(dictionary)
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    wide = dictionary.to(torch.promote_types(dictionary.dtype, torch.float32))
+    white = wide if metric is None else metric.whiten(wide)
     unit = unit_rows(dictionary, metric)
     target, rounding = _target(x, metric)
     codes = torch.zeros(len(x), len(unit), dtype=x.dtype)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from atomlab.autocast import no_autocast
 from atomlab.theory.checks import check_codes
 from atomlab.theory.codes import Supports, combine, support_grams, supports
 from atomlab.theory.coherence import CoherenceStatistics, unit_rows
@@ -54,6 +55,7 @@ def babel_recovery_certified(
 
 
 @torch.no_grad()
+@no_autocast()
 def exact_recovery_coefficient(
     dictionary: Float[Tensor, "d_sae d_in"],
     support: Int[Tensor, " k"],
@@ -78,6 +80,7 @@ def exact_recovery_coefficient(
 
 
 @torch.no_grad()
+@no_autocast()
 def exact_recovery_coefficients(
     codes: Tensor,
     dictionary: Float[Tensor, "d_sae d_in"],
@@ -103,6 +106,7 @@ def exact_recovery_coefficients(
 
 
 @torch.no_grad()
+@no_autocast()
 def dual_certificates(
     codes: Tensor,
     dictionary: Float[Tensor, "d_sae d_in"],

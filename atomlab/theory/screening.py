@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from atomlab.autocast import no_autocast
 from atomlab.theory.codes import Supports
 
 FLOAT32_ROUNDOFF = 2.0**-24
@@ -18,6 +19,7 @@ Estimate = Callable[[slice, torch.dtype], Tensor]
 Exact = Callable[[Tensor, Tensor], Tensor]
 
 
+@no_autocast()
 def screened_maximum(
     n: int,
     excluded: Supports,

@@ -6,10 +6,12 @@ from jaxtyping import Float
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
+from atomlab.autocast import no_autocast
 from atomlab.theory import AtomicInnerProduct, orthogonal_matching_pursuit, random_dictionary, unit_rows
 from atomlab.units.unit import Unit
 
 
+@no_autocast()
 def random_atoms(d_sae: int, mean: Tensor, k: int, metric: AtomicInnerProduct, generator: torch.Generator) -> Unit:
     """Control: independent random atoms, uniform on the S-unit sphere, with OMP codes of K atoms of x − mean."""
     dictionary = random_dictionary(d_sae, len(mean), generator) @ metric.unwhitening.float()
@@ -24,6 +26,7 @@ def data_nearest(dictionary: Float[Tensor, "d_sae d_in"], mean: Tensor, metric: 
     """
     unit, norms = unit_rows(dictionary, metric), metric.norm(dictionary)
 
+    @no_autocast()
     def encode(x: Tensor) -> Tensor:
         scores = metric.whiten(x - mean) @ unit.T
         best = scores.max(1, keepdim=True)
@@ -51,6 +54,7 @@ def data_dictionary(
     return train[order[torch.from_numpy(np.sort(first)[:d_sae])]] - mean
 
 
+@no_autocast()
 def k_means(
     train: Float[Tensor, "samples d_in"], mean: Tensor, d_sae: int, metric: AtomicInnerProduct, seed: int
 ) -> Float[Tensor, "n d_in"]:

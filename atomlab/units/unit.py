@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from atomlab.autocast import no_autocast
 from atomlab.sae import ThresholdSAE
 from atomlab.sae.ops import decode_csr, encode_csr
 
@@ -34,12 +35,14 @@ class Unit:
     def d_sae(self) -> int:
         return len(self.dictionary)
 
+    @no_autocast()
     def decode(self, codes: Tensor) -> Float[Tensor, "samples d_in"]:
         """x̂ = code · dictionary + bias, of codes (samples, d_sae), CSR or dense."""
         if codes.layout == torch.sparse_csr:
             return decode_csr(codes, self.dictionary, self.bias)
         return codes @ self.dictionary + self.bias
 
+    @no_autocast()
     def reconstruct(self, x: Float[Tensor, "samples d_in"]) -> Float[Tensor, "samples d_in"]:
         return self.decode(self.encode(x))
 

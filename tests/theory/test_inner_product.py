@@ -1,11 +1,25 @@
 """theory.md 1: identities that hold for any distribution."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from atomlab.theory import AtomicInnerProduct, disagreement
+
+
+class Decompositions(TorchDispatchMode):
+    """Counts eigendecompositions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.number += "eigh" in str(func)
+        return func(*args, **(kwargs or {}))
 
 
 def skewed(n: int, d: int) -> torch.Tensor:
@@ -84,3 +98,24 @@ def test_float32_is_right_to_the_root_of_the_condition_number_below_the_warning(
     exact = metric.cosine(u.double(), v.double())
     bound = 2 * condition**0.5 * (d + 2) * 2.0**-24
     assert (metric.cosine(u, v).double() - exact).abs().max() <= bound
+
+
+def test_a_metric_from_moments_is_decomposed_once_and_is_the_one_from_its_matrix() -> None:
+    """faults.md D10: the inverse of C has C's eigenvectors, and was decomposed again to find them."""
+    x = torch.randn(200, 12, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    second = x.T @ x / len(x)
+    with Decompositions() as counted:
+        found = AtomicInnerProduct.from_second_moment(second, shrinkage=0.1)
+    assert counted.number == 1
+    inverse = torch.linalg.inv(second + 0.1 * second.trace() / 12 * torch.eye(12, dtype=torch.float64))
+    again = AtomicInnerProduct(found.matrix)
+    torch.testing.assert_close(found.matrix, inverse)
+    torch.testing.assert_close(found.whitening, again.whitening)
+    torch.testing.assert_close(found.unwhitening, again.unwhitening)
+    torch.testing.assert_close(found.whitening @ found.unwhitening, torch.eye(12, dtype=torch.float64))
+    assert found.condition_number == pytest.approx(again.condition_number)
+
+
+def test_moments_of_zeros_give_no_metric() -> None:
+    with pytest.raises(ValueError, match="not positive definite"):
+        AtomicInnerProduct.from_second_moment(torch.zeros(3, 3), shrinkage=0.1)

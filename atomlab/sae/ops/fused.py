@@ -13,6 +13,7 @@ import triton.language as tl
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from atomlab.autocast import autocast_dtype
 from atomlab.sae.code import Entries, offsets
 from atomlab.sae.ops.kernels import bag_sum_kernel, sampled_dot_kernel, select_kernel
 
@@ -38,9 +39,7 @@ class Fused:
     group: int = 8
 
     def operand(self, v: Tensor) -> Tensor:
-        kind = v.device.type
-        low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else v.dtype
-        return v.to(low).contiguous()
+        return v.to(autocast_dtype(v.device) or v.dtype).contiguous()
 
     @torch.no_grad()
     def find(

@@ -4,22 +4,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from atomlab.autocast import no_autocast
 from atomlab.sae.autoencoder import ThresholdSAE
 from atomlab.sae.ops import stock
 from atomlab.sae.ops.sparse import kernels_for
 
 
 @torch.no_grad()
+@no_autocast()
 def encode_csr(sae: ThresholdSAE, x: Float[Tensor, "samples d_in"], block: int = 8192) -> Tensor:
     """The code of each sample as one torch CSR tensor (samples, d_sae); columns ascend within a row.
 
-    Exact: float32 pre-activations decide, screened in bfloat16 where that pays; 2·samples·d_in·d_sae FLOPs, in blocks
-        of samples.
+    Exact: pre-activations in the weights' dtype decide, whatever autocast is on, screened in bfloat16 where that pays;
+        2·samples·d_in·d_sae FLOPs, in blocks of samples.
     """
     kernels = kernels_for(x.device)
     atoms = kernels.operand(sae.W_enc.T.contiguous())
     columns, values, sizes = [], [], []
-    for part in x.split(block):
+    for part in x.to(sae.W_dec.dtype).split(block):
         centred = part - sae.b_dec if sae.apply_b_dec_to_input else part
         z, entries = kernels.find(kernels.operand(centred), atoms, sae.b_enc, sae.threshold, 0.0)
         order = entries.row_order()
@@ -31,6 +33,7 @@ def encode_csr(sae: ThresholdSAE, x: Float[Tensor, "samples d_in"], block: int =
 
 
 @torch.no_grad()
+@no_autocast()
 def decode_csr(
     codes: Tensor, W_dec: Float[Tensor, "d_sae d_in"], b_dec: Float[Tensor, " d_in"]
 ) -> Float[Tensor, "samples d_in"]:

@@ -53,8 +53,6 @@ def objective(
     penalty = reconstruction.new_zeros(()) if sparsity is None else sparsity(sae, code)
     if dead is not None and dead_coefficient > 0 and dead.any():
         latents = dead.nonzero().squeeze(1)
-        threshold, norms = (
-            v.index_select(0, latents) for v in (sae.threshold, decoder_norms(sae.W_dec.index_select(0, latents)))
-        )
+        threshold, norms = sae.threshold.index_select(0, latents), decoder_norms(sae.W_dec.index_select(0, latents))
         penalty = penalty + dead_coefficient * pre_activation_penalty(sae.pre_activations(x, latents), threshold, norms)
     return Terms(reconstruction, penalty, code)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from atomlab.autocast import autocast_dtype
 from atomlab.sae.code import Entries
 from atomlab.sae.ops.stock import below, select
 
@@ -22,7 +23,7 @@ _SMALLEST_PRODUCT = 1 << 27  # FLOPs/2 of a batch from which on the product outw
 def pays(x: Float[Tensor, "batch d_in"], W_enc: Float[Tensor, "d_in d_sae"]) -> bool:
     """Float32 operands of some size on a CPU with bfloat16 dot products, and no autocast. A property of shapes and
     machine, not of timings."""
-    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+    if x.device.type != "cpu" or x.dtype != torch.float32 or autocast_dtype(x.device) is not None:
         return False
     has = torch.cpu.get_capabilities()
     return (

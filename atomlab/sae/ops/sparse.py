@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from atomlab.autocast import autocast_dtype
 from atomlab.sae.autoencoder import ThresholdSAE
 from atomlab.sae.code import Code, Entries
 from atomlab.sae.ops import stock
@@ -95,8 +96,7 @@ class Stock:
             entries = candidates(x, atoms, least)
             z = stock.sampled_dot(x, atoms, entries)
         else:
-            kind = x.device.type
-            dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+            dtype = autocast_dtype(x.device) or x.dtype
             z, entries = stock.select(x.to(dtype), atoms.to(dtype), stock.below(least, dtype))
         theta = threshold.index_select(0, entries.columns)
         z = z + bias.index_select(0, entries.columns)

@@ -10,12 +10,14 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from atomlab.autocast import no_autocast
 from atomlab.sae.code import Entries, offsets
 
 _TILE = {"cpu": 1 << 23}  # products of a tile: one that stays near the cache between the product and the comparison
 _TILE_ELSEWHERE = 1 << 27
 
 
+@no_autocast()  # the operands' dtype decides, and autocast would refuse to join parts of another 16-bit one
 def select(
     x: Float[Tensor, "batch width"],
     atoms: Float[Tensor, "d_sae width"],
