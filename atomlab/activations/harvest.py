@@ -17,7 +17,16 @@ from atomlab.activations.origins import has_sequences, read_sequences, write_seq
 from atomlab.activations.plan import Shard, batch, plan
 from atomlab.activations.sequences import Sequences
 from atomlab.activations.sites import HookPoint
-from atomlab.activations.store import INDEX, LOCK, read_index, read_tensors, record, remove_unfinished, write_index
+from atomlab.activations.store import (
+    INDEX,
+    LOCK,
+    read_index,
+    read_tensors,
+    record,
+    remove_unfinished,
+    write_index,
+    writing,
+)
 from atomlab.activations.tokens import SPLITS, Tokens
 from atomlab.activations.writer import ShardWriter
 
@@ -28,9 +37,13 @@ def is_complete(folder: Path, points: Sequence[HookPoint]) -> bool:
     """
     return has_sequences(folder) and all(
         (folder / str(point) / INDEX).exists()
-        and all((folder / str(point) / name).exists() for name in read_index(folder / str(point) / INDEX)["shards"])
+        and all((folder / str(point) / name).exists() for name in _shards(folder / str(point) / INDEX))
         for point in points
     )
+
+
+def _shards(index: Path) -> dict[str, dict[str, Any]]:
+    return read_index(index, "shards")["shards"]
 
 
 @final
@@ -67,10 +80,12 @@ class Harvester(LightningModule):
         self.writer: ShardWriter | None = None
 
     def setup(self, stage: str) -> None:
-        if self.trainer.is_global_zero:  # of several runs that want the same, one works and the others wait here
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.lock.acquire()
-            remove_unfinished(self.folder)
+        # of several runs that want the same, one works and the others wait here; a complete harvest may be read-only
+        if self.trainer.is_global_zero and not is_complete(self.folder, self.points):
+            with writing(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self.lock.acquire()
+                remove_unfinished(self.folder)
             if not has_sequences(self.folder):
                 write_sequences(self.folder, self.tokens())
         self.trainer.strategy.barrier()
@@ -117,7 +132,7 @@ class Harvester(LightningModule):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             records = [{} for _ in range(self.trainer.world_size)]
             torch.distributed.all_gather_object(records, self.records)
-        if self.trainer.is_global_zero:
+        if self.lock.is_locked:
             self._write_indices({name: entry for part in records for name, entry in part.items()})
         self.lock.release()
         self.trainer.strategy.barrier()
@@ -141,14 +156,14 @@ class Harvester(LightningModule):
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise OSError(
-                f"the harvest needs {needed / 1e9:.3g} GB and the disk has {free / 1e9:.3g} GB left; free some space, "
+                f"The harvest needs {needed / 1e9:.3g} GB and the disk has {free / 1e9:.3g} GB left; free some space, "
                 f"or lower activations.max_tokens"
             )
 
     def _write_indices(self, new: dict[str, dict[str, Any]]) -> None:
         for point in self.points:
             folder = self.folder / str(point)
-            old = read_index(folder / INDEX)["shards"] if (folder / INDEX).exists() else {}
+            old = _shards(folder / INDEX) if (folder / INDEX).exists() else {}
             shards = {}
             for shard in self.shards:
                 entry = new.get(f"{point}/{shard.name}") or old.get(shard.name)

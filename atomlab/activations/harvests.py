@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, final
 
-from filelock import FileLock
 from lightning.pytorch import Trainer
 
 from atomlab.activations.corpus import Corpus
@@ -15,7 +14,7 @@ from atomlab.activations.moments import Moments, moments
 from atomlab.activations.reading import ActivationStore, Rows
 from atomlab.activations.remote import fetch
 from atomlab.activations.sites import HookPoint
-from atomlab.activations.store import LOCK, store_key
+from atomlab.activations.store import LOCK, Unwritable, store_key
 from atomlab.activations.tokens import SPLITS, tokenise
 
 
@@ -64,13 +63,13 @@ class Harvests:
         """Fetches or harvests what the cache lacks (`harvest`, `fetch`).
 
         Raises:
-            OSError: the cache folder is full or cannot be written.
-            ValueError: a fault of the corpus or the model.
+            OSError: the cache folder is full or cannot be written; the network.
+            ValueError: a fault of the corpus, the model or the source.
         """
         folder = self.folder(corpus)
-        if self.source is not None and not is_complete(folder, points):
-            fetch(f"{self.source}/activations/{folder.name}", folder, points)
         try:
+            if self.source is not None and not is_complete(folder, points):
+                fetch(f"{self.source}/activations/{folder.name}", folder, points)
             harvest(
                 self.model,
                 points,
@@ -80,9 +79,7 @@ class Harvests:
                 trainer=trainer,
                 **self.harvesting,
             )
-        except FileNotFoundError:
-            raise
-        except OSError as error:
+        except Unwritable as error:
             raise OSError(
                 f"cache_dir={self.cache_dir} could not be written ({error}): give a folder with space and write access."
             ) from error
@@ -110,5 +107,5 @@ class Harvests:
         median = float(stores["train"].norms.median())
         limit = float("inf") if max_norm_ratio is None else max_norm_ratio * median
         rows = {split: Rows(store, (store.norms <= limit).nonzero().squeeze(1)) for split, store in stores.items()}
-        with FileLock(self.folder(corpus) / LOCK):
-            return rows, moments(rows["train"], folder / f"moments-{max_norm_ratio}.safetensors")
+        file = folder / f"moments-{max_norm_ratio}.safetensors"
+        return rows, moments(rows["train"], file, self.folder(corpus) / LOCK)

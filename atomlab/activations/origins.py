@@ -2,17 +2,26 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from atomlab.activations.sequences import Sequences
-from atomlab.activations.store import read_index, read_json, read_tensors, write_index, write_json, write_tensors
-from atomlab.activations.tokens import Tokens
+from atomlab.activations.store import (
+    Damaged,
+    read_index,
+    read_json,
+    read_tensors,
+    write_index,
+    write_json,
+    write_tensors,
+)
+from atomlab.activations.tokens import SPLITS, Tokens
 
 TOKENS = "tokens.json"
 _GROUPS = "groups.json"
+NAMES = {_GROUPS, *(f"{split}.tokens.safetensors" for split in SPLITS)}
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,10 @@ class Origins:
 
     @classmethod
     def read(cls, folder: Path, split: str) -> "Origins":
-        return cls(read_sequences(folder, split), read_json(folder / _GROUPS))
+        sequences, groups = read_sequences(folder, split), read_groups(folder)
+        if (sequences.document >= len(groups)).any():
+            raise Damaged([folder / _GROUPS, folder / TOKENS], "altered: it has fewer examples than the sequences name")
+        return cls(sequences, groups)
 
     def __len__(self) -> int:
         return len(self._tokens)
@@ -96,11 +108,49 @@ def write_sequences(folder: Path, tokens: Tokens) -> None:
 
 def has_sequences(folder: Path) -> bool:
     """Whether `tokens.json` and all the files that it names are there."""
-    return (folder / TOKENS).exists() and all((folder / name).exists() for name in read_index(folder / TOKENS)["files"])
+    return (folder / TOKENS).exists() and all((folder / name).exists() for name in read_records(folder / TOKENS))
+
+
+def read_records(index: Path) -> dict[str, dict[str, Any]]:
+    """What `tokens.json` states of each file, which are always the same ones. Raises ValueError as `read_index`."""
+    records = read_index(index, "files")["files"]
+    if set(records) != NAMES:
+        raise Damaged([index], f"altered: it should name {', '.join(sorted(NAMES))}")
+    return records
 
 
 def read_sequences(folder: Path, split: str) -> Sequences:
-    return Sequences(**read_tensors(folder / _file(split)))
+    """Raises ValueError if these are no token sequences; the message says how to rebuild them."""
+    file = folder / _file(split)
+    tensors = read_tensors(file)
+    if not _are_sequences(tensors):
+        raise Damaged([file, folder / TOKENS], "altered: these are no token sequences")
+    return Sequences(**tensors)
+
+
+def read_groups(folder: Path) -> list[str]:
+    """Raises ValueError if they are no list of names; the message says how to rebuild them."""
+    groups = read_json(folder / _GROUPS)
+    if not (isinstance(groups, list) and all(isinstance(group, str) for group in groups)):
+        raise Damaged([folder / _GROUPS, folder / TOKENS], "altered: it is no list of names")
+    return groups
+
+
+def _are_sequences(tensors: dict[str, Tensor]) -> bool:
+    """Whether they have the names, dtypes and shapes of `Sequences`, rising offsets and no negative number."""
+    integers = {"input_ids": torch.int32, "position": torch.int32, "document": torch.int32}
+    dtypes = {**integers, "offsets": torch.int64, "keep": torch.bool}
+    if {name: tensor.dtype for name, tensor in tensors.items()} != dtypes:
+        return False
+    offsets, tokens = tensors["offsets"], len(tensors["keep"]) if tensors["keep"].ndim else -1
+    return (
+        all(tensors[name].shape == (tokens,) for name in ("keep", *integers))
+        and offsets.ndim == 1
+        and len(offsets) > 0
+        and (int(offsets[0]), int(offsets[-1])) == (0, tokens)
+        and bool((offsets.diff() > 0).all())
+        and all(bool((tensors[name] >= 0).all()) for name in integers)
+    )
 
 
 def _file(split: str) -> str:
