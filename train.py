@@ -12,6 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from atomlab import save_sae
 from atomlab.evaluation import evaluate_run, origin_of
 from atomlab.launch import launch
+from atomlab.training.checkpoints import read_checkpoint
+from atomlab.training.interruption import LastCheckpoint
 
 
 def train(config: DictConfig) -> float | None:
@@ -20,6 +22,8 @@ def train(config: DictConfig) -> float | None:
     Returns the atoms' held-out R² in the S-norm, the objective of a sweep; None on all processes but the first, which
     are done once the test is, and with harvest_only, which stops after the harvest with statistics of the sites.
     """
+    if config.resume is not None:
+        read_checkpoint(config.resume)  # before any work: it is whole, or refused
     data = instantiate(config.activations)
     callbacks = list(instantiate(config.callbacks).values())
     trainer = instantiate(config.trainer, callbacks=callbacks, logger=instantiate(config.logger).get("logger"))
@@ -51,6 +55,9 @@ def train(config: DictConfig) -> float | None:
     for logger in trainer.loggers:
         logger.log_metrics({f"table/{row['unit']}/{k}": v for row in rows for k, v in row.items() if type(v) is float})
         logger.finalize("success")
+    for callback in callbacks:
+        if isinstance(callback, LastCheckpoint):
+            callback.require_saved()
     return rows[0]["r2_test_s"]
 
 
