@@ -1,6 +1,9 @@
 """The harvests of one model in a cache folder: named by all that determines them, made when they are missing."""
 
-from collections.abc import Sequence
+import socket
+import ssl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -15,7 +18,25 @@ from atomlab.activations.reading import ActivationStore, Rows
 from atomlab.activations.remote import fetch
 from atomlab.activations.sites import HookPoint
 from atomlab.activations.store import LOCK, Unwritable, store_key
-from atomlab.activations.tokens import SPLITS, tokenise
+from atomlab.activations.tokens import SPLITS, Tokens, tokenise
+
+_CLIENTS = {"aiohttp", "httpcore", "httpx", "huggingface_hub", "requests", "urllib3"}
+
+
+@contextmanager
+def _reached(what: str) -> Iterator[None]:
+    """Says of a fault of the network what was being fetched; all other errors pass."""
+    try:
+        yield
+    except Exception as error:
+        faults = (ConnectionError, TimeoutError, socket.gaierror, ssl.SSLError)
+        of_client = type(error).__module__.partition(".")[0] in _CLIENTS
+        if not isinstance(error, faults) and (not of_client or isinstance(error, FileNotFoundError)):
+            raise
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise OSError(
+            f"{what} could not be fetched over the network ({reason}): check the connection, or give a local copy."
+        ) from error
 
 
 @final
@@ -70,19 +91,24 @@ class Harvests:
         try:
             if self.source is not None and not is_complete(folder, points):
                 fetch(f"{self.source}/activations/{folder.name}", folder, points)
-            harvest(
-                self.model,
-                points,
-                partial(tokenise, corpus, self.model.tokenizer, **self.tokenising),
-                folder,
-                partial(self._index, corpus),
-                trainer=trainer,
-                **self.harvesting,
-            )
+            with _reached(f"The model {self.model.title}"):
+                harvest(
+                    self.model,
+                    points,
+                    partial(self._tokenise, corpus),
+                    folder,
+                    partial(self._index, corpus),
+                    trainer=trainer,
+                    **self.harvesting,
+                )
         except Unwritable as error:
             raise OSError(
                 f"cache_dir={self.cache_dir} could not be written ({error}): give a folder with space and write access."
             ) from error
+
+    def _tokenise(self, corpus: Corpus) -> Tokens:
+        with _reached(f"The {type(corpus).__name__} corpus"):
+            return tokenise(corpus, self.model.tokenizer, **self.tokenising)
 
     def open(
         self, corpus: Corpus, point: HookPoint, max_norm_ratio: float | None, verify: bool

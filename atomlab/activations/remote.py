@@ -159,8 +159,15 @@ class _Source:
             self.filesystem, self.path = fsspec.url_to_fs(url)
 
     def has(self, name: str) -> bool:
+        """Not by `exists`, which takes a network that fails for a file that is not there."""
         with self._reached():
-            return bool(self.filesystem.exists(f"{self.path}/{name}"))
+            try:
+                self.filesystem.info(f"{self.path}/{name}")
+            except FileNotFoundError as error:
+                if isinstance(error.__cause__, OSError):
+                    raise error.__cause__ from error
+                return False
+        return True
 
     def index(self, name: str, entry: str) -> tuple[bytes, dict[str, Any]]:
         """Its bytes, and what they say. Raises ValueError as `parse_index`."""
