@@ -16,6 +16,7 @@ from atomlab.identity import identity_of, write_identity
 from atomlab.launch import launch, plain
 from atomlab.training.checkpoints import read_checkpoint
 from atomlab.training.forecast import Forecast, forecast, render
+from atomlab.training.interruption import LastCheckpoint
 from atomlab.training.objective import validation_objective
 from atomlab.training.resuming import RunIdentity, check_resumable
 
@@ -73,6 +74,9 @@ def train(config: DictConfig) -> float | None:
     for logger in trainer.loggers:
         logger.log_metrics({f"table/{row['unit']}/{k}": v for row in rows for k, v in row.items() if type(v) is float})
         logger.finalize("success")
+    for callback in callbacks:
+        if isinstance(callback, LastCheckpoint):
+            callback.require_saved()
     return objective
 
 

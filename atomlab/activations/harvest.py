@@ -19,7 +19,7 @@ from atomlab.activations.origins import Layout, has_sequences, read_layout, read
 from atomlab.activations.plan import Shard, batch, passes, plan
 from atomlab.activations.sequences import Sequences
 from atomlab.activations.sites import HookPoint
-from atomlab.activations.store import INDEX, read_index, read_tensors, record, remove_unfinished, write_index
+from atomlab.activations.store import INDEX, read_index, read_tensors, record, remove_unfinished, write_index, writing
 from atomlab.activations.tokens import SPLITS, Tokens
 from atomlab.activations.writer import ShardWriter
 
@@ -32,9 +32,13 @@ def is_complete(folder: Path, points: Sequence[HookPoint]) -> bool:
     """
     return has_sequences(folder) and all(
         (folder / str(point) / INDEX).exists()
-        and all((folder / str(point) / name).exists() for name in read_index(folder / str(point) / INDEX)["shards"])
+        and all((folder / str(point) / name).exists() for name in _shards(folder / str(point) / INDEX))
         for point in points
     )
+
+
+def _shards(index: Path) -> dict[str, dict[str, Any]]:
+    return read_index(index, "shards")["shards"]
 
 
 @final
@@ -73,8 +77,9 @@ class Harvester(LightningModule):
 
     def setup(self, stage: str) -> None:
         self.on_sigterm = signal.getsignal(signal.SIGTERM)
-        if self.trainer.is_global_zero:
-            remove_unfinished(self.folder)
+        if self.trainer.is_global_zero and not is_complete(self.folder, self.points):  # a complete one may be read-only
+            with writing(self.folder):
+                remove_unfinished(self.folder)
             if self.tokens is not None and not has_sequences(self.folder):
                 write_sequences(self.folder, self.tokens, self.layout)
         self.trainer.strategy.barrier()
@@ -125,7 +130,7 @@ class Harvester(LightningModule):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             records = [{} for _ in range(self.trainer.world_size)]
             torch.distributed.all_gather_object(records, self.records)
-        if self.trainer.is_global_zero:
+        if self.trainer.is_global_zero and not is_complete(self.folder, self.points):
             self._write_indices({name: entry for part in records for name, entry in part.items()})
         self.trainer.strategy.barrier()
 
@@ -139,7 +144,7 @@ class Harvester(LightningModule):
     def _write_indices(self, new: dict[str, dict[str, Any]]) -> None:
         for point in self.points:
             folder = self.folder / str(point)
-            old = read_index(folder / INDEX)["shards"] if (folder / INDEX).exists() else {}
+            old = _shards(folder / INDEX) if (folder / INDEX).exists() else {}
             shards = {}
             for shard in self.shards:
                 entry = new.get(f"{point}/{shard.name}") or old.get(shard.name)

@@ -1,5 +1,7 @@
 """The harvests of one model in a cache folder: named by all that determines them, made when they are missing."""
 
+import socket
+import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -19,8 +21,26 @@ from atomlab.activations.preflight import Prepared, bytes_of_row, check_sequence
 from atomlab.activations.reading import ActivationStore, Rows
 from atomlab.activations.remote import fetch
 from atomlab.activations.sites import HookPoint
-from atomlab.activations.store import INDEX, LOCK, read_index, store_key
+from atomlab.activations.store import INDEX, LOCK, Unwritable, read_index, store_key, writing
 from atomlab.activations.tokens import SPLITS, Tokens, tokenise
+
+_CLIENTS = {"aiohttp", "httpcore", "httpx", "huggingface_hub", "requests", "urllib3"}
+
+
+@contextmanager
+def _reached(what: str) -> Iterator[None]:
+    """Says of a fault of the network what was being fetched; all other errors pass."""
+    try:
+        yield
+    except Exception as error:
+        faults = (ConnectionError, TimeoutError, socket.gaierror, ssl.SSLError)
+        of_client = type(error).__module__.partition(".")[0] in _CLIENTS
+        if not isinstance(error, faults) and (not of_client or isinstance(error, FileNotFoundError)):
+            raise
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise OSError(
+            f"{what} could not be fetched over the network ({reason}): check the connection, or give a local copy."
+        ) from error
 
 
 @final
@@ -96,17 +116,27 @@ class Harvests:
             check: told what was prepared, before anything is written; raises what it finds wrong.
 
         Raises:
-            OSError: the cache folder is full or cannot be written.
-            ValueError: a fault of the corpus or the model.
+            OSError: the cache folder is full or cannot be written; the network.
+            ValueError: a fault of the corpus, the model or the source.
         """
         folders = {self.folder(corpus): corpus for corpus in corpora}
+        with self._writing():
+            self._ensure(folders, points, trainer, check)
+
+    def _ensure(
+        self,
+        folders: Mapping[Path, Corpus],
+        points: Sequence[HookPoint],
+        trainer: Trainer | None,
+        check: Callable[[Prepared], None] | None,
+    ) -> None:
         if self.source is not None:
             for folder in folders:
                 if not is_complete(folder, points):
                     fetch(f"{self.source}/activations/{folder.name}", folder, points)
         alone = trainer is None or trainer.world_size == 1
         first = trainer is None or trainer.is_global_zero
-        with ExitStack() as held, self._writing():
+        with ExitStack() as held:
             if first:
                 self._lock([folder for folder in sorted(folders) if not is_complete(folder, points)], held)
             prepared, tokens = self._prepare(folders, points) if first else (None, {})
@@ -129,13 +159,14 @@ class Harvests:
         needed, to_read = 0, dict.fromkeys(folders, 0)
         for folder in missing:
             if not has_sequences(folder):
-                tokens[folder] = tokenise(folders[folder], self.model.tokenizer, **self.tokenising)
-        loaded = self.model.load(points) if missing else None
+                tokens[folder] = self._tokenise(folders[folder])
+        with _reached(f"The model {self.model.title}"):
+            loaded = self.model.load(points) if missing else None
         if loaded is not None:
             widths = probe(loaded, points, self.model.config.get_text_config().vocab_size)
         else:
             folder = next(iter(folders))
-            widths = {point: read_index(folder / str(point) / INDEX)["width"] for point in points}
+            widths = {point: read_index(folder / str(point) / INDEX, "shards")["width"] for point in points}
         for folder in folders:
             splits = tokens[folder].splits if folder in tokens else {s: read_sequences(folder, s) for s in SPLITS}
             rows[folder] = {split: sequences.rows for split, sequences in splits.items()}
@@ -151,20 +182,23 @@ class Harvests:
     def _lock(self, folders: Sequence[Path], held: ExitStack) -> None:
         """Waits for each folder's lock. A folder in which nothing was written goes when the lock is given back."""
         for folder in folders:
-            folder.mkdir(parents=True, exist_ok=True)
-            held.callback(_remove_if_empty, folder)
-            held.enter_context(FileLock(folder / LOCK))
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                held.callback(_remove_if_empty, folder)
+                held.enter_context(FileLock(folder / LOCK))
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError:
-            raise
-        except OSError as error:
+        except Unwritable as error:
             raise OSError(
                 f"cache_dir={self.cache_dir} could not be written ({error}): give a folder with space and write access."
             ) from error
+
+    def _tokenise(self, corpus: Corpus) -> Tokens:
+        with _reached(f"The {type(corpus).__name__} corpus"):
+            return tokenise(corpus, self.model.tokenizer, **self.tokenising)
 
     def open(
         self, corpus: Corpus, point: HookPoint, max_norm_ratio: float | None, verify: bool
@@ -189,12 +223,12 @@ class Harvests:
         median = float(stores["train"].norms.median())
         limit = float("inf") if max_norm_ratio is None else max_norm_ratio * median
         rows = {split: Rows(store, (store.norms <= limit).nonzero().squeeze(1)) for split, store in stores.items()}
-        with FileLock(self.folder(corpus) / LOCK):
-            return rows, moments(rows["train"], folder / f"moments-{max_norm_ratio}.safetensors")
+        file = folder / f"moments-{max_norm_ratio}.safetensors"
+        return rows, moments(rows["train"], file, self.folder(corpus) / LOCK)
 
 
 def _remove_if_empty(folder: Path) -> None:
-    """Of a harvest's folder with nothing but its lock, and of the folders above it that are empty then."""
+    """Of a harvest's folder with nothing but its lock."""
     if [entry.name for entry in folder.iterdir()] == [LOCK]:
         (folder / LOCK).unlink()
         folder.rmdir()

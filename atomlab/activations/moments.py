@@ -1,13 +1,26 @@
 """First and second moments of activations, streamed in float64, kept beside the shards they were taken from."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from atomlab.activations.reading import Rows
-from atomlab.activations.store import check, read_index, read_tensors, write_index, write_tensors
+from atomlab.activations.store import (
+    Damaged,
+    Unwritable,
+    check,
+    read_index,
+    read_tensors,
+    write_index,
+    write_tensors,
+    writing,
+)
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -19,26 +32,72 @@ class Moments:
     second_moment: Tensor
 
 
-def moments(rows: Rows, file: Path, block: int = 8192) -> Moments:
-    """Moments of the rows, read from `file` if it exists and written there otherwise, with its checksum beside it.
+def moments(rows: Rows, file: Path, lock: Path, block: int = 8192) -> Moments:
+    """Moments of the rows, read from `file` if it is complete and written there otherwise, with its checksum beside it.
+
+    Where the folder cannot be written they are computed every time, and a warning says so.
+
+    Args:
+        rows: of the training split.
+        file: of the moments.
+        lock: of the harvest; taken only to compute and write.
+        block: rows at a time.
 
     Time: 2·rows·d² FLOPs in float64; memory: two d x d float64 matrices and one block.
 
     Raises:
         ValueError: the file was altered; the message says how to rebuild it.
     """
+    if not _is_complete(file):
+        try:
+            with writing(lock):
+                held = FileLock(lock).acquire()
+        except Unwritable as error:
+            _warn(error)
+            return _compute(rows, block)
+        with held:
+            if not _is_complete(file):  # nobody else wrote it meanwhile
+                found = _compute(rows, block)
+                try:
+                    _write(file, found)
+                except Unwritable as error:
+                    _warn(error)
+                    return found
+    return _read(file, rows.store.width)
+
+
+def _is_complete(file: Path) -> bool:
+    return file.exists() and file.with_suffix(".json").exists()
+
+
+def _compute(rows: Rows, block: int) -> Moments:
+    width = rows.store.width
+    total = torch.zeros(width, dtype=torch.float64)
+    second = torch.zeros(width, width, dtype=torch.float64)
+    for part in torch.arange(len(rows)).split(block):
+        x = rows[part].double()
+        total += x.sum(0)
+        second.addmm_(x.T, x)
+    return Moments(len(rows), total / len(rows), second / len(rows))
+
+
+def _warn(reason: Unwritable) -> None:
+    _log.warning("The second moment is computed anew in every run, since the cache could not be written (%s).", reason)
+
+
+def _write(file: Path, found: Moments) -> None:
+    tensors = {"count": torch.tensor(found.count), "mean": found.mean, "second_moment": found.second_moment}
+    write_index(file.with_suffix(".json"), {"moments": {file.name: write_tensors(file, tensors)}})
+
+
+def _read(file: Path, width: int) -> Moments:
     index = file.with_suffix(".json")
-    if not (file.exists() and index.exists()):
-        width = rows.store.width
-        total = torch.zeros(width, dtype=torch.float64)
-        second = torch.zeros(width, width, dtype=torch.float64)
-        for part in torch.arange(len(rows)).split(block):
-            x = rows[part].double()
-            total += x.sum(0)
-            second.addmm_(x.T, x)
-        count = torch.tensor(len(rows))
-        found = {"count": count, "mean": total / len(rows), "second_moment": second / len(rows)}
-        write_index(index, {file.name: write_tensors(file, found)})
-    check(file.parent, read_index(index), every_byte=True)
-    saved = read_tensors(file)
+    records = read_index(index, "moments")["moments"]
+    if set(records) != {file.name}:
+        raise Damaged([index], f"altered: it is not about {file.name}")
+    check(file.parent, records, every_byte=True)
+    saved = read_tensors(file, "count", "mean", "second_moment")
+    expected = {"count": (), "mean": (width,), "second_moment": (width, width)}
+    if any(saved[name].shape != shape or not saved[name].isfinite().all() for name, shape in expected.items()):
+        raise Damaged([file, index], f"altered: these are no moments of vectors of width {width}")
     return Moments(int(saved["count"]), saved["mean"].clone(), saved["second_moment"].clone())

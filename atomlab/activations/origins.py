@@ -1,18 +1,28 @@
 """Where the rows of a store come from: the token, its position, its document, and the text around it."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from atomlab.activations.sequences import Sequences
-from atomlab.activations.store import read_index, read_json, read_tensors, write_index, write_json, write_tensors
-from atomlab.activations.tokens import BadRecords, Tokens
+from atomlab.activations.store import (
+    Damaged,
+    read_index,
+    read_json,
+    read_tensors,
+    write_index,
+    write_json,
+    write_tensors,
+)
+from atomlab.activations.tokens import SPLITS, BadRecords, Tokens
 
 TOKENS = "tokens.json"
 _GROUPS = "groups.json"
+NAMES = {_GROUPS, *(f"{split}.tokens.safetensors" for split in SPLITS)}
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,10 @@ class Origins:
 
     @classmethod
     def read(cls, folder: Path, split: str) -> "Origins":
-        return cls(read_sequences(folder, split), read_json(folder / _GROUPS))
+        sequences, groups = read_sequences(folder, split), read_groups(folder)
+        if (sequences.document >= len(groups)).any():
+            raise Damaged([folder / _GROUPS, folder / TOKENS], "altered: it has fewer examples than the sequences name")
+        return cls(sequences, groups)
 
     def __len__(self) -> int:
         return len(self._tokens)
@@ -110,22 +123,80 @@ def write_sequences(folder: Path, tokens: Tokens, layout: Layout) -> None:
 
 def read_layout(folder: Path) -> Layout:
     """What `write_sequences` was given: files of a harvest that goes on are cut as those that are there already."""
-    return Layout(**read_index(folder / TOKENS)["layout"])
+    return Layout(**_stated(folder / TOKENS)["layout"])
 
 
 def read_bad_records(folder: Path) -> BadRecords:
     """Which of the corpus's records a harvest left out."""
-    found = read_index(folder / TOKENS)["bad_records"]
+    found = _stated(folder / TOKENS)["bad_records"]
     return BadRecords(found["count"], found["read"], tuple(found["first"]))
 
 
 def has_sequences(folder: Path) -> bool:
     """Whether `tokens.json` and all the files that it names are there."""
-    return (folder / TOKENS).exists() and all((folder / name).exists() for name in read_index(folder / TOKENS)["files"])
+    return (folder / TOKENS).exists() and all((folder / name).exists() for name in read_records(folder / TOKENS))
+
+
+def read_records(index: Path) -> dict[str, dict[str, Any]]:
+    """What `tokens.json` states of each file, which are always the same ones. Raises ValueError as `read_index`."""
+    return _stated(index)["files"]
+
+
+def _stated(index: Path) -> dict[str, Any]:
+    """`tokens.json`, of which nothing is trusted before it was looked at."""
+    found = read_index(index, "files")
+    if set(found["files"]) != NAMES:
+        raise Damaged([index], f"altered: it should name {', '.join(sorted(NAMES))}")
+    if not _are_counts(found.get("layout"), Layout.__dataclass_fields__, least=1):
+        raise Damaged([index], "altered: it states no sizes of files and passes")
+    bad = found.get("bad_records")
+    counted = isinstance(bad, dict) and {name: bad.get(name) for name in ("count", "read")}
+    if not _are_counts(counted, ("count", "read"), least=0) or not isinstance(bad.get("first"), list):
+        raise Damaged([index], "altered: it does not state which records were left out")
+    return found
+
+
+def _are_counts(value: Any, names: Iterable[str], least: int) -> bool:
+    """Whether it is a mapping of just these names to whole numbers of at least `least`."""
+    return (
+        isinstance(value, dict)
+        and set(value) == set(names)
+        and all(type(number) is int and number >= least for number in value.values())
+    )
 
 
 def read_sequences(folder: Path, split: str) -> Sequences:
-    return Sequences(**read_tensors(folder / _file(split)))
+    """Raises ValueError if these are no token sequences; the message says how to rebuild them."""
+    file = folder / _file(split)
+    tensors = read_tensors(file)
+    if not _are_sequences(tensors):
+        raise Damaged([file, folder / TOKENS], "altered: these are no token sequences")
+    return Sequences(**tensors)
+
+
+def read_groups(folder: Path) -> list[str]:
+    """Raises ValueError if they are no list of names; the message says how to rebuild them."""
+    groups = read_json(folder / _GROUPS)
+    if not (isinstance(groups, list) and all(isinstance(group, str) for group in groups)):
+        raise Damaged([folder / _GROUPS, folder / TOKENS], "altered: it is no list of names")
+    return groups
+
+
+def _are_sequences(tensors: dict[str, Tensor]) -> bool:
+    """Whether they have the names, dtypes and shapes of `Sequences`, rising offsets and no negative number."""
+    integers = {"input_ids": torch.int32, "position": torch.int32, "document": torch.int32}
+    dtypes = {**integers, "offsets": torch.int64, "keep": torch.bool}
+    if {name: tensor.dtype for name, tensor in tensors.items()} != dtypes:
+        return False
+    offsets, tokens = tensors["offsets"], len(tensors["keep"]) if tensors["keep"].ndim else -1
+    return (
+        all(tensors[name].shape == (tokens,) for name in ("keep", *integers))
+        and offsets.ndim == 1
+        and len(offsets) > 0
+        and (int(offsets[0]), int(offsets[-1])) == (0, tokens)
+        and bool((offsets.diff() > 0).all())
+        and all(bool((tensors[name] >= 0).all()) for name in integers)
+    )
 
 
 def _file(split: str) -> str:

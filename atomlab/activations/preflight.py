@@ -90,8 +90,8 @@ def check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(there).free
     if needed > free:
         raise OSError(
-            f"the harvest needs {needed / 1e9:.3g} GB and the disk has {free / 1e9:.3g} GB left; free some space, "
-            f"or lower activations.max_tokens"
+            f"The harvest needs {needed / 1e9:.3g} GB and the disk has {free / 1e9:.3g} GB left; free some space, "
+            f"or lower activations.max_tokens."
         )
 
 

@@ -8,8 +8,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-from atomlab.activations.origins import TOKENS, Origin, Origins
-from atomlab.activations.store import INDEX, check, read_index, read_tensors
+from atomlab.activations.origins import TOKENS, Origin, Origins, read_records
+from atomlab.activations.store import INDEX, Damaged, check, read_index, read_tensors
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @final
@@ -29,9 +31,14 @@ class ActivationStore:
         self._folder, self._split = folder, split
         if not (folder / INDEX).exists():
             raise FileNotFoundError(f"No complete harvest in {folder}: run train.py, which harvests what is missing.")
-        self._records = {n: r for n, r in read_index(folder / INDEX)["shards"].items() if n.startswith(f"{split}-")}
+        shards = read_index(folder / INDEX, "shards")["shards"]
+        self._records = {name: stated for name, stated in shards.items() if name.startswith(f"{split}-")}
+        if not self._records:
+            raise Damaged([folder / INDEX], f"altered: it has no shard of the {split} split")
         check(folder, self._records, every_byte=False)
-        self._shards = [read_tensors(folder / name, "activations")["activations"] for name in self._records]
+        self._shards = [read_shard(folder / name, stated["rows"])[0] for name, stated in self._records.items()]
+        if len({(shard.dtype, shard.shape[1]) for shard in self._shards}) > 1:
+            raise Damaged([folder / INDEX], "altered: its shards differ in width or dtype")
         self._starts = torch.tensor([0, *(len(shard) for shard in self._shards)]).cumsum(0)
 
     def verify(self) -> None:
@@ -41,7 +48,7 @@ class ActivationStore:
             ValueError: names what is altered, and says how to rebuild it.
         """
         check(self._folder, self._records, every_byte=True)
-        check(self._folder.parent, read_index(self._folder.parent / TOKENS)["files"], every_byte=True)
+        check(self._folder.parent, read_records(self._folder.parent / TOKENS), every_byte=True)
 
     @cached_property
     def origins(self) -> Origins:
@@ -51,7 +58,7 @@ class ActivationStore:
     @cached_property
     def norms(self) -> Tensor:
         """(rows,) float32 Euclidean norms, kept beside the rows."""
-        return torch.cat([read_tensors(self._folder / name, "norms")["norms"] for name in self._records])
+        return torch.cat([read_shard(self._folder / n, stated["rows"])[1] for n, stated in self._records.items()])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -82,6 +89,20 @@ class ActivationStore:
         for number, mine, target in zip(touched.tolist(), rising.split(sizes), result.split(sizes), strict=True):
             torch.index_select(self._shards[number], 0, mine - self._starts[number], out=target)
         return result.float()
+
+
+def read_shard(file: Path, rows: int) -> tuple[Tensor, Tensor]:
+    """Activations (rows, width) of a floating dtype, and their norms (rows,) in float32, both memory-mapped.
+
+    Raises:
+        ValueError: the file holds something else; the message says how to rebuild it.
+    """
+    found = read_tensors(file)
+    x, norms = found.get("activations", torch.empty(0)), found.get("norms", torch.empty(0))
+    fits = x.ndim == 2 and len(x) == rows > 0 and x.shape[1] > 0 and x.dtype in _DTYPES
+    if set(found) != {"activations", "norms"} or not fits or (norms.shape, norms.dtype) != ((rows,), torch.float32):
+        raise Damaged([file], f"altered: it does not hold {rows} activations and their norms")
+    return x, norms
 
 
 @dataclass(frozen=True)

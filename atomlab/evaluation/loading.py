@@ -1,29 +1,18 @@
 """The SAEs that a study measures, from wherever they lie, at the site that they were trained on."""
 
-import pickle
 import re
 from pathlib import Path
 
-import torch
 from omegaconf import OmegaConf
 
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.sites import HookPoint
-from atomlab.sae import InputTransform, ThresholdSAE, fold, load_config, load_weights_
+from atomlab.sae import InputTransform, ThresholdSAE, fold, load_config, read_transform, sae_of_weights
 from atomlab.theory import AtomicInnerProduct
+from atomlab.training.checkpoints import read_checkpoint
 from atomlab.units import load_features
 
 _KINDS = "a run folder, an SAE folder (cfg.json, sae_weights.safetensors), Gemma Scope's params.npz or a run's .ckpt"
-_UNREADABLE = (
-    pickle.UnpicklingError,
-    OSError,
-    RuntimeError,
-    EOFError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ValueError,
-)
 _TRANSFORMER_LENS = {
     "hook_resid_pre": "resid_pre",
     "hook_resid_post": "resid_post",
@@ -83,17 +72,13 @@ def load_at_site(path: str | Path, data: ActivationDataModule, metric: AtomicInn
 
 def _from_checkpoint(file: Path) -> tuple[ThresholdSAE, InputTransform]:
     """In the coordinates of its training, and those."""
-    try:
-        state = torch.load(file, map_location="cpu", mmap=True, weights_only=True)["state_dict"]
-        weights = {name.removeprefix("sae."): value for name, value in state.items() if name.startswith("sae.")}
-        transform = InputTransform(*(state[f"transform.{name}"] for name in ("mean", "matrix", "inverse")))
-        d_sae, d_in = weights["W_dec"].shape
-    except _UNREADABLE as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{file} is no readable checkpoint of train.py ({reason}): expected {_KINDS}.") from error
-    sae = ThresholdSAE(d_in, d_sae, tied="W_enc" not in weights)
-    load_weights_(sae, weights, file)
-    return sae, transform
+    state = read_checkpoint(file)["state_dict"]
+    weights, transform = (
+        {name.removeprefix(part): value for name, value in state.items() if name.startswith(part)}
+        for part in ("sae.", "transform.")
+    )
+    sae = sae_of_weights(weights, file, tied="W_enc" not in weights)
+    return sae, read_transform(transform, sae.d_in, file)
 
 
 def _check_site(found: Path, data: ActivationDataModule) -> None:

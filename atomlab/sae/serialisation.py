@@ -1,7 +1,7 @@
 """A TSAE as a folder in the SAELens (>= 6) JumpReLU format: cfg.json and sae_weights.safetensors."""
 
 import json
-import os
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,38 +11,52 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from atomlab.files import place, regular, sha256
 from atomlab.sae.autoencoder import ThresholdSAE
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
-_READABLE = ("jumprelu", "standard")
-_LEGACY = "standard"  # what SAELens takes a file without an architecture for
 _SAELENS_VERSION = "6.54.12"  # readers take files without a version >= 6 for an older format
+_CHECKSUM = "weights_sha256"  # in cfg.json's metadata, which SAELens keeps as it is
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# Fields of cfg.json that change what the SAE computes or what it reads, with the values under which they do not.
+_NEUTRAL: dict[str, tuple[object, ...]] = {
+    "activation_fn": (None, "relu"),
+    "activation_fn_str": (None, "relu"),
+    "activation_fn_kwargs": (None, {}),
+    "normalize_activations": (None, False, "none"),
+    "reshape_activations": (None, "none", "hook_z"),  # heads' outputs are flat here already
+    "finetuning_scaling_factor": (None, False),
+    "rescale_acts_by_decoder_norm": (None, False),
+    "hook_head_index": (None,),
+    "use_error_term": (None, False),
+    "d_out": (None,),  # of transcoders, which give another site than they read
+    "hook_name_out": (None,),
+    "skip": (None, False),
+    "skip_connection": (None, False),
+}
+_log = logging.getLogger(__name__)
 
 
 def save_sae(sae: ThresholdSAE, folder: Path, metadata: Mapping[str, object]) -> None:
-    """Writes the folder; each file is complete or absent. Float32, free encoder, inputs raw (fold first)."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes the folder; each file is complete or absent, and cfg.json has the checksum of the weights.
+
+    Float32, free encoder, inputs raw (fold first).
+    """
     weights = {"W_enc": sae.W_enc, **{name: getattr(sae, name) for name in ("b_enc", "W_dec", "b_dec", "threshold")}}
-    config = {
-        "architecture": "jumprelu",
-        "d_in": sae.d_in,
-        "d_sae": sae.d_sae,
-        "dtype": "float32",
-        "device": "cpu",
-        "apply_b_dec_to_input": sae.apply_b_dec_to_input,
-        "normalize_activations": "none",
-        "reshape_activations": "none",
-        "metadata": {"sae_lens_version": _SAELENS_VERSION, **metadata},
-    }
-    temporary = folder / f".writing-{WEIGHTS}"
-    try:
-        save_file({name: value.detach().float().cpu().contiguous() for name, value in weights.items()}, temporary)
-        os.replace(temporary, folder / WEIGHTS)
-    finally:
-        temporary.unlink(missing_ok=True)
-    temporary = folder / f".writing-{CONFIG}"
-    temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / CONFIG)
+    with place(folder / CONFIG) as config_file, place(folder / WEIGHTS) as weights_file:
+        save_file({name: value.detach().float().cpu().contiguous() for name, value in weights.items()}, weights_file)
+        config = {
+            "architecture": "jumprelu",
+            "d_in": sae.d_in,
+            "d_sae": sae.d_sae,
+            "dtype": "float32",
+            "device": "cpu",
+            "apply_b_dec_to_input": sae.apply_b_dec_to_input,
+            "normalize_activations": "none",
+            "reshape_activations": "none",
+            "metadata": {"sae_lens_version": _SAELENS_VERSION, **metadata, _CHECKSUM: sha256(weights_file)},
+        }
+        config_file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def load_config(folder: Path) -> dict[str, Any]:
@@ -55,18 +69,24 @@ def load_config(folder: Path) -> dict[str, Any]:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).exists():
             raise FileNotFoundError(f"{folder} holds no SAE: {name} is missing.")
+        regular(folder / name)
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{folder / CONFIG} is no readable JSON ({error}): save the SAE again.") from error
     if not isinstance(config, dict):
         raise ValueError(f"{folder / CONFIG} holds a {type(config).__name__}: expected a JSON object.")
+    if not isinstance(config.get("metadata") or {}, dict):
+        raise ValueError(f"{folder / CONFIG} has metadata={config['metadata']!r}: expected a JSON object.")
     return config
 
 
 def load_sae(folder: Path) -> ThresholdSAE:
     """The TSAE of a SAELens folder: `jumprelu`, relu(z)·[z > θ], in which θ < 0 acts as 0; or `standard`, relu(z), which
-    is θ = 0.
+    is θ = 0. A folder without an architecture is of an old SAELens and `standard`.
+
+    The weights are compared with their checksum in cfg.json; of a folder that has none a log line says that they are
+    unchecked.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -74,54 +94,102 @@ def load_sae(folder: Path) -> ThresholdSAE:
             finite.
     """
     config = load_config(folder)
-    _refuse_other_kinds(folder, config)
+    _refuse_other_kinds(folder / CONFIG, config)
+    _compare_checksum(folder, config)
     try:
         weights = load_file(folder / WEIGHTS)
     except SafetensorError as error:
         raise ValueError(f"{folder / WEIGHTS} is damaged ({error}): save the SAE again.") from error
-    if "W_dec" not in weights or weights["W_dec"].ndim != 2:
-        raise ValueError(f"{folder / WEIGHTS} has no W_dec of shape (d_sae, d_in): expected a SAELens SAE.")
-    d_sae, d_in = weights["W_dec"].shape
-    if (config.get("d_in", d_in), config.get("d_sae", d_sae)) != (d_in, d_sae):
-        raise ValueError(
-            f"{folder / CONFIG} has d_in={config.get('d_in')}, d_sae={config.get('d_sae')}, and W_dec is of shape "
-            f"{(d_sae, d_in)}: the two files are of different SAEs."
-        )
-    if config.get("architecture", _LEGACY) == "standard":
-        weights["threshold"] = torch.zeros(d_sae)
-    if not (weights.get("scaling_factor", torch.ones(1)) == 1).all():
+    if not torch.equal(scale := weights.pop("scaling_factor", torch.ones(1)), torch.ones_like(scale)):
         raise ValueError(f"{folder / WEIGHTS} has a scaling_factor: fold it into W_dec and leave it out.")
-    sae = ThresholdSAE(d_in, d_sae, apply_b_dec_to_input=config.get("apply_b_dec_to_input", True))
-    load_weights_(sae, weights, folder / WEIGHTS)
+    kind = config.get("architecture")
+    if kind != "jumprelu":
+        if "threshold" in weights:
+            raise ValueError(
+                f"{folder / WEIGHTS} has a threshold, and {CONFIG} says architecture={kind!r}, which has none: write "
+                "'jumprelu' there, or leave out the threshold."
+            )
+        weights["threshold"] = torch.zeros(len(weights.get("b_enc", ())))
+    sae = sae_of_weights(weights, folder / WEIGHTS, apply_b_dec_to_input=config.get("apply_b_dec_to_input", True))
+    stated = (config.get("d_in", sae.d_in), config.get("d_sae", sae.d_sae))
+    if stated != (sae.d_in, sae.d_sae) or any(type(size) is not int for size in stated):
+        raise ValueError(
+            f"{folder / CONFIG} has d_in={stated[0]!r}, d_sae={stated[1]!r}, and W_dec is of shape "
+            f"{(sae.d_sae, sae.d_in)}: the two files are of different SAEs."
+        )
     return sae
 
 
 @torch.no_grad()
-def load_weights_(sae: ThresholdSAE, weights: Mapping[str, Tensor], source: Path) -> None:
-    """Sets all parameters, in float32 and with θ at 0 or above. Raises ValueError on one that is missing, of another
-    shape or not finite."""
-    for name, expected in sae.state_dict().items():
-        found = weights.get(name)
-        if found is None or found.shape != expected.shape or not torch.isfinite(found).all():
-            shape = None if found is None else tuple(found.shape)
-            raise ValueError(f"{source}: {name} should be finite of shape {tuple(expected.shape)}, found {shape}.")
-    sae.load_state_dict({name: weights[name].float() for name in sae.state_dict()})
+def sae_of_weights(
+    weights: Mapping[str, Tensor], source: Path, *, apply_b_dec_to_input: bool = False, tied: bool = False
+) -> ThresholdSAE:
+    """The TSAE of these parameters, in float32 and with θ at 0 or above: what every reader of a file ends in.
+
+    θ < 0 acts as 0 exactly: relu(z)·[z > θ] is 0 for z in (θ, 0], and z above.
+
+    Args:
+        weights: by the names of `ThresholdSAE`'s parameters, and no others.
+        source: the file that they are from.
+        apply_b_dec_to_input, tied: as in `ThresholdSAE`.
+
+    Raises:
+        ValueError: a parameter that is missing, unknown, of another shape, no floating number or not finite in float32.
+    """
+    if weights.get("W_dec", torch.empty(0)).ndim != 2:
+        raise ValueError(f"{source} has no W_dec of shape (d_sae, d_in): expected the weights of an SAE.")
+    d_sae, d_in = weights["W_dec"].shape
+    if min(d_sae, d_in) < 1:
+        raise ValueError(f"{source}: W_dec is of shape {(d_sae, d_in)} and holds nothing: download or save it again.")
+    sae = ThresholdSAE(d_in, d_sae, apply_b_dec_to_input=apply_b_dec_to_input, tied=tied)
+    expected = sae.state_dict()
+    if missing := sorted(set(expected) - set(weights)):
+        raise ValueError(f"{source} has no {', '.join(missing)}: expected {', '.join(expected)}.")
+    if unknown := sorted(set(weights) - set(expected)):
+        raise ValueError(
+            f"{source} has {', '.join(unknown)}, which a threshold SAE does not have: its function is another one, and "
+            f"only {', '.join(expected)} can be read."
+        )
+    converted = {name: checked(weights[name], expected[name].shape, f"{source}: {name}") for name in expected}
+    sae.load_state_dict(converted)
     sae.clamp_thresholds_()
+    return sae
 
 
-def _refuse_other_kinds(folder: Path, config: Mapping[str, Any]) -> None:
-    kind, activation = config.get("architecture", _LEGACY), config.get("activation_fn", config.get("activation_fn_str"))
-    if kind not in _READABLE:
-        raise ValueError(f"{folder} holds a {kind!r} SAE, and only 'jumprelu' and 'standard' (ReLU) can be read.")
-    if activation not in (None, "relu"):
-        raise ValueError(f"{folder} holds an SAE with activation {activation!r}, and only 'relu' can be read.")
-    if config.get("normalize_activations") not in (None, False, "none"):
-        raise ValueError(
-            f"{folder / CONFIG} has normalize_activations={config['normalize_activations']}, and raw activations are "
-            "read here: fold the normalisation into the weights and set it to 'none'."
+def checked(value: object, shape: torch.Size, name: str) -> Tensor:
+    """In float32. Raises ValueError unless it is a tensor of floating numbers of this shape, finite in float32."""
+    if not (isinstance(value, Tensor) and value.shape == shape and value.dtype in _DTYPES):
+        found = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"{name} should be floating numbers of shape {tuple(shape)}, found {found}.")
+    converted = value.float()
+    if not torch.isfinite(converted).all():
+        raise ValueError(f"{name} should be finite in float32, found {converted[~converted.isfinite()][0]}.")
+    return converted
+
+
+def _compare_checksum(folder: Path, config: Mapping[str, Any]) -> None:
+    stated = (config.get("metadata") or {}).get(_CHECKSUM)
+    if stated is None:
+        _log.info(
+            "%s is unchecked: cfg.json has no checksum of it, since it was not saved by atomlab.", folder / WEIGHTS
         )
-    if config.get("reshape_activations") not in (None, "none", "hook_z"):  # heads' outputs are flat here already
+    elif sha256(folder / WEIGHTS) != stated:
         raise ValueError(
-            f"{folder / CONFIG} has reshape_activations={config['reshape_activations']}, and activations are vectors "
-            "here: only 'none' and 'hook_z' can be read."
+            f"{folder / WEIGHTS} is damaged or of another SAE: its checksum is not the one in {CONFIG} "
+            f"({_CHECKSUM}); copy the folder again, or save the SAE again."
         )
+
+
+def _refuse_other_kinds(file: Path, config: Mapping[str, Any]) -> None:
+    kind = config.get("architecture")
+    if kind not in (None, "jumprelu", "standard"):
+        raise ValueError(f"{file} is of a {kind!r} SAE, and only 'jumprelu' and 'standard' (ReLU) can be read.")
+    for name, neutral in _NEUTRAL.items():
+        value = config.get(name)
+        if not any(type(value) is type(one) and value == one for one in neutral):
+            raise ValueError(
+                f"{file} has {name}={value}, and only {' or '.join(map(repr, neutral))} can be read: a threshold SAE of "
+                "raw activations is expected; fold the rest into the weights."
+            )
+    if type(config.get("apply_b_dec_to_input", True)) is not bool:
+        raise ValueError(f"{file} has apply_b_dec_to_input={config['apply_b_dec_to_input']!r}: expected true or false.")

@@ -1,10 +1,12 @@
 """Runs that may be stopped at any step, by Ctrl-C or by a scheduler, and go on later as if they never had been."""
 
+import logging
 import os
 import signal
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any, final
@@ -13,10 +15,15 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from atomlab.files import place
+
+_log = logging.getLogger(__name__)
+
 
 @final
 class LastCheckpoint(Callback):
-    """Keeps `last.ckpt`: every `every` steps, at the end, and at the first SIGINT or SIGTERM, which ends the run.
+    """Keeps `last.ckpt`: every `every` steps, at the end, and at the first SIGINT or SIGTERM, which ends the run; and
+    the one before it as `previous.ckpt`.
 
     `resume=<folder>/last.ckpt` goes on from there, bit for bit on a CPU. The step or the validation under way is finished
     first; a second signal, a second or more later, does what it did before the training. Several processes agree to stop
@@ -32,6 +39,7 @@ class LastCheckpoint(Callback):
         self.path, self.every = Path(folder) / "last.ckpt", every
         self.asked, self.since = 0, 0.0  # the first signal's number, and when it came
         self.saved = -1  # the step of the last checkpoint
+        self.unsaved: str | None = None  # why there is no newer one
         self.previous: dict[int, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -40,9 +48,6 @@ class LastCheckpoint(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Not earlier, so that Lightning's own handler, which talks to other processes from inside, is replaced."""
         self._handle(dict.fromkeys(self.previous, self._ask))
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._handle(self.previous)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int
@@ -83,13 +88,26 @@ class LastCheckpoint(Callback):
                 signal.signal(number, handler)
 
     def _save(self, trainer: Trainer) -> None:
-        arriving = self.path.with_name(
-            ".writing-last.ckpt"
-        )  # Lightning writes elsewhere and copies, which a kill halves
-        trainer.save_checkpoint(arriving, weights_only=False)
-        if trainer.is_global_zero:
-            os.replace(arriving, self.path)
-        self.saved = trainer.global_step
+        """A disk that is full or cannot be written costs this checkpoint and not the run: a warning says so."""
+        try:
+            with place(self.path) if trainer.is_global_zero else nullcontext(self.path) as arriving:
+                try:  # Lightning writes elsewhere and copies, which a kill halves
+                    trainer.save_checkpoint(arriving, weights_only=False)
+                except OSError:
+                    trainer.strategy.barrier("Trainer.save_checkpoint")  # where the other processes wait
+                    raise
+                if trainer.is_global_zero and self.path.exists():
+                    _keep(self.path, self.path.with_name("previous.ckpt"))
+            self.saved, self.unsaved = trainer.global_step, None
+        except OSError as error:
+            self.unsaved = f"The checkpoint of step {trainer.global_step} could not be written to {self.path} ({error})"
+            kept = f"{self.path} keeps that of step {self.saved}" if self.saved >= 0 else "there is none yet"
+            _log.warning("%s; the training goes on, and %s.", self.unsaved, kept)
+
+    def require_saved(self) -> None:
+        """To be called after the results are written: raises OSError if the last checkpoint could not be."""
+        if self.unsaved is not None:
+            raise OSError(f"{self.unsaved}; the results are complete, and the run cannot go on from its end.")
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if not self.asked:
@@ -97,3 +115,12 @@ class LastCheckpoint(Callback):
         elif time.monotonic() - self.since > 1:  # a terminal, a scheduler and a parent may each send the same signal
             signal.signal(number, self.previous[number])
             os.kill(os.getpid(), number)
+
+
+def _keep(path: Path, name: Path) -> None:
+    """The file under another name too, at no moment without its own; where there are no hard links it is renamed."""
+    name.unlink(missing_ok=True)
+    try:
+        name.hardlink_to(path)
+    except OSError:
+        os.replace(path, name)

@@ -1,15 +1,18 @@
 """SAEs that others trained and released."""
 
 import logging
+import zlib
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
 
-from atomlab.sae import ThresholdSAE, load_sae, load_weights_
+from atomlab.files import regular
+from atomlab.sae import ThresholdSAE, load_sae, sae_of_weights
 
-_PARAMETERS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
+_PARAMETERS = {"w_enc": "W_enc", "b_enc": "b_enc", "w_dec": "W_dec", "b_dec": "b_dec", "threshold": "threshold"}
+_FOREIGN = (BadZipFile, ValueError, TypeError, EOFError, LookupError, OSError, RuntimeError, MemoryError, zlib.error)
 _log = logging.getLogger(__name__)
 
 
@@ -44,18 +47,15 @@ def _with_latents(sae: ThresholdSAE, kept: torch.Tensor) -> ThresholdSAE:
 
 
 def _gemma_scope(file: Path) -> ThresholdSAE:
-    """W_enc (d_in, d_sae), W_dec (d_sae, d_in), b_enc, b_dec, threshold; b_dec is not subtracted from the input."""
+    """W_enc (d_in, d_sae), W_dec (d_sae, d_in), b_enc, b_dec, threshold; b_dec is not subtracted from the input.
+
+    The archive has a CRC-32 of every array, and NumPy compares them; nothing that is pickled is read.
+    """
     try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (BadZipFile, ValueError, EOFError) as error:
-        raise ValueError(f"{file} is no readable .npz archive ({error}): download it again.") from error
-    found = {name: arrays.get(name, arrays.get(name.replace("W_", "w_"))) for name in _PARAMETERS}
-    if missing := [name for name, array in found.items() if array is None]:
-        raise ValueError(f"{file} has no {', '.join(missing)}: expected Gemma Scope's {', '.join(_PARAMETERS)}.")
-    weights = {name: torch.from_numpy(array) for name, array in found.items() if array is not None}
-    if weights["W_enc"].ndim != 2:
-        raise ValueError(f"{file}: W_enc should be of shape (d_in, d_sae), found {tuple(weights['W_enc'].shape)}.")
-    sae = ThresholdSAE(*weights["W_enc"].shape)
-    load_weights_(sae, weights, file)
-    return sae
+        with regular(file).open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            names: list[str] = archive.files
+            weights = {_PARAMETERS.get(name.lower(), name): torch.from_numpy(archive[name]) for name in names}
+    except _FOREIGN as error:
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise ValueError(f"{file} is no readable .npz archive ({reason}): download it again.") from error
+    return sae_of_weights(weights, file)

@@ -76,21 +76,24 @@ def test_every_byte_of_every_file_is_guarded(families: dict[str, Path], text: Lo
     data.prepare_data()
     data.setup()
     folder = data.folder(short)
-    site, tokens = folder / str(data.point), read_index(folder / TOKENS)["files"]
-    shards = read_index(site / INDEX)["shards"]
+    site, tokens = folder / str(data.point), read_index(folder / TOKENS, "files")["files"]
+    shards = read_index(site / INDEX, "shards")["shards"]
     (moments,) = site.glob("moments-*.json")
     guarded = [(site, name, shards) for name in shards] + [(folder, name, tokens) for name in tokens]
     assert len(shards) >= 4
-    for place, name, records in [*guarded, (site, moments.with_suffix(".safetensors").name, read_index(moments))]:
+    for place, name, records in [
+        *guarded,
+        (site, moments.with_suffix(".safetensors").name, read_index(moments, "moments")["moments"]),
+    ]:
         for _ in each_byte_altered(place / name):
             with pytest.raises(ValueError, match=rf"altered.*{name}"):
                 check(place, {name: records[name]}, every_byte=True)
         check(place, {name: records[name]}, every_byte=True)
-    for index in (site / INDEX, folder / TOKENS, moments):
+    for index, entry in ((site / INDEX, "shards"), (folder / TOKENS, "files"), (moments, "moments")):
         for _ in each_byte_altered(index):
             with pytest.raises(ValueError, match=rf"altered.*{index.name}"):
-                read_index(index)
-        read_index(index)
+                read_index(index, entry)
+        read_index(index, entry)
 
 
 def each_byte_altered(file: Path) -> Iterator[None]:

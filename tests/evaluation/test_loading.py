@@ -191,7 +191,9 @@ def test_what_is_no_sae_is_refused_in_one_sentence(bench: Bench, metric: AtomicI
     (tmp_path / "text.ckpt").write_text("text")
     (tmp_path / "empty.ckpt").write_text("")
     for name in ("other", "list", "half", "text", "empty"):
-        with pytest.raises(ValueError, match=rf"{name}\.ckpt is no readable checkpoint of train\.py \(.+\): expected"):
+        with pytest.raises(
+            ValueError, match=rf"{name}\.ckpt is no readable checkpoint of train\.py \(.+\): give another"
+        ):
             load_at_site(tmp_path / f"{name}.ckpt", bench.data, metric)
     save_sae(ThresholdSAE(8, 9), tmp_path / "narrow", {})
     with pytest.raises(ValueError, match="d_in=8 and this site 16"):

@@ -1,0 +1,170 @@
+"""A checkpoint is whole or refused, whatever happened to its bytes or to the disk below it."""
+
+import errno
+import logging
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch.utils.data import DataLoader
+
+from atomlab.training.checkpoints import read_checkpoint
+from atomlab.training.interruption import LastCheckpoint
+from tests.processes import one_sentence, run
+from tests.tiny import OPTIONS
+
+
+def small(path: Path, step: int = 3) -> Path:
+    generator = torch.Generator().manual_seed(0)
+    state = {"sae.W_dec": torch.randn(3, 4, generator=generator), "transform.mean": torch.randn(4, generator=generator)}
+    moments = {"exp_avg": torch.randn(3, 4, generator=generator)}
+    parts = {"state_dict": state, "optimizer_states": [moments], "loops": {"epoch": 0}, "global_step": step}
+    torch.save(parts, path)
+    return path
+
+
+def flat(value: Any) -> list[Any]:
+    """Every leaf with where it lies, tensors as bytes."""
+    if isinstance(value, dict):
+        return [(repr(key), flat(each)) for key, each in value.items()]
+    if isinstance(value, list):
+        return [flat(each) for each in value]
+    return [value.dtype, value.shape, value.numpy().tobytes()] if isinstance(value, torch.Tensor) else [value]
+
+
+def test_a_flipped_bit_is_found_or_changes_nothing(tmp_path: Path) -> None:
+    """faults.md E3: every byte of the file, headers, padding and central directory too."""
+    file = small(tmp_path / "last.ckpt")
+    content, before = file.read_bytes(), flat(read_checkpoint(file))
+    said = []
+    for place, byte in enumerate(content):
+        file.write_bytes(content[:place] + bytes([byte ^ (1 << place % 8)]) + content[place + 1 :])
+        try:
+            assert flat(read_checkpoint(file)) == before, place
+        except ValueError as error:
+            said.append(str(error))
+    data = sum(part.numel() * 4 for part in (torch.empty(3, 4), torch.empty(4), torch.empty(3, 4)))
+    assert all("is no readable checkpoint" in each for each in said)
+    assert len(said) > data  # all of the tensors' bytes, and those of the pickle and the names
+
+
+def test_what_is_no_checkpoint_names_the_other_one(tmp_path: Path) -> None:
+    """faults.md E4 and E5: half, empty, text, a folder, a pipe, a device, somebody else's; and a whole one beside it."""
+    small(tmp_path / "previous.ckpt", step=250)
+    whole = small(tmp_path / "last.ckpt").read_bytes()
+    (tmp_path / "best.ckpt").write_bytes(whole[:-30])
+    os.utime(tmp_path / "best.ckpt", (2e9, 2e9))  # the newest, and damaged
+    file = tmp_path / "last.ckpt"
+
+    def refused(reason: str) -> None:
+        with pytest.raises(ValueError, match=reason) as error:
+            read_checkpoint(file)
+        assert str(error.value).endswith(f"; {tmp_path}/previous.ckpt can be read and goes on after step 250.")
+        assert "\n" not in str(error.value)
+
+    for content, reason in ((whole[: len(whole) // 2], "not a zip"), (b"", "not a zip"), (b"text" * 99, "not a zip")):
+        file.write_bytes(content)
+        refused(reason)
+    for content, reason in (({"weight": torch.ones(2)}, "no state_dict"), ([1], "no state_dict")):
+        torch.save(content, file)
+        refused(reason)
+    torch.save({"state_dict": {}}, file)
+    refused("no optimizer_states, loops, global_step")
+    torch.save({"state_dict": {"a": Path("x")}}, file)  # another type than tensors and numbers: no code is run
+    refused("Weights only load failed")
+    torch.save(torch.load(small(tmp_path / "x.pt")) | {"state_dict": {"sae.b": torch.tensor([1.0, torch.nan])}}, file)
+    refused(r"sae\.b is not finite")
+    file.unlink()
+    file.mkdir()
+    refused("a folder: an ordinary file was expected")
+    file.rmdir()
+    os.mkfifo(file)
+    refused("a pipe")
+    file.unlink()
+    file.symlink_to("/dev/zero")
+    refused("a device")
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"does not exist; .*previous\.ckpt can be read"):
+        read_checkpoint(file)
+    (tmp_path / "previous.ckpt").unlink()
+    with pytest.raises(FileNotFoundError, match="does not exist: give another run's checkpoint"):
+        read_checkpoint(file)
+
+
+class Line(LightningModule):
+    """The smallest thing that trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = torch.nn.Parameter(torch.zeros(50_000))
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        return (self.slope.mean() - batch.mean()).square()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def train(last: LastCheckpoint, steps: int = 6) -> None:
+    trainer = Trainer(
+        accelerator="cpu", max_steps=steps, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=[last],
+    )  # fmt: skip
+    trainer.fit(Line(), DataLoader(torch.ones(steps, 1)))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 500 kB: two checkpoints of 200 kB, and no third."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+
+
+@needs_root
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*smaller than the logging interval")
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """faults.md E4: no half file stays, the old checkpoints do, every failure is said, and at last it is an error."""
+    last = LastCheckpoint(str(disk), every=2)
+    with caplog.at_level(logging.WARNING):
+        train(last)
+    assert {file.name for file in disk.iterdir()} == {"last.ckpt", "previous.ckpt"}
+    assert read_checkpoint(disk / "previous.ckpt")["global_step"] == 2
+    assert read_checkpoint(disk / "last.ckpt")["global_step"] == 4
+    said = [record.getMessage() for record in caplog.records if record.name.endswith("interruption")]
+    assert len(said) == 2  # at step 6, and again at the end
+    assert all(os.strerror(errno.ENOSPC) in each and "the training goes on" in each for each in said)
+    assert said[0].endswith(f"{disk}/last.ckpt keeps that of step 4.")
+    with pytest.raises(OSError, match=r"checkpoint of step 6 could not be written .* the results are complete"):
+        last.require_saved()
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*smaller than the logging interval")
+def test_the_checkpoint_before_the_last_is_kept(tmp_path: Path) -> None:
+    last = LastCheckpoint(str(tmp_path), every=2)
+    train(last)
+    last.require_saved()
+    assert {file.name for file in tmp_path.iterdir()} == {"last.ckpt", "previous.ckpt"}
+    assert [read_checkpoint(tmp_path / f"{name}.ckpt")["global_step"] for name in ("previous", "last")] == [4, 6]
+
+
+def test_train_refuses_half_a_checkpoint_before_any_work(tiny: Path, tmp_path: Path) -> None:
+    """faults.md E4, through the command line."""
+    for name in ("model", "text.txt"):
+        (tmp_path / name).symlink_to(tiny / name)
+    small(tmp_path / "previous.ckpt")
+    (tmp_path / "last.ckpt").write_bytes((tmp_path / "previous.ckpt").read_bytes()[:600])
+    said = one_sentence(run("train.py", *OPTIONS, "resume=last.ckpt", cwd=tmp_path, cache=tmp_path / "cache"))
+    assert "last.ckpt is no readable checkpoint of train.py" in said
+    assert "previous.ckpt can be read and goes on after step 3." in said
+    assert not (tmp_path / "cache" / "activations").exists()
