@@ -147,11 +147,12 @@ def _stated(index: Path) -> dict[str, Any]:
     found = read_index(index, "files")
     if set(found["files"]) != NAMES:
         raise Damaged([index], f"altered: it should name {', '.join(sorted(NAMES))}")
-    if not _are_counts(found.get("layout"), Layout.__dataclass_fields__, least=1):
+    if not _are_counts(found.get("layout"), ("shard_rows", "batch_tokens"), 1):
         raise Damaged([index], "altered: it states no sizes of files and passes")
     bad = found.get("bad_records")
-    counted = isinstance(bad, dict) and {name: bad.get(name) for name in ("count", "read")}
-    if not _are_counts(counted, ("count", "read"), least=0) or not isinstance(bad.get("first"), list):
+    if not (
+        isinstance(bad, dict) and isinstance(bad.pop("first", None), list) and _are_counts(bad, ("count", "read"), 0)
+    ):
         raise Damaged([index], "altered: it does not state which records were left out")
     return found
 
