@@ -78,6 +78,8 @@ def test_evaluate_gives_the_same_numbers_again(first: Path, cache: Path, tmp_pat
     assert "Gaussian TSAE" in again
     for unit in ("atoms", "neurons"):
         for key, value in rows(first)[unit].items():
+            if key.startswith("memory"):  # beyond random + OMP, a row that this table does not have
+                continue
             same = pytest.approx(value, rel=1e-6) if isinstance(value, float) else value
             assert again[unit][key] == same, (unit, key)
 

@@ -147,6 +147,6 @@ def test_a_model_without_a_known_final_norm_has_a_browser_without_logits(bench: 
         patch.setattr(logits, "_FINAL_NORMS", ("none.such",))
         text, _ = replace(PLAIN, browser=True)(bench)
     page = (bench.folder / "report.html").read_text()
-    assert "Logit effects is left out: No final norm" in page
+    assert "The list of logit effects is left out: No final norm" in page
     assert '<script type="application/json" id="atom-data">' in page
     assert "Held out, the atoms explain" in text
