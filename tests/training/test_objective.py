@@ -27,7 +27,7 @@ class Vectors(LightningDataModule):
         return DataLoader(Stream(batches(STEPS)), batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
-        return DataLoader(held_out(), batch_size=50)
+        return DataLoader(Stream(list(held_out().split(50))), batch_size=None)
 
 
 def held_out() -> torch.Tensor:
