@@ -51,7 +51,7 @@ def test_one_command_leaves_a_table_a_report_and_a_published_format(first: Path)
     for unit in ("atoms", "neurons", "random + OMP"):
         assert re.search(rf"^{re.escape(unit)}\s+\S", printed, re.MULTILINE)
     assert str(first / "report.html") in printed
-    assert sorted(path.name for path in (first / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert sorted(path.name for path in (first / "checkpoints").iterdir()) == ["last.ckpt"]
     assert list(first.glob("wandb/offline-run-*/*.wandb"))  # no key: offline, and one line says so
     assert "no key found, logging offline" in (first / "stderr.txt").read_text()
     table, sae = rows(first), load_sae(first / "sae")
@@ -78,6 +78,8 @@ def test_evaluate_gives_the_same_numbers_again(first: Path, cache: Path, tmp_pat
     assert "Gaussian TSAE" in again
     for unit in ("atoms", "neurons"):
         for key, value in rows(first)[unit].items():
+            if key.startswith("memory"):  # beyond random + OMP, a row that this table does not have
+                continue
             same = pytest.approx(value, rel=1e-6) if isinstance(value, float) else value
             assert again[unit][key] == same, (unit, key)
 
@@ -136,16 +138,17 @@ def test_two_processes_agree_with_one(cache: Path, tmp_path: Path) -> None:
     for folder, words in ((one, ()), (two, TWO)):
         finished = run("train.py", *SMALL, "logger=csv", *words, f"hydra.run.dir={folder}", cwd=tmp_path, cache=cache)
         assert finished.returncode == 0, finished.stderr
-    assert (two / "objective.txt").exists()
-    for stage in ("validation/", "test/"):
-        alone, together = logged(one, stage), logged(two, stage)
-        assert alone.keys() == together.keys()
-        for name, value in alone.items():
-            # One vector of 256 may cross a threshold where sums were taken in another order.
-            tolerance = 2 / 256 if "certified" in name or "window" in name else 1e-3
-            # Searches and random codes are each process's own: other supports are tried, other codes drawn.
-            if not name.endswith(("restricted_isometry_lower", "level_3_null", "level_4_null")):
-                assert together[name] == pytest.approx(value, rel=1e-3, abs=tolerance), name
+    alone, together = logged(one, "validation/"), logged(two, "validation/")
+    assert alone.keys() == together.keys()
+    assert not logged(one, "test/")
+    for folder, values in ((one, alone), (two, together)):
+        assert float((folder / "objective.txt").read_text()) == pytest.approx(values["validation/r2_s_norm"], rel=1e-6)
+    for name, value in alone.items():
+        # One vector of 256 may cross a threshold where sums were taken in another order.
+        tolerance = 2 / 256 if "certified" in name or "window" in name else 1e-3
+        # Searches and random codes are each process's own: other supports are tried, other codes drawn.
+        if not name.endswith(("restricted_isometry_lower", "level_3_null", "level_4_null")):
+            assert together[name] == pytest.approx(value, rel=1e-3, abs=tolerance), name
 
 
 def test_four_widths_cost_one_harvest(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

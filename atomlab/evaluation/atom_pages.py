@@ -62,7 +62,7 @@ def browse(
     assert entropies is not None
     if wishes.embedder is not None:
         embedded = partial(_agreement, found, bench, wishes.embedder)
-        rows[0] |= attempt("Agreement of contexts", embedded, missing) or {}
+        rows[0] |= attempt("The agreement of contexts", embedded, missing) or {}
     if wishes.delphi:
         known = (data.model.tokenizer.pad_token_id, data.model.tokenizer.eos_token_id, 0)
         pad = next(token for token in known if token is not None)
@@ -70,7 +70,9 @@ def browse(
     residual = model is not None and data.site in ("resid_pre", "resid_post")
     logits = None
     if residual and model is not None:
-        logits = attempt("Logit effects", lambda: logit_effects(model, sae.W_dec.detach(), _LOGITS), missing)
+        logits = attempt(
+            "The list of logit effects", lambda: logit_effects(model, sae.W_dec.detach(), _LOGITS), missing
+        )
     return browser_data(
         sae.W_dec.detach(), sae.threshold.detach(), metric, found, entropies, held_out, data.model.tokenizer, logits
     )

@@ -82,12 +82,16 @@ class ControlledTable:
         sae = self._sae(metric, bench)
         cases, rows = self._measure(sae, imported, metric, bench)
         missing: list[str] = []
-        found = attempt("Consistency between seeds", lambda: self._consistency(sae, others, metric, bench), missing)
+        found = attempt("The consistency between seeds", lambda: self._consistency(sae, others, metric, bench), missing)
         rows[0] |= found or {}
         keep(rows, bench)
         model = data.model.load() if (self.loss or self.browser) and data.model.is_causal else None
         if self.loss and model is not None:
-            attempt("Loss and KL", lambda: _add_losses(cases, rows, model, data, bench.protocol.loss_tokens), missing)
+            attempt(
+                "The loss with reconstructions",
+                lambda: _add_losses(cases, rows, model, data, bench.protocol.loss_tokens),
+                missing,
+            )
             keep(rows, bench)
         browser = None
         if self.browser:

@@ -1,4 +1,4 @@
-"""What a validation or a test epoch measures of a TSAE: streaming numbers on every vector, dearer ones on the first."""
+"""What a validation measures of a TSAE: streaming numbers on every vector, dearer ones on the first."""
 
 from typing import final
 
@@ -35,6 +35,10 @@ class Measurement:
     isometry of the codes. On the first `s_norm_samples`: R² in the S-norm, whose two float64 products (d_in, d_in) a
     vector would cost as much as reconstructing at small expansions. On the first `certificate_samples`: levels 3 and 4,
     δ(Λ), threshold windows. Once: the dictionary's coherence, d_in·d_sae² FLOPs, and the interval of δ_K.
+
+    The first vectors are a random sample, since a validation's batches come in random order
+    (`ActivationDataModule.val_dataloader`): the first n over all processes are the n validation vectors that a table
+    with `metrics.samples=n` draws, so what has one name in both is measured on one sample where n is the same.
 
     Names that end in `_null` are the same numbers for a random dictionary of the same n and d and codes of the same
     sizes (and values, at random latents).

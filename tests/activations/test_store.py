@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from atomlab.activations import harvest as harvest_module
-from atomlab.activations.datamodule import ActivationDataModule, OrderedBatches, ShuffledBatches
+from atomlab.activations.datamodule import ActivationDataModule, RandomBatches, ShuffledBatches
 from atomlab.activations.language_model import LanguageModel
 from atomlab.activations.local_text import LocalText
 from atomlab.activations.online import Online
@@ -147,8 +147,10 @@ def test_steps_see_the_same_rows_on_any_number_of_processes_and_after_a_resume(w
     assert not set.intersection(one[0], one[4])  # one epoch has five steps, without replacement
     resumed = list(ShuffledBatches(103, 20, 12, start=7, seed=3))
     assert [set(batch.tolist()) for batch in resumed] == one[7:]
-    ordered = [torch.cat(list(OrderedBatches(103, 20, rank=r, world_size=world_size))) for r in range(world_size)]
-    assert torch.cat(ordered).sort().values.tolist() == list(range(103))
+    drawn = [torch.cat(list(RandomBatches(103, 20, rank=r, world_size=world_size))) for r in range(world_size)]
+    assert torch.cat(drawn).sort().values.tolist() == list(range(103))
+    alone = torch.cat(list(RandomBatches(103, 20)))
+    assert {int(i) for rank in drawn for i in rank[: 40 // world_size]} == set(alone[:40].tolist())
 
 
 def test_batches_that_cannot_be_dealt_out_are_named() -> None:

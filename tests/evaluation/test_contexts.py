@@ -1,6 +1,7 @@
 """Firings, entropies, logit effects, nearest atoms and eai-delphi's format against brute force."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from scipy.stats import entropy
 
 from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.evaluation.atom_pages import some
 from atomlab.evaluation.browser import nearest_atoms
 from atomlab.evaluation.contexts import firing, whole_sequences
 from atomlab.evaluation.delphi import export_delphi
@@ -108,6 +110,34 @@ def test_logit_effects_are_the_unembedding_of_the_normed_direction(
         best = effect.topk(3, dim=1, largest=largest)
         torch.testing.assert_close(values, best.values, atol=1e-4, rtol=1e-4)
         assert torch.equal(ids, best.indices)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_an_atoms_length_does_not_change_its_logit_effects(
+    data_of: Callable[..., ActivationDataModule], family: str
+) -> None:
+    """faults.md D10: the ε of the final norm shrank the effects of short atoms; of an atom of length 1e-3 to a fifth."""
+    data = data_of(family)
+    model = data.model.load()
+    atoms = torch.randn(7, data.d_in, generator=torch.Generator().manual_seed(1))
+    expected = logit_effects(model, atoms, 3)
+    for scale in (2.0**-20, 1e-3, 17.0):
+        for found, own in zip(logit_effects(model, atoms * scale, 3), expected, strict=True):
+            if own.dtype == torch.int64:
+                assert torch.equal(found, own)
+            else:  # two roundings of an atom, and the sums of a norm and of a product over d_in entries
+                torch.testing.assert_close(found, own, rtol=4 * data.d_in * 2.0**-23, atol=1e-6)
+    zero = logit_effects(model, torch.zeros(1, data.d_in), 3)
+    assert torch.equal(zero[0], torch.zeros(1, 3))
+
+
+def test_agreement_is_of_atoms_drawn_at_random() -> None:
+    """Of the kind of faults.md D8: it was of the first 500 atoms, and released SAEs may be sorted by how often they fire."""
+    groups = [[str(number)] for number in range(10_000)]
+    drawn = [int(text) for (text,) in some(groups, 500, torch.Generator().manual_seed(0))]
+    assert len(set(drawn)) == 500
+    assert abs(sum(drawn) / 500 / 10_000 - 0.5) < 5 * math.sqrt(1 / 12 / 500)
+    assert some(groups[:3], 500, torch.Generator()) == groups[:3]
 
 
 def test_nearest_atoms_are_those_of_the_whole_gram_matrix() -> None:

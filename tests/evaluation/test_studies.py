@@ -24,7 +24,7 @@ def test_the_controlled_table_has_every_row_and_column_and_its_report(bench: Ben
     written = json.loads((bench.folder / "results.json").read_text())
     rows = {row["unit"]: row for row in written["rows"]}
     assert list(rows) == ALL
-    assert objective == rows["atoms"]["r2_test_s"]
+    assert objective == rows["atoms"]["r2_validation_s"] != rows["atoms"]["r2_test_s"]
     for key in ("loss_recovered_zero", "kl", "consistency", "token_entropy", "solved_level_5", "isometry_stable"):
         assert rows["atoms"][key] is not None
     for row in rows.values():
@@ -71,7 +71,9 @@ def test_the_papers_table_is_one_harvest_and_a_mean_over_layers(bench: Bench) ->
         (layer, unit) for layer in (0, 2) for unit in ("atoms", "neurons", "random + OMP")
     ]
     ours = [row["r2_test_s"] for row in written["rows"] if row["unit"] == "atoms"]
-    assert objective == written["means"][0]["r2_test_s"] == pytest.approx(sum(ours) / 2)
+    assert written["means"][0]["r2_test_s"] == pytest.approx(sum(ours) / 2)
+    chosen_by = [row["r2_validation_s"] for row in written["rows"] if row["unit"] == "atoms"]
+    assert objective == written["means"][0]["r2_validation_s"] == pytest.approx(sum(chosen_by) / 2)
     assert "Published for features" in text
     assert all(row["stability_pairwise_random"] is not None for row in written["rows"])
     page = (bench.folder / "report.html").read_text()
@@ -98,7 +100,7 @@ def test_the_papers_table_has_an_imported_sae_of_each_layer(bench: Bench) -> Non
             [r for r in rows if (r["layer"], r["unit"]) == (layer, name)] for name in ("atoms", "released")
         )
         assert atoms == [row for row in first if (row["layer"], row["unit"]) == (layer, "atoms")]
-        same = {"unit", "samples_fitted"}
+        same = {"unit", "samples_fitted", "r2_validation_s"}
         assert {k: v for k, v in released[0].items() if k not in same} == {
             k: v for k, v in atoms[0].items() if k not in same
         }
@@ -138,7 +140,7 @@ def test_means_leave_out_what_is_missing() -> None:
 
 
 def test_the_shift_study_knows_its_identity_and_its_null(bench: Bench) -> None:
-    RepresentationShiftStudy(layers=[0, 2], samples=128)(bench)
+    _, objective = RepresentationShiftStudy(layers=[0, 2], samples=128)(bench)
     rows = json.loads((bench.folder / "results.json").read_text())["rows"]
     assert {row["layer"] for row in rows} == {0, 2}
     data = bench.data.at("resid_post", 2)
@@ -150,16 +152,19 @@ def test_the_shift_study_knows_its_identity_and_its_null(bench: Bench) -> None:
         row = next(row for row in rows if (row["unit"], row["layer"]) == (name, 2))
         assert (row["mean"], row["sd"]) == pytest.approx((float(angles.mean()), float(angles.std(correction=0))))
         assert row["shift"] == pytest.approx(abs(row["mean"] - 90))
+    across = [row["shift_validation"] for row in rows if row["unit"] == "AIP, reference corpus"]
+    assert objective == pytest.approx(sum(across) / 2)
     assert {row["unit"] for row in rows} >= {"Euclidean", "centred", "Mahalanobis", "causal", "AIP, reference corpus"}
 
 
 def test_the_capacity_grid_has_a_cell_for_every_pair_and_its_surrogate(bench: Bench) -> None:
-    CapacityGrid(vectors=[64, 128, 10**6], expansions=[1, 2])(bench)
+    _, objective = CapacityGrid(vectors=[64, 128, 10**6], expansions=[1, 2])(bench)
     rows = json.loads((bench.folder / "results.json").read_text())["rows"]
     available = len(bench.data.rows["train"])
     assert [(r["unit"], r["vectors"], r["d_sae"]) for r in rows] == [
         (unit, n, m) for unit in ("data", "Gaussian surrogate") for n in (64, 128, available) for m in (16, 32)
     ]
+    assert objective == max(row["r2_train_s"] - row["r2_validation_s"] for row in rows)
     assert len(list((bench.folder / "figures").iterdir())) == 1
 
 

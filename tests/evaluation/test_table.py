@@ -10,6 +10,7 @@ from atomlab.evaluation import Protocol, measure
 from atomlab.evaluation.by_size import in_ranges
 from atomlab.evaluation.certificates import certify
 from atomlab.evaluation.run import conclude
+from atomlab.evaluation.table import metric_disagreement
 from atomlab.evaluation.vectors import gaussian_vectors, moments_of
 from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct
@@ -77,6 +78,23 @@ def test_sparse_codes_give_every_number_of_dense_ones(apply_b_dec_to_input: bool
     ]
     assert rows[0].keys() == rows[1].keys()
     assert numbers(rows[0]) == pytest.approx(numbers(rows[1]), rel=1e-5, abs=1e-6, nan_ok=True)
+
+
+def test_the_table_says_how_far_s_is_from_the_metric_of_the_atoms() -> None:
+    """faults.md D10: against the matrices themselves. Orthonormal atoms give the Euclidean metric, and as S they agree;
+    atoms that do not span the space give none.
+    """
+    root = torch.randn(D, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    s = root @ root.T + torch.eye(D)
+    dictionary = torch.randn(20, D, generator=torch.Generator().manual_seed(1))
+    own = torch.linalg.inv(dictionary.double().T @ dictionary.double())
+    cosine = float((s * own).sum() / s.norm() / own.norm())
+    found = metric_disagreement(dictionary, AtomicInnerProduct(s))
+    assert found == pytest.approx(math.sqrt(1 - cosine**2), abs=1e-9)
+    train = planted(300, 0, torch.eye(D), 3)
+    row = measure(orthogonal(), train, train, METRIC, PROTOCOL)
+    assert row["metric_disagreement"] == pytest.approx(0, abs=1e-7)  # the root of what 1 − cos² loses to rounding
+    assert metric_disagreement(dictionary[: D - 1], METRIC) is None
 
 
 def test_levels_keep_their_order_on_coherent_atoms() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from atomlab.report import COLUMNS, coherence_figure, spectrum_figure, thresholds_figure, write_report
+from atomlab.report import COLUMNS, coherence_figure, png, spectrum_figure, thresholds_figure, write_report
 
 EVIL = '<script>window.broken = 1</script>"><img src=x onerror="window.broken = 2"></script><!--'
 ROW: dict[str, Any] = {column.key: 0.25 for column in COLUMNS} | {
@@ -59,9 +59,9 @@ def atoms(count: int, contexts: int = 8, length: int = 23) -> dict[str, Any]:
 
 def write(path: Path, count: int) -> None:
     figures = {
-        EVIL: coherence_figure({"atoms": np.linspace(0, 1, 50)}, 0.1),
-        "b": thresholds_figure(np.ones(9), np.zeros(9)),
-        "c": spectrum_figure(np.arange(9.0)),
+        EVIL: png(coherence_figure({"atoms": np.linspace(0, 1, 50)}, 0.1)),
+        "b": png(thresholds_figure(np.ones(9), np.zeros(9))),
+        "c": png(spectrum_figure(np.arange(9.0))),
     }
     write_report(
         path,
@@ -73,4 +73,5 @@ def write(path: Path, count: int) -> None:
         conclusion=EVIL,
         notes={EVIL: EVIL},
         browser=atoms(count),
+        missing=[EVIL],
     )

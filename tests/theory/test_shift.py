@@ -42,7 +42,7 @@ def test_angles_are_scipys(n: int, d: int, seed: int) -> None:
 
 def test_mahalanobis_angles_are_those_of_the_textbook() -> None:
     x = skewed(60, 4)
-    found = angle_distribution(x, geometries(*moments(x))["mahalanobis"])
+    found = angle_distribution(x, geometries(*moments(x))["mahalanobis"]())
     inverse = np.linalg.inv(np.cov(x.numpy(), rowvar=False, bias=True))
     centred = x.numpy() - x.numpy().mean(0)
     gram = centred @ inverse @ centred.T
@@ -63,9 +63,9 @@ def test_tiles_and_partners_change_nothing() -> None:
 def test_causal_geometry_is_dual_to_the_inner_product_of_unembedding_vectors() -> None:
     """A change of basis γ → Aγ, λ → A⁻ᵀλ leaves logits λᵀγ and therefore causal angles of activations alone."""
     x, gamma, basis = skewed(30, 4), skewed(200, 4, 1), skewed(4, 4, 2)
-    angles = angle_distribution(x, geometries(*moments(x), unembedding=gamma)["causal"])
+    angles = angle_distribution(x, geometries(*moments(x), unembedding=gamma)["causal"]())
     changed = x @ torch.linalg.inv(basis)
-    again = angle_distribution(changed, geometries(*moments(changed), unembedding=gamma @ basis.T)["causal"])
+    again = angle_distribution(changed, geometries(*moments(changed), unembedding=gamma @ basis.T)["causal"]())
     assert again.mean == pytest.approx(angles.mean, abs=1e-8)
 
 
@@ -81,7 +81,8 @@ def test_the_surrogate_has_exactly_the_datas_moments(n: int) -> None:
 def test_gaussian_activations_shift_as_their_null_and_their_own_metric_removes_it() -> None:
     """The mean inner product in the own metric is in [0, 1] of d (theory.md 1), so the mean cosine is near nothing."""
     x = torch.randn(800, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 2
-    found = representation_shift(x, geometries(*moments(x)), generator=torch.Generator().manual_seed(1))
+    places = {name: make() for name, make in geometries(*moments(x)).items()}
+    found = representation_shift(x, places, generator=torch.Generator().manual_seed(1))
     before, after = found["euclidean"], found["aip"]
     assert before.observed.shift > 40
     assert before.observed.mean == pytest.approx(before.null.mean, abs=1)
