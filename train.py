@@ -69,6 +69,7 @@ def train(config: DictConfig) -> float | None:
         shrinkage=config.sae.shrinkage,
         configuration=OmegaConf.to_yaml(config),
         seed=config.seed,
+        identity=identity,
     )
     sys.stdout.write(f"{text}\n")
     for logger in trainer.loggers:

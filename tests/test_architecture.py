@@ -33,7 +33,7 @@ ONLY_IN = {
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "hydra": {"launch"},
-    "omegaconf": {"launch", "evaluation/loading.py"},  # whose site a checkpoint has, says its run alone
+    "omegaconf": {"launch"},
 }
 LIGHTNING = {
     "training",

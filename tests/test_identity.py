@@ -15,6 +15,7 @@ from tests.processes import one_sentence, run
 from tests.tiny import OPTIONS, save_model, save_text, workplace
 
 LAST = "first/checkpoints/last.ckpt"
+QUICK = ["study.controls=[]", "study.browser=false", "study.loss=false", "study.certify=false", "metrics.samples=100"]
 leaves = st.none() | st.integers(0, 3) | st.sampled_from(["a", "b"])
 records = st.recursive(leaves, lambda inner: st.dictionaries(st.sampled_from("xyz"), inner, max_size=3), max_leaves=9)
 runs = st.dictionaries(st.sampled_from("xyz"), records, max_size=3)
@@ -140,8 +141,7 @@ def test_evaluate_refuses_what_is_no_longer_what_was_trained(place: Path, tmp_pa
     """faults.md A11: another model under the same path was measured under the old run's name. And a text that was edited."""
     moved = tmp_path / "moved"
     shutil.copytree(place, moved, ignore=shutil.ignore_patterns("more", "exact*", "outputs"))
-    words = ["run=first", "study.controls=[]", "study.browser=false", "study.loss=false", "metrics.samples=100"]
-    quick = [*words, "study.certify=false"]
+    quick = ["run=first", *QUICK]
     cache = moved / "cache"
     finished = run("evaluate.py", *quick, "hydra.run.dir=same", cwd=moved, cache=cache)
     assert finished.returncode == 0, finished.stderr
@@ -156,6 +156,32 @@ def test_evaluate_refuses_what_is_no_longer_what_was_trained(place: Path, tmp_pa
     assert "run=first does not belong to this run: model.folder was" in said
     (moved / "first" / "identity.json").unlink()
     assert "first has no identity.json" in one_sentence(run("evaluate.py", *quick, cwd=moved, cache=cache))
+
+
+STRANGERS = {
+    "atoms of another model": (["study.atoms=first", "model.name=twin"], "model.folder was"),
+    "features of another layer": (["study.features={mine: first}", "layer=2"], "was trained at model.layers.1.output"),
+    "seed of another width": (["study.atoms=first", "study.seeds=[wide]"], "sae.expansion was 3 and is 2 now"),
+    "seed of another text": (["study.atoms=first", "study.seeds=[edited]"], "corpus.local was"),
+}
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_studies_refuse_saes_of_other_runs(place: Path, name: str) -> None:
+    """What is compared is what the SAE says of itself, wherever its folder lies and whatever its name is."""
+    words, sentence = STRANGERS[name]
+    if "twin" in words[-1]:
+        save_model(place / "twin", seed=2)
+    for folder, change in (("wide", {"sae": {"expansion": 3}}), ("edited", {"corpus": {"local": ["other"]}})):
+        if folder in words[-1]:
+            shutil.copytree(place / "first" / "sae", place / folder)
+            config = json.loads((place / folder / "cfg.json").read_text())
+            for part, values in change.items():
+                config["metadata"]["atomlab_identity"][part] |= values
+            (place / folder / "cfg.json").write_text(json.dumps(config))
+    options = [word for word in OPTIONS if not word.startswith("logger")]
+    finished = run("evaluate.py", *options, *QUICK, *words, cwd=place, cache=place / "cache")
+    assert sentence in one_sentence(finished)
 
 
 def test_the_cache_is_named_by_what_determines_the_activations_and_by_nothing_else(place: Path, tmp_path: Path) -> None:

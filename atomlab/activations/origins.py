@@ -149,10 +149,8 @@ def _stated(index: Path) -> dict[str, Any]:
         raise Damaged([index], f"altered: it should name {', '.join(sorted(NAMES))}")
     if not _are_counts(found.get("layout"), ("shard_rows", "batch_tokens"), 1):
         raise Damaged([index], "altered: it states no sizes of files and passes")
-    bad = found.get("bad_records")
-    if not (
-        isinstance(bad, dict) and isinstance(bad.pop("first", None), list) and _are_counts(bad, ("count", "read"), 0)
-    ):
+    bad = dict(found["bad_records"]) if isinstance(found.get("bad_records"), dict) else {}
+    if not (isinstance(bad.pop("first", None), list) and _are_counts(bad, ("count", "read"), 0)):
         raise Damaged([index], "altered: it does not state which records were left out")
     return found
 

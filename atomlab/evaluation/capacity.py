@@ -129,6 +129,7 @@ class CapacityGrid:
             figures=figures,
             configuration=bench.configuration,
             provenance=provenance,
+            identity=bench.identity,
             conclusion=verdict,
         )
 

@@ -15,7 +15,7 @@ from atomlab.evaluation.by_size import size_tables
 from atomlab.evaluation.certificates import certify
 from atomlab.evaluation.controls import CONTROL_ROWS, CONTROLS, Case, check_controls, control_cases
 from atomlab.evaluation.figures import shift_figures, table_figures
-from atomlab.evaluation.loading import load_at_site, locate
+from atomlab.evaluation.loading import check_seed, identity_in, load_at_site, locate
 from atomlab.evaluation.memory import with_memory
 from atomlab.evaluation.provenance import describe, metric_of, origin_of, trained_on
 from atomlab.evaluation.run import conclude, pursuit_size, reference_metric
@@ -112,8 +112,11 @@ class ControlledTable:
         if self.embedder is not None:
             _ = self.embedder.config, self.embedder.tokenizer  # read here, so that a wrong name is found now
         own = self._own(bench)
-        for path in (*([] if own is None else [own]), *(self.features or {}).values(), *self.seeds):
+        ours = bench.identity if own is None else identity_in(locate(own, bench.data))
+        for path in (self.features or {}).values():
             locate(path, bench.data)
+        for path in self.seeds:
+            check_seed(locate(path, bench.data), ours)
 
     def _own(self, bench: Bench) -> str | Path | None:
         return bench.run if self.atoms is None else self.atoms
@@ -184,9 +187,9 @@ def _add_losses(
 
 def keep(rows: list[Row], bench: Bench) -> None:
     """What is known so far, on disk (`write_numbers`)."""
-    write_numbers(
-        bench.folder, rows=rows, provenance=_provenance(bench), conclusion=_conclusion(rows, _provenance(bench))
-    )
+    provenance = _provenance(bench)
+    conclusion = _conclusion(rows, provenance)
+    write_numbers(bench.folder, rows=rows, provenance=provenance, identity=bench.identity, conclusion=conclusion)
 
 
 def _write(
@@ -207,6 +210,7 @@ def _write(
         figures=table_figures(rows, sae, metric, cases) | shift,
         configuration=bench.configuration,
         provenance=provenance,
+        identity=bench.identity,
         conclusion=_conclusion(rows, provenance),
         tables=size_tables(rows),
         notes=NOTES | CONTROLS,

@@ -3,10 +3,9 @@
 import re
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.sites import HookPoint
+from atomlab.identity import MAY_DIFFER, Identity, check_same, checked
 from atomlab.sae import InputTransform, ThresholdSAE, fold, load_config, read_transform, sae_of_weights
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.checkpoints import read_checkpoint
@@ -29,7 +28,7 @@ def locate(path: str | Path, data: ActivationDataModule) -> Path:
 
     Raises:
         FileNotFoundError: nothing of that kind is there.
-        ValueError: it was trained on another layer or site than that of `data`.
+        ValueError: it was trained on another model, layer or site than that of `data`.
     """
     given = Path(path).expanduser()
     if given.is_file() and given.suffix in (".npz", ".ckpt"):
@@ -81,23 +80,49 @@ def _from_checkpoint(file: Path) -> tuple[ThresholdSAE, InputTransform]:
     return sae, read_transform(transform, sae.d_in, file)
 
 
+def identity_in(found: Path) -> Identity | None:
+    """The record of the run that a located SAE comes from; None where it says nothing of that kind, as foreign ones.
+
+    Raises:
+        ValueError: a record of another format, or a damaged checkpoint.
+    """
+    if found.suffix == ".ckpt":
+        return checked(read_checkpoint(found).get("identity"), str(found))
+    if not (found / "cfg.json").exists():
+        return None
+    record = (load_config(found).get("metadata") or {}).get("atomlab_identity")
+    return None if record is None else checked(record, str(found / "cfg.json"))
+
+
+def check_seed(found: Path, ours: Identity | None) -> None:
+    """Refuses a located SAE that differs from ours in more than its seed; what says nothing of its run passes.
+
+    Raises:
+        ValueError: names what differs, with both values.
+    """
+    theirs = identity_in(found)
+    if ours is not None and theirs is not None:
+        check_same(
+            ours,
+            theirs,
+            what=f"The SAE in {found}, named in study.seeds,",
+            remedy="name runs that differ in their seed only",
+            may_differ=("seed", "activations.order_seed", *MAY_DIFFER),
+        )
+
+
 def _check_site(found: Path, data: ActivationDataModule) -> None:
-    """Raises ValueError if what lies there says that it was trained elsewhere; a name that says nothing passes."""
-    named = _site_of_run(found, data) if found.suffix == ".ckpt" else _site_of_sae(found)
+    """Raises ValueError if what lies there says that it was trained elsewhere; what says nothing of it passes."""
+    identity = identity_in(found)
+    named = _site_of_sae(found) if identity is None else str(identity.get("hook_point"))
     if named is not None and not _agrees(named, data):
         raise ValueError(
             f"The SAE in {found} was trained at {named} and {data.point} is measured: choose its site and layer, or an "
             "SAE of this one."
         )
-
-
-def _site_of_run(checkpoint: Path, data: ActivationDataModule) -> str | None:
-    file = checkpoint.parent.parent / ".hydra" / "config.yaml"
-    if not file.exists():
-        return None
-    config = OmegaConf.load(file)
-    site, layer = (OmegaConf.select(config, key) for key in ("site.name", "layer"))
-    return None if site is None or layer is None else str(data.at(site, layer).point)
+    if identity is not None:
+        remedy = "measure it on the model that it was trained on"
+        check_same(data.identity, identity, what=f"The SAE in {found}", remedy=remedy, only=("model",))
 
 
 def _site_of_sae(found: Path) -> str | None:

@@ -140,6 +140,7 @@ class PaperTable:
             figures=_figures(rows, layers),
             configuration=bench.configuration,
             provenance=provenance,
+            identity=bench.identity,
             conclusion=f"{_verdict(means, data)} {provenance['corpus']}; site {data.site}, layers {layers}.",
             tables={
                 "Beside the published figures": (beside_published(means, data.model.title), _BESIDE),

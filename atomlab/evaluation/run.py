@@ -12,6 +12,7 @@ from atomlab.evaluation.memory import memory_in_words, with_memory
 from atomlab.evaluation.protocol import Protocol
 from atomlab.evaluation.provenance import describe, metric_of, trained_on
 from atomlab.evaluation.table import Row, on_validation
+from atomlab.identity import Identity
 from atomlab.report import coherence_figure, render_text, spectrum_figure, thresholds_figure, write_results
 from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct, firing_counts, per_atom_coherence, welch_bound
@@ -27,6 +28,7 @@ def evaluate_run(
     shrinkage: float,
     configuration: str,
     seed: int,
+    identity: Identity,
 ) -> tuple[list[Row], str]:
     """Measures atoms, neurons and random atoms (OMP at the atoms' mean L0), writes the files; returns rows and text.
 
@@ -38,6 +40,7 @@ def evaluate_run(
         shrinkage: of S.
         configuration: YAML of the run, for the report.
         seed: of the run, for the report.
+        identity: of the run, for results.json.
     """
     metric = reference_metric(data, shrinkage)
     train, test = data.sample("train", protocol.samples), data.sample("test", protocol.samples)
@@ -58,6 +61,7 @@ def evaluate_run(
         figures=_figures(trained, control, sae, data, metric, test),
         configuration=configuration,
         provenance=provenance,
+        identity=identity,
         conclusion=conclude(rows),
     )
     report = (folder / "report.html").resolve()

@@ -89,6 +89,7 @@ class RepresentationShiftStudy:
             figures=figures,
             configuration=bench.configuration,
             provenance=provenance,
+            identity=bench.identity,
             conclusion=_NOTE,
             missing=missing,
         )

@@ -19,6 +19,7 @@ def write_numbers(
     *,
     rows: Sequence[Row],
     provenance: Mapping[str, str],
+    identity: Mapping[str, Any],
     conclusion: str,
     columns: Sequence[Column] = COLUMNS,
     records: Mapping[str, Sequence[Row]] | None = None,
@@ -29,6 +30,7 @@ def write_numbers(
     Args:
         folder: where they go; must exist.
         rows, columns: of results.md.
+        identity: what was measured (`atomlab.identity`); results.json carries it.
         provenance, conclusion: of `write_report`.
         records: of results.json by key, the first also as results.csv; `rows` alone if None.
 
@@ -36,7 +38,7 @@ def write_numbers(
         OSError: the folder cannot be written.
     """
     records = {"rows": rows} if records is None else records
-    write_json(folder / "results.json", {**records, "provenance": provenance})
+    write_json(folder / "results.json", {**records, "provenance": provenance, "identity": identity})
     write_csv(folder / "results.csv", next(iter(records.values())))
     tables = grouped(rows, columns)
     parts = [f"## {heading}\n\n{render_markdown(rows, found)}" for heading, found in tables.items()]
@@ -51,6 +53,7 @@ def write_results(
     figures: Mapping[str, Callable[[], Figure]],
     configuration: str,
     provenance: Mapping[str, str],
+    identity: Mapping[str, Any],
     conclusion: str,
     columns: Sequence[Column] = COLUMNS,
     records: Mapping[str, Sequence[Row]] | None = None,
@@ -65,6 +68,7 @@ def write_results(
         folder: where they go; must exist.
         title, configuration, provenance, conclusion, columns, tables, notes, browser: of `write_report`.
         rows: of the page and the text.
+        identity: of results.json.
         figures: by caption, each drawn on its own when the numbers are written; one that cannot be drawn drops out, with
             a sentence on the page (`attempt`).
         records: of `write_numbers`.
@@ -73,7 +77,15 @@ def write_results(
     Raises:
         OSError: the folder cannot be written.
     """
-    write_numbers(folder, rows=rows, provenance=provenance, conclusion=conclusion, columns=columns, records=records)
+    write_numbers(
+        folder,
+        rows=rows,
+        provenance=provenance,
+        identity=identity,
+        conclusion=conclusion,
+        columns=columns,
+        records=records,
+    )
     sentences = [] if missing is None else missing
     drawn = {name: attempt(f"The figure “{name}”", partial(_drawn, draw), sentences) for name, draw in figures.items()}
     images = {name: image for name, image in drawn.items() if image is not None}

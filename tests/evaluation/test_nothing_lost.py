@@ -111,7 +111,9 @@ def test_a_bug_in_a_figure_is_raised_when_the_numbers_are_written(tmp_path: Path
 
 
 def write(folder: Path, figures: dict[str, Callable[[], Figure]]) -> None:
-    write_results(folder, title="t", rows=ROWS, figures=figures, configuration="", provenance={}, conclusion="c")
+    write_results(
+        folder, title="t", rows=ROWS, figures=figures, configuration="", provenance={}, identity={}, conclusion="c"
+    )
 
 
 def test_what_fails_after_the_rows_does_not_cost_them(bench: Bench) -> None:
