@@ -48,8 +48,12 @@ class DatasetSplit:
     def commit(self) -> str:
         """The commit of the hub that is read: of `revision`, which is asked for once."""
         from huggingface_hub import HfApi, hf_hub_download
-        from huggingface_hub.errors import HFValidationError, RemoteEntryNotFoundError
-        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+        from huggingface_hub.errors import (
+            HFValidationError,
+            RemoteEntryNotFoundError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
 
         if self.revision is not None and _COMMIT.fullmatch(self.revision):
             return self.revision
@@ -77,6 +81,7 @@ class DatasetSplit:
 
     def records(self, rank: int, world_size: int) -> Iterator[Record]:
         """One process's share."""
+        assert self.identity is not None  # named before it is read
         if self._path is not None and not self._saved and _reads_itself(self._files.files, self.split):
             return islice(self._files.records(read_records), rank, None, world_size)
         return self._through_datasets(rank, world_size)
