@@ -231,8 +231,8 @@ def _token_ids(value: Any, field: str) -> np.ndarray:
         names = ", ".join(sorted("null" if kind is type(None) else kind.__name__ for kind in kinds))
         raise Unusable(f"its field {field!r} is a list of {names}, and neither text nor token ids")
     if value and not 0 <= min(value) <= max(value) <= _LARGEST_ID:
-        wrong = min(value) if min(value) < 0 else max(value)
-        raise Unusable(f"its field {field!r} holds {wrong:.3g}, which is no token id")
+        wrong = "below 0" if min(value) < 0 else f"above {_LARGEST_ID:,}"
+        raise Unusable(f"its field {field!r} holds a number {wrong}, which is no token id")
     return np.array(value, dtype=np.int32)
 
 

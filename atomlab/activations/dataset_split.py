@@ -81,6 +81,7 @@ class DatasetSplit:
 
     def records(self, rank: int, world_size: int) -> Iterator[Record]:
         """One process's share."""
+        assert self.identity is not None  # named before it is read
         if self._path is not None and not self._saved and _reads_itself(self._files.files, self.split):
             return islice(self._files.records(read_records), rank, None, world_size)
         return self._through_datasets(rank, world_size)

@@ -44,8 +44,8 @@ def frame(tokenizer: Any) -> Frame:
 def without_frame(ids: Sequence[int], around: Frame, tokenizer: Any) -> tuple[int, int]:
     """Where the text in some token ids starts and stops.
 
-    Left out are runs of padding at both ends (if the padding token has no other meaning), the tokenizer's prefix and
-    suffix where they are there already, and end-of-text tokens at the end, which packing adds itself.
+    Left out are runs of padding at both ends (if the padding token has no other meaning), the tokenizer's prefix
+    where it is there already, and at the end the tokens of its suffix, or the end-of-text tokens that packing adds.
     """
     start, stop = 0, len(ids)
     pad = _padding(tokenizer)
@@ -53,12 +53,9 @@ def without_frame(ids: Sequence[int], around: Frame, tokenizer: Any) -> tuple[in
         start += 1
     while start < stop and ids[stop - 1] == pad:
         stop -= 1
-    before, after = len(around.prefix), len(around.suffix)
-    if before and tuple(ids[start : min(start + before, stop)]) == around.prefix:
-        start += before
-    if after and tuple(ids[max(stop - after, start) : stop]) == around.suffix:
-        stop -= after
-    while start < stop and ids[stop - 1] in around.separator:
+    if tuple(ids[start:stop][: len(around.prefix)]) == around.prefix:
+        start += len(around.prefix)
+    while start < stop and ids[stop - 1] in around.suffix + around.separator:
         stop -= 1
     return start, stop
 
@@ -73,6 +70,11 @@ def _padding(tokenizer: Any) -> int | None:
 def _words(tokenizer: Any) -> Iterator[str]:
     """Texts of single tokens, by their number."""
     named = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-    for number in range(min(len(tokenizer), _TRIED)):
+    for number in _numbers(tokenizer):
         if number not in named and tokenizer.convert_ids_to_tokens(number) is not None:
             yield tokenizer.decode([number])
+
+
+def _numbers(tokenizer: Any) -> Iterator[int]:
+    yield from range(min(len(tokenizer), _TRIED))
+    yield from sorted(tokenizer.get_vocab().values())[:_TRIED]  # a vocabulary with holes has larger ones

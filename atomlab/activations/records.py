@@ -62,6 +62,7 @@ class Files:
 
     def records(self, read: Callable[[Path, str], Iterator[Record]]) -> Iterator[Record]:
         """What `read` makes of each file and the name to show for it, one file after the other."""
+        assert self.identity is not None  # named before it is read
         return chain.from_iterable(_readable(file, read(regular(file), self._shown(file))) for file in self.files)
 
     def check_unchanged(self) -> None:

@@ -99,7 +99,7 @@ def main(home: str) -> None:
     result["not to be read"] = error_of(lambda: list(HubText("me/mine", revision="c" * 40).examples()))
     result["another commit here"] = error_of(lambda: list(HubText("me/mine", revision=OLD, streaming=False).examples()))
     result["never seen"] = error_of(lambda: HubText("me/unseen").fingerprint)
-    print(json.dumps(result))
+    sys.stdout.write(f"{json.dumps(result)}\n")
 
 
 if __name__ == "__main__":

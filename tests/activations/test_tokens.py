@@ -136,7 +136,7 @@ def test_bad_corpora_are_named(families: dict[str, Path], tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="no text field 'text' but body"):
         list(LocalText(str(tmp_path / "r.jsonl")).examples())
     (tmp_path / "f.jsonl").write_text('{"case_id": 4, "prompt": "a b", "subject": "c"}\n')
-    with pytest.raises(ValueError, match="line 1: its prompt .a b. does not contain its subject .c."):
+    with pytest.raises(ValueError, match=r"line 1: its prompt .a b. does not contain its subject .c."):
         list(CounterFact(str(tmp_path / "f.jsonl")).examples())
     with pytest.raises(ValueError, match="position=all"):
         CounterFact("f", position="all")
