@@ -47,7 +47,8 @@ def export_delphi(found: Firing, rows: Rows, folder: Path, hook_point: str, mode
             "activations": found.value[mine].numpy().astype(np.float32),
             "tokens": tokens.numpy().astype(np.int64),
         }
-        save_file(data, target / f"{first}_{last}.safetensors")
+        with place(target / f"{first}_{last}.safetensors") as file:
+            save_file(data, file)
     config = {
         "model_name": model_name,
         "ctx_len": tokens.shape[1],
