@@ -53,3 +53,13 @@ def place(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def open_as_usual(folder: Path) -> None:
+    """Gives the files of a folder the mode that `open` would, whatever library wrote them."""
+    probe = folder / f"{UNFINISHED}mode"
+    probe.touch()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for file in folder.iterdir():
+        file.chmod(mode)

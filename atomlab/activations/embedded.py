@@ -9,7 +9,6 @@ import bz2
 import os
 import re
 import shutil
-import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from importlib import metadata
@@ -21,6 +20,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from atomlab.activations.language_model import LanguageModel
+from atomlab.files import open_as_usual
 
 _SHORTEST_ARTICLE = 2000  # characters: disambiguation pages are shorter
 _CONTROL_TOKEN = 3  # GGUF's token type of special tokens
@@ -135,10 +135,12 @@ def _convert(source: Path, folder: Path) -> None:
     )
     model = LlamaForCausalLM(config).bfloat16()
     model.load_state_dict(_weights(reader, config) | {"lm_head.weight": model.lm_head.weight}, strict=False)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
+    temporary = folder.with_name(f".converting-{os.getpid()}-{folder.name}")
     try:
+        temporary.mkdir()
         model.save_pretrained(temporary)
         _tokenizer(field).save_pretrained(temporary)
+        open_as_usual(temporary)
         os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

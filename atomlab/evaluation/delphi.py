@@ -35,19 +35,20 @@ def export_delphi(found: Firing, rows: Rows, folder: Path, hook_point: str, mode
     Raises:
         OSError: the folder cannot be written.
     """
-    tokens, place = _sequences(found, rows, pad)
+    tokens, places = _sequences(found, rows, pad)
     target = folder / hook_point
     target.mkdir(parents=True, exist_ok=True)
     for first in range(0, len(found.counts), _LATENTS_A_FILE):
         last = min(first + _LATENTS_A_FILE, len(found.counts)) - 1
         mine = (found.atom >= first) & (found.atom <= last)
-        locations = torch.cat([place[found.place[mine]], found.atom[mine, None] - first], dim=1)
+        locations = torch.cat([places[found.place[mine]], found.atom[mine, None] - first], dim=1)
         data = {
             "locations": locations.numpy().astype(np.int64),
             "activations": found.value[mine].numpy().astype(np.float32),
             "tokens": tokens.numpy().astype(np.int64),
         }
-        save_file(data, target / f"{first}_{last}.safetensors")
+        with place(target / f"{first}_{last}.safetensors") as file:
+            save_file(data, file)
     config = {
         "model_name": model_name,
         "ctx_len": tokens.shape[1],

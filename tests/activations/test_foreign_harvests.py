@@ -334,7 +334,7 @@ INDICES = st.dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(index=INDICES, content=st.binary(max_size=40), as_tokens=st.booleans(), fitting=st.booleans())
 def test_no_index_makes_a_file_outside_the_cache(
     tmp_path_factory: pytest.TempPathFactory, index: dict, content: bytes, as_tokens: bool, fitting: bool

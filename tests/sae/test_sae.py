@@ -187,6 +187,8 @@ def test_bad_folders_and_sizes_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"cfg\.json"):
         load_sae(tmp_path)
     save_sae(random_sae(), tmp_path, {})
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    (tmp_path / "cfg.json").write_text(json.dumps(config | {"metadata": {}}))  # as others write it: without a checksum
     weights = load_file(tmp_path / "sae_weights.safetensors")
     save_file(weights | {"b_enc": torch.full((9,), torch.nan)}, tmp_path / "sae_weights.safetensors")
     with pytest.raises(ValueError, match="b_enc"):

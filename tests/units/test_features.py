@@ -121,7 +121,7 @@ def test_sizes_that_are_not_said_come_from_the_weights(tmp_path: Path) -> None:
         ({"normalize_activations": True}, "normalize_activations=True"),
         ({"reshape_activations": "other"}, "reshape_activations=other"),
         ({"architecture": "topk"}, "'topk' SAE, and only 'jumprelu' and 'standard'"),
-        ({"architecture": "standard", "activation_fn_str": "topk"}, "activation 'topk'"),
+        ({"architecture": "standard", "activation_fn_str": "topk"}, "activation_fn_str=topk"),
         ({"d_sae": 11}, r"d_in=6, d_sae=11, and W_dec is of shape \(10, 6\)"),
     ],
 )
