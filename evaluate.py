@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from atomlab.evaluation import Bench, Recipe, Study
 from atomlab.launch import launch
+from atomlab.training.options import check_options
 
 _BESIDE_RUN = ("run", "study", "metrics", "trainer")
 
@@ -22,6 +23,7 @@ def evaluate(config: DictConfig) -> float:
         ValueError: beside `run`, an override of what that run fixes.
     """
     trained = config if config.run is None else _config_of(Path(config.run))
+    check_options(trained.sae)
     study: Study = instantiate(config.study, _convert_="all")
     bench = Bench(
         data=instantiate(trained.activations),
@@ -55,7 +57,7 @@ def _trainer(trained: DictConfig, config: DictConfig) -> DictConfig:
     chosen = config.trainer if "trainer" in _overridden() else trained.trainer
     absent = chosen.accelerator in ("gpu", "cuda") and not torch.cuda.is_available()
     own = {"accelerator": "cpu" if absent else chosen.accelerator}
-    own |= {"max_steps": trained.steps, "val_check_interval": trained.steps}
+    own |= {"max_steps": trained.steps}
     merged = OmegaConf.merge(chosen, own)
     assert isinstance(merged, DictConfig)
     return merged

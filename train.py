@@ -12,6 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from atomlab import save_sae
 from atomlab.evaluation import evaluate_run, origin_of
 from atomlab.launch import launch
+from atomlab.training.options import check_options
+from atomlab.training.trainer import check_trainer
 
 
 def train(config: DictConfig) -> float | None:
@@ -23,6 +25,9 @@ def train(config: DictConfig) -> float | None:
     data = instantiate(config.activations)
     callbacks = list(instantiate(config.callbacks).values())
     trainer = instantiate(config.trainer, callbacks=callbacks, logger=instantiate(config.logger).get("logger"))
+    check_trainer(trainer)
+    instantiate(config.sae.sparsity)  # what can be wrong with options is found before the harvest
+    check_options(config.sae)
     data.harvest(trainer)  # on all of its processes
     if config.harvest_only:
         return data.print_statistics()

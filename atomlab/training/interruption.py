@@ -34,6 +34,8 @@ class LastCheckpoint(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int
     ) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # within a step: the gradients gathered so far are in no checkpoint
         step = trainer.global_step
         if trainer.world_size > 1 and step % 10 == 0:
             self.stop = trainer.strategy.reduce_boolean_decision(self.stop, all=False)
