@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from atomlab.evaluation import Bench, Recipe, Study
 from atomlab.identity import Identity, check_same, identity_of, read_identity
 from atomlab.launch import launch, plain
+from atomlab.training.options import check_options
 
 _BESIDE_RUN = ("run", "study", "metrics", "trainer", "cache_dir")
 
@@ -25,6 +26,7 @@ def evaluate(config: DictConfig) -> float:
             were when it was trained.
     """
     trained = config if config.run is None else _config_of(Path(config.run), config)
+    check_options(trained.sae)
     data = instantiate(trained.activations)
     identity = identity_of(plain(trained), data.identity)
     if config.run is not None:
@@ -65,7 +67,7 @@ def _trainer(trained: DictConfig, config: DictConfig) -> DictConfig:
     chosen = config.trainer if "trainer" in _overridden() else trained.trainer
     absent = chosen.accelerator in ("gpu", "cuda") and not torch.cuda.is_available()
     own = {"accelerator": "cpu" if absent else chosen.accelerator}
-    own |= {"max_steps": trained.steps, "val_check_interval": trained.steps}
+    own |= {"max_steps": trained.steps}
     merged = OmegaConf.merge(chosen, own)
     assert isinstance(merged, DictConfig)
     return merged

@@ -18,7 +18,9 @@ from atomlab.training.checkpoints import read_checkpoint
 from atomlab.training.forecast import Forecast, forecast, render
 from atomlab.training.interruption import LastCheckpoint
 from atomlab.training.objective import validation_objective
+from atomlab.training.options import check_options
 from atomlab.training.resuming import RunIdentity, check_resumable
+from atomlab.training.trainer import check_trainer
 
 
 def train(config: DictConfig) -> float | None:
@@ -34,6 +36,9 @@ def train(config: DictConfig) -> float | None:
         check_resumable(read_checkpoint(Path(config.resume)), identity, f"resume={config.resume}")
     callbacks = [*instantiate(config.callbacks).values(), RunIdentity(identity)]
     trainer = instantiate(config.trainer, callbacks=callbacks, logger=instantiate(config.logger).get("logger"))
+    check_trainer(trainer)
+    instantiate(config.sae.sparsity)  # what can be wrong with options is found before the harvest
+    check_options(config.sae)
     folder = Path(HydraConfig.get().runtime.output_dir)
 
     def foresee(prepared: Prepared) -> Forecast:

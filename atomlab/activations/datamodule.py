@@ -43,8 +43,8 @@ class ActivationDataModule(LightningDataModule):
         context: tokens a sequence.
         max_tokens: vectors harvested over all splits (None: all).
         fractions: of them for train, validation and test.
-        batch_size: vectors a training step, over all processes.
-        steps: of the run.
+        batch_size: vectors a training batch, over all processes.
+        steps: of the run's optimiser, each over the trainer's `accumulate_grad_batches` batches.
         drop_first: leave out position 0 (attention sink); of each document, if they are kept apart.
         drop_special: leave out special tokens.
         separate_documents: packed documents do not see one another, in models that can do this.
@@ -54,9 +54,8 @@ class ActivationDataModule(LightningDataModule):
         source: an fsspec URL of another cache folder, looked into before anything is harvested (None: none).
         verify: compare every byte of the cache with its checksum before training, about 1.5 GB/s and core.
         block_rows, window_rows: of the block shuffle (shuffle.py).
-        online: train on vectors straight from the model, epoch after epoch of the whole corpus; calibration,
-            validation, test and
-            moments stay with the cache, whose held-out groups the training never sees (None: train from the cache).
+        online: train on vectors straight from the model, epoch after epoch of the corpus without its held-out groups;
+            calibration, validation, test and moments stay with the cache (None: train from the cache).
         seed: of the data: of the split, of the sample of sequences, and of the measured samples. It has nothing to do
             with the seed of a run, so that runs of several seeds have the same data.
         order_seed: of the order of the training vectors.
@@ -97,6 +96,8 @@ class ActivationDataModule(LightningDataModule):
         order_seed: int = 0,
     ) -> None:
         super().__init__()
+        if steps < 1 or batch_size < 1:
+            raise ValueError(f"steps={steps} and batch_size={batch_size} train nothing: use 1 or more of each.")
         self.model, self.corpus, self.reference = model, corpus, reference
         self.site, self.layer, self.cache_dir = site, layer, Path(cache_dir).expanduser()
         self.sites, self.layers = [site, *sites], [layer, *layers]
@@ -205,17 +206,18 @@ class ActivationDataModule(LightningDataModule):
         return rows[order.values][order.indices.argsort()]
 
     def train_dataloader(self) -> Background[Tensor] | OnlineBatches:
-        rank, world_size, start = 0, 1, 0
+        rank, world_size, start, count = 0, 1, 0, self.steps
         if self.trainer is not None:
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
             start = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+            count *= self.trainer.accumulate_grad_batches
         if self.online is not None:
-            self._batches = self._online(rank, world_size)
+            self._batches = self._online(rank, world_size, count)
             return self._batches
         batches = ShuffledBatches(
             len(self.rows["train"]),
             self.batch_size,
-            self.steps,
+            count,
             start=start,
             seed=self.order_seed,
             rank=rank,
@@ -266,7 +268,7 @@ class ActivationDataModule(LightningDataModule):
         processes = 1 if self.trainer is None else self.trainer.world_size  # each has a buffer and a share of its own
         return order | {"buffer_rows": self.online.buffer_rows, "processes": processes}
 
-    def _online(self, rank: int, world_size: int) -> OnlineBatches:
+    def _online(self, rank: int, world_size: int, count: int) -> OnlineBatches:
         assert self.online is not None
         store, rules = self.rows["train"].store, self.harvests.tokenising
         held_out = self.rows["validation"].store.origins.all_groups | self.rows["test"].store.origins.all_groups
@@ -293,7 +295,7 @@ class ActivationDataModule(LightningDataModule):
 
         state = None if self._resumed is None else self._resumed["online"][rank]
         return OnlineBatches(
-            rows, self.online, self.batch_size // world_size, self.steps, seed=self.order_seed, rank=rank, state=state,
+            rows, self.online, self.batch_size // world_size, count, seed=self.order_seed, rank=rank, state=state,
             pinned=self._pinned,
         )  # fmt: skip
 

@@ -20,8 +20,8 @@ class Recipe:
     Attributes:
         build: data to an initialised module (`atomlab.training.module.build` with all but `data` given).
         trainer: keyword arguments to a trainer (`lightning.Trainer` with the configuration's own given).
-        batch_size: vectors a step.
-        steps: of a run.
+        batch_size: vectors a batch.
+        steps: of a run's optimiser.
     """
 
     build: Callable[..., SAEModule]

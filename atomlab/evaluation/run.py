@@ -98,12 +98,22 @@ def conclude(rows: list[Row]) -> str:
         for name, better in (("in the Euclidean norm", lost[""]), ("in the S-norm", lost["_s"]))
     ]
     against = ", ".join(verdicts) if controls else "no control was measured beside them"
-    return (
+    return _doubt(trained) + (
         f"Held out, the atoms explain {trained['r2_test']:.1%} of the variance ({trained['r2_test_s']:.1%} in the S-norm) "
         f"with {trained['l0']:.1f} of {trained['d_sae']} latents a vector; {against}. On training vectors it is "
         f"{trained['r2_train']:.1%} ({trained['r2_train_s']:.1%}); {memory_in_words(trained)} For {certified:.1%} of the "
         "vectors the code is certified as the unique non-negative ℓ1-minimal one (level 4); q* is an index and certifies "
         "nothing."
+    )
+
+
+def _doubt(trained: Row) -> str:
+    """A first sentence about atoms that reconstruct the vectors they were trained on worse than their mean does."""
+    if trained["r2_train"] > -0.01:  # where no latent fires it is 0, up to rounding
+        return ""
+    return (
+        f"The atoms reconstruct worse than the mean vector alone would (R² {trained['r2_train']:,.3g} on training vectors): "
+        "the training diverged, or was too short; lower sae.learning_rate or raise steps. "
     )
 
 

@@ -19,8 +19,8 @@ class VectorsDataModule(LightningDataModule):
     Args:
         train: (vectors, d_in) float32, all of them.
         reference_moments: of the corpus that defines S.
-        batch_size: vectors a step, at most all of them.
-        steps: of the run.
+        batch_size: vectors a batch, at most all of them.
+        steps: of the run's optimiser, each over the trainer's `accumulate_grad_batches` batches.
         seed: of the order.
     """
 
@@ -47,7 +47,8 @@ class VectorsDataModule(LightningDataModule):
         return self.train[torch.randperm(len(self.train), generator=torch.Generator().manual_seed(self.seed))[:count]]
 
     def train_dataloader(self) -> DataLoader[Tensor]:
-        batches = ShuffledBatches(len(self.train), self.batch_size, self.steps, seed=self.seed)
+        count = self.steps * (1 if self.trainer is None else self.trainer.accumulate_grad_batches)
+        batches = ShuffledBatches(len(self.train), self.batch_size, count, seed=self.seed)
         return DataLoader(_Rows(self.train), batch_size=None, sampler=batches)
 
     def val_dataloader(self) -> DataLoader[Tensor]:

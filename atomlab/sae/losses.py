@@ -1,5 +1,6 @@
 """Loss terms (theory.md 7). The sparsity gradient is taken on pre-activations, so that the window below θ counts."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, final, runtime_checkable
 
@@ -66,6 +67,9 @@ class L0:
 
     coefficient: float
 
+    def __post_init__(self) -> None:
+        _check(coefficient=self.coefficient)
+
     def __call__(self, sae: ThresholdSAE, code: Code) -> Tensor:
         return self.coefficient * mean_l0(code, sae.threshold, sae.bandwidth)
 
@@ -73,10 +77,20 @@ class L0:
 @final
 @dataclass(frozen=True)
 class TargetL0:
-    """λ((L0/L0*) − 1)²."""
+    """λ((L0/L0*) − 1)², L0 the mean over a batch of all processes: with accumulated gradients over each batch by itself,
+    whose squares are averaged.
+    """
 
     coefficient: float
     target: float
+
+    def __post_init__(self) -> None:
+        _check(coefficient=self.coefficient)
+        if isinstance(self.target, bool) or not isinstance(self.target, int | float) or not 0 < self.target < math.inf:
+            raise ValueError(
+                f"sae.sparsity.target={self.target} should be the number of latents that are to fire on a vector, above "
+                "0, such as 40."
+            )
 
     def __call__(self, sae: ThresholdSAE, code: Code) -> Tensor:
         return self.coefficient * target_l0_penalty(code, sae.threshold, sae.bandwidth, self.target)
@@ -90,5 +104,14 @@ class Tanh:
     coefficient: float
     scale: float = 4.0
 
+    def __post_init__(self) -> None:
+        _check(coefficient=self.coefficient, scale=self.scale)
+
     def __call__(self, sae: ThresholdSAE, code: Code) -> Tensor:
         return self.coefficient * tanh_penalty(code, decoder_norms(sae.W_dec), self.scale)
+
+
+def _check(**numbers: object) -> None:
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise ValueError(f"sae.sparsity.{name}={value} should be 0 or a number above it.")

@@ -68,15 +68,15 @@ def restricted_isometry_bounds(
         raise ValueError(f"A support of size K={k} is impossible in a dictionary of {n} atoms.")
     unit = unit_rows(dictionary.double(), metric)
     if k == 1:
-        return RestrictedIsometryBounds(0.0, 0.0, torch.zeros(1, dtype=torch.int64), exact=True)
+        return RestrictedIsometryBounds(0.0, 0.0, torch.zeros(1, dtype=torch.int64, device=unit.device), exact=True)
     if math.comb(n, k) <= enumeration_limit:
-        lower, witness = _worst(unit, torch.tensor(list(combinations(range(n), k))))
+        lower, witness = _worst(unit, torch.tensor(list(combinations(range(n), k)), device=unit.device))
         return RestrictedIsometryBounds(lower, lower, witness, exact=True)
     statistics = statistics or coherence_statistics(unit, k=k - 1)
-    tried = [torch.stack([torch.randperm(n, generator=generator)[:k] for _ in range(samples)])]
+    tried = [torch.stack([torch.randperm(n, generator=generator)[:k] for _ in range(samples)]).to(unit.device)]
     tried += [_grow(unit, statistics.per_atom.topk(min(starts, n)).indices, k, top) for top in (True, False)]
     if supports is not None:
-        tried.append(supports)
+        tried.append(supports.to(unit.device))
     lower, witness = _worst(unit, torch.cat(tried))
     upper = float(statistics.babel_bound(torch.tensor([k - 1])))
     return RestrictedIsometryBounds(lower, max(lower, upper), witness, exact=False)

@@ -33,7 +33,9 @@ class DecoderNorm(Callback):
 
 @final
 class Throughput(Callback):
-    """Logs training vectors per second over all processes, as `train/tokens_per_second`, every `every` steps."""
+    """Logs training vectors per second over all processes, as `train/tokens_per_second`, every `every` steps of the
+    optimiser, however many batches each of them takes.
+    """
 
     def __init__(self, every: int = 50) -> None:
         self.every, self.seen, self.since = every, 0, 0.0
@@ -46,7 +48,7 @@ class Throughput(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int
     ) -> None:
         self.seen += len(batch)
-        if (batch_idx + 1) % self.every == 0:
+        if (batch_idx + 1) % (self.every * trainer.accumulate_grad_batches) == 0:
             rate = self.seen * trainer.world_size / (time.perf_counter() - self.since)
             pl_module.log("train/tokens_per_second", rate, prog_bar=True)
             self.seen = 0
@@ -69,7 +71,8 @@ class DataWait(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int
     ) -> None:
-        if (batch_idx + 1) % trainer.log_every_n_steps:  # pyright: ignore[reportAttributeAccessIssue]
+        steps = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        if (batch_idx + 1) % (steps * trainer.accumulate_grad_batches):
             return
         now, waited = time.perf_counter(), getattr(trainer.train_dataloader, "waited", 0.0)
         pl_module.log("data/wait", (waited - self.waited) / (now - self.since))
@@ -78,13 +81,15 @@ class DataWait(Callback):
 
 @final
 class ProgressBar(TQDMProgressBar):
-    """One line: step, rate, time left, R², L0, tokens/s; without Lightning's version number."""
+    """One line: batches (as many as steps, unless gradients are accumulated), rate, time left, R², L0, tokens/s; without
+    Lightning's version number.
+    """
 
     def on_train_start(self, *_: Any) -> None:
         """Total and start of a resumed run too, which Lightning's bar learns only where an epoch begins."""
         super().on_train_start(*_)
         self.train_progress_bar.total = self.trainer.num_training_batches
-        self.train_progress_bar.initial = self.trainer.global_step
+        self.train_progress_bar.initial = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         shown = super().get_metrics(trainer, pl_module)

@@ -52,6 +52,8 @@ class LastCheckpoint(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int
     ) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # within a step: the gradients gathered so far are in no checkpoint
         step = trainer.global_step
         asked = self._asked_of_any(trainer) if trainer.world_size == 1 or step % 10 == 0 else 0
         if asked or step % self.every == 0:

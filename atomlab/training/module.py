@@ -1,6 +1,7 @@
 """Training of a TSAE on activations: losses and schedules."""
 
 import math
+import sys
 from typing import Any, Literal, final
 
 import torch
@@ -17,7 +18,9 @@ from atomlab.sae import (
 from atomlab.sae.ops import DensitySwitch, Implementation, Terms, objective
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.data import TrainingData
+from atomlab.training.divergence import Divergence, check_finite
 from atomlab.training.measurement import Measurement
+from atomlab.training.options import check_options
 
 InputVariant = Literal["raw", "unit_mean_square", "whitened"]
 _REFERENCE_WIDTH = 2304  # d_sae at which the default learning rate was chosen
@@ -66,6 +69,7 @@ class SAEModule(LightningModule):
         self.warm_up, self.decay, self.freeze_share = warm_up, decay, freeze
         self.dead_after, self.dead_coefficient = dead_after, dead_coefficient
         self.switch = DensitySwitch() if switch is None else switch
+        self.divergence = Divergence()
         self.since_fired: Tensor
         self.register_buffer("since_fired", torch.zeros(sae.d_sae, dtype=torch.int64))
         self.measurement: Measurement | None = None
@@ -82,6 +86,7 @@ class SAEModule(LightningModule):
             self.since_fired >= self.dead_after,
             self.dead_coefficient,
         )
+        check_finite(terms.loss, batch, self.trainer.global_step, self.learning_rate)
         self.switch.observe(self.sae, terms.code)
         self._log_training(x, terms)
         return terms.loss
@@ -96,6 +101,7 @@ class SAEModule(LightningModule):
             fired = gathered.any(0)
         self.since_fired.add_(vectors).masked_fill_(fired, 0)
         variance = (x - x.mean(0)).square().sum(1).mean()
+        self.divergence.observe(terms.reconstruction, variance, self.progress)
         shown = {"train/r2": 1 - terms.reconstruction / variance, "train/l0": firings.sum() / len(x)}
         self.log_dict(shown, prog_bar=True)
         self.log_dict(
@@ -107,6 +113,10 @@ class SAEModule(LightningModule):
                 "train/dead": (self.since_fired >= self.dead_after).float().mean(),
             }
         )
+
+    def on_train_end(self) -> None:
+        if self.divergence.diverged and self.trainer.is_global_zero:
+            sys.stderr.write(f"\natomlab: warning: {self.divergence.sentence}\n")
 
     @property
     def progress(self) -> float:
@@ -192,14 +202,37 @@ def build(
         implementation: of the step, one function whichever it is: auto (by counted density), dense, sparse, screened.
 
     Raises:
-        ValueError: an expansion that gives no latent, an unknown input variant or implementation, a rank-deficient
-            second moment.
+        ValueError: what `check_options` refuses, an expansion that gives no latent, an initial_l0 beyond d_sae, a
+            rank-deficient second moment.
     """
+    check_options(
+        {
+            "expansion": expansion,
+            "inputs": inputs,
+            "bandwidth": bandwidth,
+            "initial_l0": initial_l0,
+            "calibration_samples": calibration_samples,
+            "shrinkage": shrinkage,
+            "learning_rate": learning_rate,
+            "threshold_learning_rate": threshold_learning_rate,
+            "warm_up": warm_up,
+            "decay": decay,
+            "freeze": freeze,
+            "dead_after": dead_after,
+            "dead_coefficient": dead_coefficient,
+            "implementation": implementation,
+        }
+    )
     d_in = data.d_in
     d_sae = round(expansion * d_in)
     if d_sae < 2:
         raise ValueError(
             f"sae.expansion={expansion} gives {d_sae} latents for d_in={d_in}: expected a positive number such as 4."
+        )
+    if not initial_l0 < d_sae:
+        raise ValueError(
+            f"sae.initial_l0={initial_l0} should be below d_sae={d_sae}, which is sae.expansion={expansion} times "
+            f"d_in={d_in}: lower it (it follows sae.sparsity.target) or raise the expansion."
         )
     switch = DensitySwitch.of(implementation)
     reference = data.reference_moments
@@ -231,6 +264,4 @@ def _transform(inputs: InputVariant, data: TrainingData, metric: AtomicInnerProd
         return InputTransform.identity(data.d_in)
     if inputs == "unit_mean_square":
         return InputTransform.scaled(mean, identity, identity, second_moment)
-    if inputs == "whitened":
-        return InputTransform.scaled(mean, metric.whitening, metric.unwhitening, second_moment)
-    raise ValueError(f"sae.inputs={inputs} is unknown: choose raw, unit_mean_square or whitened.")
+    return InputTransform.scaled(mean, metric.whitening, metric.unwhitening, second_moment)
