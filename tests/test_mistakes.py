@@ -15,7 +15,7 @@ CASES = {
     "site": (["site.name=foo"], "site=foo is unknown: choose one of resid_pre"),
     "site_option": (["site=foo"], "Could not find 'site/foo'"),
     "model": (["model=hf", "model.name=does/not-exist"], "'does/not-exist' (revision main) could not be loaded"),
-    "key": (["nonsense=1"], "Could not override 'nonsense'"),
+    "key": (["nonsense=1"], "There is no key 'nonsense'"),
     "empty_corpus": (["corpus=local", "corpus.path=empty.txt"], "The corpus is empty"),
     "no_corpus": (["corpus=local", "corpus.path=none.txt"], "corpus.path=none.txt holds no text"),
     "cache": (["cache_dir=/proc/atomlab"], "cache_dir=/proc/atomlab could not be written"),

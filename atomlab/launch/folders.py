@@ -1,12 +1,13 @@
 """Run folders: what exists and is not empty is never written over, and no two runs share one."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from atomlab.launch.ranks import is_first
 
@@ -34,6 +35,12 @@ class Claim(Callback):
         self.lock: FileLock | None = None  # held as long as the run lasts
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _or_refuse(self._claim_run, config)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _or_refuse(self._claim_sweep, config)
+
+    def _claim_run(self, config: DictConfig) -> None:
         if not is_first():  # it has a temporary one
             return
         HydraConfig.instance().set_config(config)
@@ -53,7 +60,7 @@ class Claim(Callback):
         if self.goes_on:
             self._hold(folder)
 
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+    def _claim_sweep(self, config: DictConfig) -> None:
         if not is_first():
             raise Refused("A sweep is started by one process: leave out srun or torchrun before the command with -m.")
         HydraConfig.instance().set_config(config)
@@ -68,7 +75,9 @@ class Claim(Callback):
         if not _is_empty(folder, besides={mark.name}):
             mark.unlink()
             raise _not_empty(folder, "hydra.sweep.dir")
-        config.hydra.overrides.hydra.append(NO_CONFIGURATION)  # the jobs write theirs
+        words = config.hydra.overrides.hydra
+        with read_write(words):
+            words.append(NO_CONFIGURATION)  # the jobs write theirs
 
     def _hold(self, folder: Path) -> None:
         self.lock = FileLock(folder / ".hydra" / "lock")
@@ -78,6 +87,14 @@ class Claim(Callback):
             raise Refused(
                 f"hydra.run.dir={folder} is in use by another run: wait for it, or give another folder."
             ) from None
+
+
+def _or_refuse(claim: Callable[[DictConfig], None], config: DictConfig) -> None:
+    """Nothing that goes wrong with a claim may let the run go on."""
+    try:
+        claim(config)
+    except Exception as error:
+        raise Refused(f"The folder could not be claimed: {type(error).__name__}: {error}") from error
 
 
 def _make(folder: Path, key: str) -> None:
