@@ -30,6 +30,8 @@ def train(config: DictConfig) -> float | None:
     alone. None on all processes but the first, with harvest_only, which stops after the harvest with statistics of the
     sites, and with dry_run, which stops after the checks with sizes, memory and time.
     """
+    check_options(config.sae)  # what can be wrong with options is found before the harvest
+    instantiate(config.sae.sparsity)
     data = instantiate(config.activations)
     identity = identity_of(plain(config), data.identity)
     if config.resume is not None:
@@ -37,8 +39,6 @@ def train(config: DictConfig) -> float | None:
     callbacks = [*instantiate(config.callbacks).values(), RunIdentity(identity)]
     trainer = instantiate(config.trainer, callbacks=callbacks, logger=instantiate(config.logger).get("logger"))
     check_trainer(trainer)
-    instantiate(config.sae.sparsity)  # what can be wrong with options is found before the harvest
-    check_options(config.sae)
     folder = Path(HydraConfig.get().runtime.output_dir)
 
     def foresee(prepared: Prepared) -> Forecast:
