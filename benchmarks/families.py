@@ -120,14 +120,15 @@ def configurations() -> dict[str, type[PretrainedConfig]]:
 def small(kind: type[PretrainedConfig]) -> PretrainedConfig:
     """The configuration with small sizes in place of its own, also those of its parts."""
     plain = kind()
-    sizes = {name: size for name, size in _SMALL.items() if _has(plain, name)}
+    sizes: dict[str, Any] = {name: size for name, size in _SMALL.items() if _has(plain, name)}
     if _has(plain, "attention_types"):  # of GPT-Neo, which counts them
         sizes["attention_types"] = [[["global", "local"], LAYERS // 2]]
     if _has(plain, "kv_lora_rank"):  # as many keys as queries
         sizes["num_key_value_heads"] = 4
     if _has(plain, "num_kv_shared_layers"):  # half of the layers take their keys and values from the other half
         sizes |= {"num_kv_shared_layers": 2, "layer_types": ["sliding_attention", "full_attention"] * (LAYERS // 2)}
-    for name in kind.sub_configs:
+    parts: dict[str, Any] = kind.sub_configs  # type: ignore[assignment]  # a property of the class
+    for name in parts:
         if isinstance(part := getattr(plain, name, None), PretrainedConfig):
             sizes[name] = small(type(part)).to_dict()
             if "text" not in name:  # a stack that token ids alone do not run, of another length
@@ -229,12 +230,12 @@ def _captured(model: nn.Module, points: list[HookPoint]) -> dict[HookPoint, torc
 
 
 def row(name: str, kind: type[PretrainedConfig]) -> tuple[str, str, str, str]:
-    shown, why, judged = "", "", UNKNOWN
+    shown, why, judged, folder = "", "", UNKNOWN, ""
     try:
         with tempfile.TemporaryDirectory() as folder, _within(SECONDS):
             model = built(kind, Path(folder) / name)
-            shown = model._factory._model_mapping[type(model.config)]
-            shown = (shown[0] if isinstance(shown, tuple) else shown).__name__
+            known: Any = model._factory._model_mapping[type(model.config)]
+            shown = (known[0] if isinstance(known, tuple) else known).__name__
             judged, why = verdict(model)
     except Exception as error:
         why = (str(error).strip().splitlines() or [""])[0][:110]

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from atomlab.activations.corpus import WikipediaEmbedded
 from atomlab.activations.embedded import smollm2
-from atomlab.activations.harvest import harvest
+from atomlab.activations.harvest import Harvester, harvest
+from atomlab.activations.origins import Layout
 from atomlab.activations.plan import batch, plan
 from atomlab.activations.tokens import tokenise
 
@@ -27,8 +28,7 @@ SITES = {1: ["resid_post"], 3: ["resid_post", "mlp_out", "attn_out"]}
 def measure(layers: int, sites: int) -> dict[str, object]:
     model = smollm2("~/.cache/atomlab")
     points = [model.hook_point(site, layers - 1) for site in SITES[sites]]
-    loaded = model.load(points)
-    model.load = lambda points=None: loaded  # type: ignore[method-assign]  # both use the same weights
+    loaded = model.load(points)  # both use the same weights
     tokens = tokenise(
         WikipediaEmbedded(), model.tokenizer, context=256, fractions=(0.8, 0.1, 0.1), max_rows=ROWS, seed=0,
         drop_first=True, drop_special=True, apart=True,
@@ -40,10 +40,8 @@ def measure(layers: int, sites: int) -> dict[str, object]:
     for _ in range(ROUNDS):
         with tempfile.TemporaryDirectory() as folder:
             since = time.perf_counter()
-            harvest(
-                model, points, lambda: tokens, Path(folder), dict, shard_rows=SHARD_ROWS, batch_tokens=BATCH_TOKENS,
-                precision="32-true",
-            )  # fmt: skip
+            layout = Layout(SHARD_ROWS, BATCH_TOKENS)
+            harvest(Harvester(model, points, tokens, Path(folder), dict, layout, loaded), "32-true")
             harvested.append(time.perf_counter() - since)
             size = sum(file.stat().st_size for file in Path(folder).rglob("*-0*.safetensors"))
         bare.append(_bare(loaded, inputs))

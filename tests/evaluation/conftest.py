@@ -107,8 +107,9 @@ def bench(data_of: Callable[..., ActivationDataModule], tmp_path: Path) -> Bench
         enable_model_summary=False,
         default_root_dir=str(tmp_path),
     )
+    data = data_of()
     return Bench(
-        data=data_of(),
+        data=data,
         recipe=Recipe(
             partial(build, sparsity=TargetL0(1.0, 4.0), initial_l0=4.0, expansion=2, shrinkage=1e-3), trainer, 64, 20
         ),
@@ -118,5 +119,5 @@ def bench(data_of: Callable[..., ActivationDataModule], tmp_path: Path) -> Bench
         seed=0,
         configuration="<b>config</b>",
         setting="of the test",
-        identity={"format": 1},
+        identity={"format": 1, **data.identity},
     )

@@ -14,7 +14,7 @@ from atomlab import ThresholdSAE, load_sae, save_sae
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.language_model import LanguageModel
 from atomlab.activations.sites import find_module, first_tensor, resolve_site
-from atomlab.evaluation import Bench, ControlledTable
+from atomlab.evaluation import Bench, ControlledTable, origin_of
 from atomlab.evaluation.controlled_table import ROWS
 from atomlab.evaluation.controls import CONTROLS
 from atomlab.evaluation.figures import table_figures
@@ -23,6 +23,7 @@ from atomlab.evaluation.run import reference_metric
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.callbacks import DecoderNorm
 from atomlab.training.interruption import LastCheckpoint
+from atomlab.training.resuming import RunIdentity
 from atomlab.units import atoms
 
 Data = Callable[..., ActivationDataModule]
@@ -30,16 +31,13 @@ QUICK = ControlledTable(controls=[], certify=False, loss=False, browser=False)
 
 
 def trained(bench: Bench, folder: Path, *, seed: int = 0, **sae: object) -> Path:
-    """A run's folder as train.py leaves it: checkpoints/last.ckpt, .hydra/config.yaml and sae/."""
+    """A run's folder as train.py leaves it: checkpoints/last.ckpt and sae/, which say what they are."""
     seed_everything(seed, verbose=False)
     module = bench.recipe.build(data=bench.data, **sae)
-    callbacks = [DecoderNorm(), LastCheckpoint(str(folder / "checkpoints"))]
+    callbacks = [DecoderNorm(), LastCheckpoint(str(folder / "checkpoints")), RunIdentity(bench.identity)]
     options = {"callbacks": callbacks, "logger": False, "limit_val_batches": 0, "enable_checkpointing": False}
     bench.recipe.trainer(**options).fit(module, bench.data)
-    (folder / ".hydra").mkdir()
-    config = {"site": {"name": bench.data.site}, "layer": bench.data.layer}
-    (folder / ".hydra" / "config.yaml").write_text(json.dumps(config))
-    save_sae(module.folded(), folder / "sae", {"hook_name": str(bench.data.point)})
+    save_sae(module.folded(), folder / "sae", origin_of(bench.data, bench.identity))
     return folder
 
 
@@ -175,8 +173,10 @@ def test_a_checkpoint_is_measured_where_its_run_was_trained(bench: Bench, tmp_pa
     checkpoint = run / "checkpoints" / "last.ckpt"
     with pytest.raises(ValueError, match=r"trained at model\.layers\.1\.output and model\.layers\.2\.output is"):
         locate(checkpoint, bench.data.at("resid_post", 2))
-    (tmp_path / "copy.ckpt").write_bytes(checkpoint.read_bytes())  # says nothing of where it comes from
-    assert locate(tmp_path / "copy.ckpt", bench.data.at("resid_post", 2)) == tmp_path / "copy.ckpt"
+    (tmp_path / "copy.ckpt").write_bytes(checkpoint.read_bytes())  # and says so wherever it lies
+    assert locate(tmp_path / "copy.ckpt", bench.data) == tmp_path / "copy.ckpt"
+    with pytest.raises(ValueError, match=r"copy\.ckpt was trained at model\.layers\.1\.output and"):
+        locate(tmp_path / "copy.ckpt", bench.data.at("resid_post", 2))
 
 
 def test_what_is_no_sae_is_refused_in_one_sentence(bench: Bench, metric: AtomicInnerProduct, tmp_path: Path) -> None:
