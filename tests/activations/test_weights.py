@@ -121,7 +121,9 @@ def test_a_lost_shard_is_named(tmp_path: Path) -> None:
 
 def test_weights_of_another_shape_are_named(folder: Path) -> None:
     change(folder, lambda weights: weights | {"model.layers.0.mlp.up_proj.weight": torch.zeros(40, 32)})
-    with pytest.raises(ValueError, match=r"layers\.0\.mlp\.up_proj\.weight has shape \(40, 32\) in the file and \(48, 32\)"):
+    with pytest.raises(
+        ValueError, match=r"layers\.0\.mlp\.up_proj\.weight has shape \(40, 32\) in the file and \(48, 32\)"
+    ):
         lm(folder).load([POINT])
 
 
@@ -130,7 +132,9 @@ def test_weights_that_find_no_place_in_a_layer_that_runs(folder: Path, name: str
     """Nobody reported it: Qwen 2's biases and Qwen 3's norms under a Llama's configuration were left out in silence."""
     change(folder, lambda weights: weights | {f"model.layers.2.{name}": torch.ones(size)})
     lm(folder).load([POINT])
-    with pytest.raises(ValueError, match=rf"hold model\.layers\.2\.{re.escape(name)}, for which its configuration has no"):
+    with pytest.raises(
+        ValueError, match=rf"hold model\.layers\.2\.{re.escape(name)}, for which its configuration has no"
+    ):
         lm(folder).load([HookPoint.parse("model.layers.2.output")])
 
 
@@ -167,15 +171,27 @@ def _halved(folder: Path) -> None:
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (_halved, "The weights of model could not be loaded because of this: .*incomplete"),
     "pickle": (_pickled, "The weights of model could not be loaded because .*pickle .*save the model as safetensors"),
-    "no weights": (lambda f: (f / "model.safetensors").unlink(), "The weights of model could not be .*model.safetensors"),
+    "no weights": (
+        lambda f: (f / "model.safetensors").unlink(),
+        "The weights of model could not be .*model.safetensors",
+    ),
     "quantised": (
         lambda f: configure(f, quantization_config={"quant_method": "gptq", "bits": 4}),
         "The weights of model could not be loaded because of this: .*(gptq|GPTQ|optimum)",
     ),
     "unknown type": (lambda f: configure(f, model_type="nonesuch"), "The model of model could not be .*nonesuch"),
-    "wrong value": (lambda f: configure(f, num_hidden_layers="three"), "The model of model could not be .*num_hidden_la"),
-    "bad json": (lambda f: (f / "config.json").write_text("{"), "The model of model could not be loaded because of this"),
-    "no config": (lambda f: (f / "config.json").unlink(), "The model of model could not be loaded because of this: .*con"),
+    "wrong value": (
+        lambda f: configure(f, num_hidden_layers="three"),
+        "The model of model could not be .*num_hidden_la",
+    ),
+    "bad json": (
+        lambda f: (f / "config.json").write_text("{"),
+        "The model of model could not be loaded because of this",
+    ),
+    "no config": (
+        lambda f: (f / "config.json").unlink(),
+        "The model of model could not be loaded because of this: .*con",
+    ),
 }
 
 
