@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from atomlab.activations.reading import Rows
 from atomlab.activations.axes import Axes, arranged, restored
 from atomlab.activations.capture import layouts
+from atomlab.activations.reading import Rows
 from atomlab.activations.sites import HookPoint, find_module, first_tensor
 
 Edit = Callable[[Tensor], Tensor]

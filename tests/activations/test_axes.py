@@ -112,7 +112,7 @@ class _Passes(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         x = self.embed(input_ids)
-        batch, context, _ = x.shape
+        batch = len(x)
         self.heads_first(x.unflatten(2, (4, 6)).transpose(1, 2))
         self.pattern(torch.einsum("bqhd,bkhd->bhqk", *2 * [x.unflatten(2, (4, 6))]))
         rows = x.flatten(0, 1)

@@ -188,11 +188,11 @@ def test_each_stack_has_its_own_number_of_layers(tmp_path: Path) -> None:
     assert str(model.hook_point("decoder.layers.{layer}.output", 2)) == "decoder.layers.2.output"
     with pytest.raises(ValueError, match=r"layer 2 does not exist, encoder\.layers has 1"):
         model.hook_point("encoder.layers.{layer}.output", 2)
-    with pytest.raises(ValueError, match="has no '{x}'"):
+    with pytest.raises(ValueError, match=r"has no '\{x\}'"):
         model.hook_point("encoder.{x}.output", 0)
 
 
 def test_a_decoder_that_needs_a_target_text_is_refused_in_a_sentence(tmp_path: Path) -> None:
     save(OTHERS["t5 encoder"].config, tmp_path)
-    with pytest.raises(ValueError, match="does not run on input_ids alone .*in the encoder"):
+    with pytest.raises(ValueError, match=r"does not run on input_ids alone .*in the encoder"):
         lm(tmp_path).load([HookPoint.parse("decoder.block.1.output")])
