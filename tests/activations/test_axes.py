@@ -155,7 +155,7 @@ def test_what_is_not_one_vector_a_token_is_refused_by_name(name: str, said: str)
     assert str(point) in str(raised.value)
 
 
-def test_an_expert_of_a_real_mixture_is_refused() -> None:
+def test_a_real_model_s_table_of_relative_positions_is_refused() -> None:
     config = T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
     bias = HookPoint.parse("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.output")
     with pytest.raises(ValueError, match=r"relative_attention_bias\.output passes a tensor of shape \(7, 7, 4\)"):
@@ -192,8 +192,8 @@ def test_axes_and_their_inverse() -> None:
                 assert torch.equal(y.reshape(x.shape), x)
 
 
-def test_opt_is_spliced_and_harvested_like_any_other(tmp_path: Path) -> None:
-    """The rows of a hook point without axes are loaded, captured and put back where they were."""
+def test_rows_of_a_cut_model_are_the_whole_model_s(tmp_path: Path) -> None:
+    """faults.md C2: OPT's `fc2.input` through `LanguageModel.load`."""
     torch.manual_seed(0)
     OPTForCausalLM(OPT).save_pretrained(tmp_path)
     model, point = (
