@@ -120,22 +120,21 @@ def configurations() -> dict[str, type[PretrainedConfig]]:
 def small(kind: type[PretrainedConfig]) -> PretrainedConfig:
     """The configuration with small sizes in place of its own, also those of its parts."""
     plain = kind()
-    sizes: dict[str, Any] = {name: size for name, size in _SMALL.items() if _has(plain, name)}
+    sizes = {name: size for name, size in _SMALL.items() if _has(plain, name)}
     if _has(plain, "attention_types"):  # of GPT-Neo, which counts them
         sizes["attention_types"] = [[["global", "local"], LAYERS // 2]]
     if _has(plain, "kv_lora_rank"):  # as many keys as queries
         sizes["num_key_value_heads"] = 4
     if _has(plain, "num_kv_shared_layers"):  # half of the layers take their keys and values from the other half
         sizes |= {"num_kv_shared_layers": 2, "layer_types": ["sliding_attention", "full_attention"] * (LAYERS // 2)}
-    parts: dict[str, Any] = kind.sub_configs  # type: ignore[assignment]  # a property of the class
+    parts: Any = kind.sub_configs
     for name in parts:
         if isinstance(part := getattr(plain, name, None), PretrainedConfig):
-            sizes[name] = small(type(part)).to_dict()
+            inner: dict[str, Any] = small(type(part)).to_dict()
             if "text" not in name:  # a stack that token ids alone do not run, of another length
-                layers = {
-                    key for key, size in sizes[name].items() if key in _SMALL and size == LAYERS and "layer" in key
-                }
-                sizes[name] |= dict.fromkeys(layers, LAYERS + 1)
+                layers = {key for key, size in inner.items() if key in _SMALL and size == LAYERS and "layer" in key}
+                inner |= dict.fromkeys(layers, LAYERS + 1)
+            sizes[name] = inner
     again = {name for name, other in plain.attribute_map.items() if other in sizes}  # a second name of the same size
     return kind(**{name: size for name, size in sizes.items() if name not in again})  # type: ignore[arg-type]
 
@@ -230,17 +229,17 @@ def _captured(model: nn.Module, points: list[HookPoint]) -> dict[HookPoint, torc
 
 
 def row(name: str, kind: type[PretrainedConfig]) -> tuple[str, str, str, str]:
-    shown, why, judged, folder = "", "", UNKNOWN, ""
-    try:
-        with tempfile.TemporaryDirectory() as folder, _within(SECONDS):
-            model = built(kind, Path(folder) / name)
-            known: Any = model._factory._model_mapping[type(model.config)]
-            shown = (known[0] if isinstance(known, tuple) else known).__name__
-            judged, why = verdict(model)
-    except Exception as error:
-        why = (str(error).strip().splitlines() or [""])[0][:110]
-        why = f"{type(error).__name__}: {why}".replace(folder, "")
-    return name, shown or kind.__name__, judged, why.replace("|", "/")
+    shown, why, judged = kind.__name__, "", UNKNOWN
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with _within(SECONDS):
+                model = built(kind, Path(folder) / name)
+                classes: Any = model._factory._model_mapping[type(model.config)]
+                shown = str((classes[0] if isinstance(classes, tuple) else classes).__name__)
+                judged, why = verdict(model)
+        except Exception as error:
+            why = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:110]}".replace(folder, "")
+    return name, shown, judged, why.replace("|", "/")
 
 
 def main() -> None:

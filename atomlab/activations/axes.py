@@ -40,8 +40,13 @@ def axes(shape: Sequence[int], batch: int, context: int) -> dict[Axes, int]:
 
 
 def is_plain(shape: Sequence[int], batch: int, context: int) -> bool:
-    """Whether a shape can only be (batch, context, width) or (batch · context, width), so that nothing need be asked."""
-    return len(shape) <= 3 and list(axes(shape, batch, context)) == ["sequences" if len(shape) == 3 else "rows"]
+    """Whether a tensor is (batch, context, width) or (batch · context, width) as it stands, so that nothing need be asked.
+
+    As many sequences as tokens leave it open, unless there is one of each.
+    """
+    if len(shape) == 3:
+        return tuple(shape[:2]) == (batch, context) and (batch != context or batch == 1)
+    return len(shape) == 2 and shape[0] == batch * context
 
 
 def arranged(x: Tensor, kind: Axes, batch: int, context: int) -> Tensor:

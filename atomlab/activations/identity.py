@@ -65,7 +65,7 @@ def of_tokenizer(tokenizer: Any) -> str:
 def _vocabulary(tokenizer: Any) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            written = tokenizer.save_vocabulary(folder)
+            written = tokenizer.save_vocabulary(folder, filename_prefix=None)
         except NotImplementedError:
             written = ()
         files = {Path(file).name: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in written or ()}

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from atomlab.activations.axes import Axes, arranged, restored
+from atomlab.activations.capture import layouts
 from atomlab.activations.reading import Rows
 from atomlab.activations.sites import HookPoint, find_module, first_tensor
 
@@ -104,11 +106,12 @@ def splice(
     edits |= {f"unit {name}": edit for name, edit in units.items()}
     losses = {name: Losses() for name in edits}
     done = 0
+    kind, _ = layouts(model, [point], rows.store.origins.sequences.input_ids[:_TOKENS_AT_ONCE])[point]
     with tqdm(total=tokens, unit=" tokens", unit_scale=True, desc="splice") as bar:
         for passage in passages(rows, tokens):
             clean = None
             for name, edit in edits.items():
-                log_p = _log_probabilities(model, point, passage, edit)
+                log_p = _log_probabilities(model, point, kind, passage, edit)
                 clean = log_p if clean is None else clean
                 _add(losses[name], log_p, clean, passage)
             done += int(passage.edited.sum())
@@ -158,19 +161,19 @@ def _passage(ids: Tensor, position: Tensor, wanted: Tensor, spans: list[slice]) 
     return Passage(inputs, edited, after & following, after)
 
 
-def _log_probabilities(model: nn.Module, point: HookPoint, passage: Passage, edit: Edit | None) -> Tensor:
+def _log_probabilities(model: nn.Module, point: HookPoint, kind: Axes, passage: Passage, edit: Edit | None) -> Tensor:
     device = next(model.parameters()).device
     inputs = {name: value.to(device) for name, value in passage.inputs.items()}
     where = passage.edited.to(device)
-    with replaced(model, point, None if edit is None else lambda value: _edited(value, where, edit)):
+    with replaced(model, point, None if edit is None else lambda value: _edited(value, kind, where, edit)):
         logits = model(**inputs, use_cache=False).logits
     return logits[passage.compared.to(device)].float().log_softmax(-1)
 
 
-def _edited(value: Tensor, where: Tensor, edit: Edit) -> Tensor:
-    value = value.clone()
-    value[where] = edit(value[where].float().cpu()).to(value)
-    return value
+def _edited(value: Tensor, kind: Axes, where: Tensor, edit: Edit) -> Tensor:
+    x = arranged(value, kind, *where.shape).clone()
+    x[where] = edit(x[where].float().cpu()).to(x)
+    return restored(x, kind, value.shape)
 
 
 def _add(losses: Losses, log_p: Tensor, clean: Tensor, passage: Passage) -> None:
