@@ -32,7 +32,8 @@ class AtomicInnerProduct:
 
     def __init__(self, matrix: Float[Tensor, "d d"], *, shrinkage: float = 0.0) -> None:
         _check_symmetric(matrix)
-        self._take(matrix.double(), *torch.linalg.eigh(matrix.double()), shrinkage)
+        values, vectors = torch.linalg.eigh(matrix.double())
+        self._take(matrix.double(), values, vectors, shrinkage)
 
     def _take(self, matrix: Tensor, values: Tensor, vectors: Tensor, shrinkage: float) -> None:
         """S and its decomposition, eigenvalues rising, all in float64."""
