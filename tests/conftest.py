@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from tests.processes import Started
-from tests.tiny import workplace
 
 os.environ["ATOMLAB_CACHE"] = tempfile.mkdtemp(prefix="atomlab-cache-")  # never the user's own
 if not torch.cuda.is_available():  # Triton's kernels are interpreted; it asks once, at its first import by any library
@@ -38,6 +37,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny model, a text and a cache, in which `tests.tiny.OPTIONS` run; tests leave these as they are."""
+    from tests.tiny import workplace  # imports Triton, which must not come before TRITON_INTERPRET is set
+
     return workplace(tmp_path_factory.mktemp("tiny"))
 
 

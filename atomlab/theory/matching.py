@@ -28,7 +28,8 @@ def match_atoms(
             "takes hours: match subsets."
         )
     cosines = unit_rows(a, metric) @ unit_rows(b, metric).T
-    rows, columns = map(torch.from_numpy, linear_sum_assignment(cosines.numpy(force=True), maximize=True))
+    found = linear_sum_assignment(cosines.numpy(force=True), maximize=True)
+    rows, columns = (torch.from_numpy(numbers).to(cosines.device) for numbers in found)
     return rows, columns, cosines[rows, columns]
 
 

@@ -41,8 +41,8 @@ def orthogonal_matching_pursuit(
     white = wide if metric is None else metric.whiten(wide)
     unit = unit_rows(dictionary, metric)
     target, rounding = _target(x, metric)
-    codes = torch.zeros(len(x), len(unit), dtype=x.dtype)
-    for rows in torch.arange(len(x)).split(block):
+    codes = x.new_zeros(len(x), len(unit))
+    for rows in torch.arange(len(x), device=x.device).split(block):
         indices, values = _pursue(target[rows], unit, k, rounding[rows])
         codes[rows[:, None], indices] = values / white.norm(dim=1)[indices]
     return codes
@@ -71,9 +71,10 @@ def _pursue(target: Tensor, unit: Tensor, k: int, rounding: Tensor) -> tuple[Ten
     left of it has the norm l), 2·(d + i + 2)·u·|p| / l.
     """
     samples, d = target.shape
-    basis, triangle = target.new_zeros(samples, k, d), torch.eye(k, dtype=target.dtype).repeat(samples, 1, 1)
-    indices, projections = torch.zeros(samples, k, dtype=torch.int64), target.new_zeros(samples, k)
-    residual, taken = target.clone(), torch.zeros(samples, len(unit), dtype=torch.bool)
+    basis, projections = target.new_zeros(samples, k, d), target.new_zeros(samples, k)
+    triangle = torch.eye(k, dtype=target.dtype, device=target.device).repeat(samples, 1, 1)
+    indices = target.new_zeros((samples, k), dtype=torch.int64)
+    residual, taken = target.clone(), target.new_zeros((samples, len(unit)), dtype=torch.bool)
     tolerance, u = 100 * torch.finfo(target.dtype).eps, torch.finfo(target.dtype).eps / 2
     for i in range(k):
         scores = (residual @ unit.T).abs_().masked_fill_(taken, -1)

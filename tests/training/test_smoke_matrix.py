@@ -1,0 +1,123 @@
+"""What conf/ offers is run: 20 steps, validation, test and the closing table under every pair of two options' values.
+
+The rows are a covering array of pairs, built greedily: each row starts with the first pair that is not covered yet, and
+every other option takes the value that covers most of what is left. `trainer=ddp` has its own tests, `trainer=gpu` needs
+a GPU; 16-mixed is for GPUs too, and on a CPU Lightning warns and takes bf16-mixed.
+"""
+
+import itertools
+import math
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Trainer, seed_everything
+
+from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.activations.language_model import LanguageModel
+from atomlab.activations.local_text import LocalText
+from atomlab.activations.online import Online
+from atomlab.evaluation import Protocol, evaluate_run
+from atomlab.sae import L0, Tanh, TargetL0
+from atomlab.training.callbacks import DataWait, DecoderNorm, Throughput
+from atomlab.training.interruption import LastCheckpoint
+from atomlab.training.module import build
+from atomlab.training.trainer import check_trainer
+from tests.training.runs import QUIET
+
+OPTIONS: dict[str, list[Any]] = {
+    "implementation": ["auto", "dense", "sparse", "screened"],
+    "sparsity": [TargetL0(1.0, 5.0), L0(0.01), Tanh(0.01)],
+    "inputs": ["raw", "unit_mean_square", "whitened"],
+    "precision": ["32-true", "bf16-mixed", "64-true"],
+    "accumulate": [1, 2],
+    "tied": [False, True],
+    "dead_coefficient": [0.0, 1e-3],
+    "online": [None, Online(buffer_rows=600, ahead=2)],
+}
+Pair = frozenset[tuple[str, int]]
+
+
+def pairs(row: dict[str, int]) -> set[Pair]:
+    return {frozenset(two) for two in itertools.combinations(row.items(), 2)}
+
+
+def covering() -> Iterator[dict[str, int]]:
+    """Numbers of the values of each option."""
+    ranges = {name: range(len(values)) for name, values in OPTIONS.items()}
+    left = [
+        frozenset({(a, i), (b, j)})
+        for a, b in itertools.combinations(ranges, 2)
+        for i, j in itertools.product(ranges[a], ranges[b])
+    ]
+    while left:
+        row: dict[str, int] = dict(left[0])
+        for name in ranges:
+            if name not in row:
+                row[name] = max(ranges[name], key=lambda value: len(pairs({**row, name: value}) & set(left)))
+        left = [pair for pair in left if pair not in pairs(row)]
+        yield row
+
+
+ROWS = list(covering())
+
+
+def test_the_rows_cover_every_pair() -> None:
+    wanted = sum(len(a) * len(b) for a, b in itertools.combinations(OPTIONS.values(), 2))
+    assert len(set().union(*map(pairs, ROWS))) == wanted
+    assert len(ROWS) <= 16
+
+
+@pytest.fixture(scope="module")
+def tokens(tiny: Path) -> tuple[LanguageModel, LocalText, str]:
+    return (
+        LanguageModel(str(tiny / "model"), dtype="float32", device="cpu"),
+        LocalText(str(tiny / "text.txt")),
+        str(tiny / "cache"),
+    )
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: "-".join(map(str, row.values())))
+def test_trains_validates_and_measures(
+    row: dict[str, int], tokens: tuple[LanguageModel, LocalText, str], tmp_path: Path
+) -> None:
+    """Faults.md B1 among others: every run in bf16-mixed died in its validation."""
+    options = {name: OPTIONS[name][value] for name, value in row.items()}
+    precision, accumulate, online = (options.pop(name) for name in ("precision", "accumulate", "online"))
+    model, text, cache = tokens
+    data = ActivationDataModule(
+        model, text, text, site="resid_post", layer=1, cache_dir=cache, context=32, max_tokens=6000, batch_size=64,
+        steps=20, online=online,
+    )  # fmt: skip
+    callbacks = [DecoderNorm(), Throughput(5), DataWait(), LastCheckpoint(str(tmp_path), every=8)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(does not have many workers|sync_dist|smaller than the logging)")
+        trainer = Trainer(
+            precision=precision, accumulate_grad_batches=accumulate, max_steps=20, val_check_interval=1.0,
+            num_sanity_val_steps=0, callbacks=callbacks, default_root_dir=tmp_path, enable_checkpointing=False,
+            use_distributed_sampler=False, **QUIET,
+        )  # fmt: skip
+        check_trainer(trainer)
+        data.harvest(trainer)
+        data.setup()
+        seed_everything(0, verbose=False)
+        module = build(data, expansion=2.0, initial_l0=5.0, dead_after=200, calibration_samples=1000, **options)
+        trainer.fit(module, data)
+        validated = dict(trainer.callback_metrics)
+        (tested,) = trainer.test(module, data, verbose=False)
+    assert trainer.global_step == 20
+    assert (
+        module.sae.W_dec.dtype == module.sae.threshold.dtype == (torch.float64 if "64" in precision else torch.float32)
+    )
+    for state in trainer.optimizers[0].state.values():
+        assert state["exp_avg"].dtype == module.sae.W_dec.dtype
+    assert 0 < validated["validation/r2"] <= 1 or options["inputs"] == "raw"
+    assert math.isfinite(tested["test/restricted_isometry_upper"])
+    rows, text_of_table = evaluate_run(
+        module.folded().cpu(), data, Protocol(200, 32, 8, 16), tmp_path, shrinkage=0.0, configuration="", seed=0
+    )
+    assert math.isfinite(rows[0]["r2_test_s"])
+    assert "atoms" in text_of_table
