@@ -17,6 +17,7 @@ import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -154,7 +155,10 @@ def _how_to_go_on(signal: str, folder: Path, name: str) -> str:
 
 
 def _is_empty_run(folder: Path, name: str) -> bool:
-    return folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {".hydra", f"{name}.log"}
+    own = {f"{name}.log"}
+    if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep's own process leaves what the job's process wrote
+        own.add(".hydra")
+    return folder.is_dir() and {entry.name for entry in folder.iterdir()} <= own
 
 
 def _remove_empty_run(folder: Path, name: str) -> bool:
