@@ -121,7 +121,7 @@ def _guarded(
         folder, name = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().job.name
         try:
             with _environment(_TRACE, trace):  # a sweep's jobs and further ranks see what the user set
-                check_options(config, compose(HydraConfig.get().job.config_name))
+                check_options(config, _defaults(config))
                 return task(config)
         except Stopped as stop:
             stop.sentence = stop.sentence or _how_to_go_on(stop.name, folder, name)
@@ -140,6 +140,14 @@ def _guarded(
             raise
 
     return run
+
+
+def _defaults(config: DictConfig) -> DictConfig:
+    """The primary configuration without the user's choices; the composed one if it asks for a choice."""
+    try:
+        return compose(HydraConfig.get().job.config_name)
+    except HydraException:
+        return config
 
 
 def _how_to_go_on(signal: str, folder: Path, name: str) -> str:
