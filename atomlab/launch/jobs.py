@@ -73,7 +73,7 @@ def _words(hydra: HydraConf, folder: Path) -> list[str]:
         words.append(f"--config-dir={sources['command-line']}")
     own = [word for word in hydra.overrides.hydra if not word.lstrip("+~").startswith(_LAUNCHER)]
     words += [*hydra.overrides.task, *(word for word in own if word != NO_CONFIGURATION)]
-    quoted = QuotedString(str(folder).replace("${", "\\${"), Quote.single).with_quotes()
+    quoted = QuotedString(str(folder), Quote.single).with_quotes()
     return [*words, f"hydra.run.dir={quoted}", "hydra.mode=RUN", "hydra/launcher=basic", "hydra/sweeper=basic"]
 
 

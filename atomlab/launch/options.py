@@ -78,7 +78,7 @@ def _mapping(config: DictConfig, path: str, raw: dict[Any, Any], known: Any) -> 
         if isinstance(value, dict):
             if "_target_" not in value:
                 _mapping(config, here, value, default)
-        elif type(default) in _PLAIN:
+        elif isinstance(known, dict) and key in known and type(default) in _PLAIN and not str(default).startswith("${"):
             hint = str | None if default is None else type(default)
             _hold(here, here, _value(config, here, value), hint)
 

@@ -17,6 +17,7 @@ import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -120,7 +121,7 @@ def _guarded(
         folder, name = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().job.name
         try:
             with _environment(_TRACE, trace):  # a sweep's jobs and further ranks see what the user set
-                check_options(config, compose(HydraConfig.get().job.config_name))
+                check_options(config, _defaults(config))
                 objective = task(config)
                 _remove_empty_run(folder, name)  # of a harvest or a dry run, which leave nothing of their own
                 return objective
@@ -150,6 +151,14 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in found.items()}
 
 
+def _defaults(config: DictConfig) -> DictConfig:
+    """The primary configuration without the user's choices; the composed one if it asks for a choice."""
+    try:
+        return compose(HydraConfig.get().job.config_name)
+    except HydraException:
+        return config
+
+
 def _how_to_go_on(signal: str, folder: Path, name: str) -> str:
     last = folder / "checkpoints" / "last.ckpt"
     if last.exists():
@@ -163,7 +172,10 @@ def _how_to_go_on(signal: str, folder: Path, name: str) -> str:
 
 
 def _is_empty_run(folder: Path, name: str) -> bool:
-    return folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {".hydra", f"{name}.log"}
+    own = {f"{name}.log"}
+    if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep's own process leaves what the job's process wrote
+        own.add(".hydra")
+    return folder.is_dir() and {entry.name for entry in folder.iterdir()} <= own
 
 
 def _remove_empty_run(folder: Path, name: str) -> bool:

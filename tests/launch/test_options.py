@@ -1,0 +1,74 @@
+"""The configuration is held against the signatures that it goes to (faults.md C7)."""
+
+import re
+
+import pytest
+
+from atomlab.launch.options import check_options
+from tests.processes import one_sentence, run
+from tests.test_config import composed, with_hydra
+
+THROUGHPUT = "atomlab.training.callbacks.Throughput"
+WRONG = {
+    "sae.expansion=abc": "sae.expansion=abc should be a number.",
+    "sae.expansion=true": "sae.expansion=true should be a number.",
+    "steps=ten": "steps=ten should be a whole number.",
+    "layer=1.5": "layer=1.5 should be a whole number.",
+    "activations.fractions=3": "activations.fractions=3 should be a list of 3 (a number, a number, a number)",
+    "activations.fractions=[1,2]": "activations.fractions=[1, 2] should be a list of 3",
+    "activations.sites=mlp_out": "activations.sites=mlp_out should be a list (text each), as [a,b]",
+    "sae.sparsity.target=null": "sae.sparsity.target=null should be a number.",
+    "sae.sparsity.target=many": "sae.sparsity.target=many should be a number.",
+    "sae.inputs=raww": "sae.inputs=raww should be one of raw, unit_mean_square, whitened.",
+    "trainer.precision=bf16mixed": "trainer.precision=bf16mixed should be one of 64, 32, 16, transformer-engine",
+    "activations.model=abc": "activations.model=abc should be LanguageModel (a _target_ with its arguments)",
+    "harvest_only=perhaps": "harvest_only=perhaps should be true or false.",
+    "resume=3": "resume=3 should be text or null; text in quotes: \"resume='3'\".",
+    "callbacks.last.every=2.5": "callbacks.last.every=2.5 should be a whole number.",
+    "+foo=1": "foo=1: nothing reads this key",
+    "+modle=gpt2": "modle=gpt2: nothing reads this key; did you mean model?",
+    "+site.nme=x": "site.nme=x: nothing reads this key; did you mean site.name?",
+    "+sae.learning_rat=1": "build has no option 'learning_rat'; did you mean learning_rate?",
+    f"+callbacks.more={{_target_: {THROUGHPUT}, evry: 3}}": "Throughput has no option 'evry'; did you mean every?",
+    "~activations.site": "activations.site is missing",
+    "+callbacks.more={_target_: atomlab.nowhere.Callback}": "callbacks.more._target_=atomlab.nowhere.Callback cannot be imported",
+    "corpus=local": "corpus.path has no value yet: give corpus.path=...",
+}
+RIGHT = [
+    "sae.expansion=2", "sae.learning_rate=1", "activations.max_tokens=null", "activations.fractions=[1,0,0]",
+    "activations.sites=[mlp_out]", "trainer.devices=[0,1]", "trainer.devices=auto", "trainer.precision=16",
+    "sae.sparsity._target_=atomlab.sae.L0 ~sae.sparsity.target sae.initial_l0=40", "+width=3 sae.expansion=${width}",
+    f"+callbacks.more={{_target_: {THROUGHPUT}, every: 3}}", "trainer=ddp", "resume=last.ckpt",
+]  # fmt: skip
+
+
+def check(overrides: list[str], name: str = "train") -> None:
+    config = with_hydra(overrides, name)
+    check_options(config, composed([], name))
+
+
+@pytest.mark.parametrize("word", WRONG)
+def test_a_value_that_does_not_fit_is_named_with_what_was_expected(word: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(WRONG[word])):
+        check([word])
+
+
+@pytest.mark.parametrize("words", RIGHT)
+def test_what_fits_passes(words: str) -> None:
+    check(words.split(" ") if "{_target_" not in words else [words])
+
+
+def test_a_study_is_checked_too() -> None:
+    """C7: `study.seeds=x` was taken for a list of letters."""
+    with pytest.raises(ValueError, match=r"study.seeds=x should be a list \(text each\)"):
+        check(["study.seeds=x"], "evaluate")
+
+
+def test_an_unknown_key_gets_the_nearest_one_and_no_plus(tmp_path) -> None:
+    """C7: `modle=gpt2` advised `+modle=gpt2`, which would have been taken."""
+    said = one_sentence(run("train.py", "modle=gpt2", cwd=tmp_path, cache=tmp_path / "cache"))
+    assert said == "atomlab: There is no key 'modle': did you mean model?"
+    assert "There is no key 'corpus.pth': did you mean corpus.path?" in one_sentence(
+        run("train.py", "corpus=local", "corpus.pth=x", cwd=tmp_path, cache=tmp_path / "cache")
+    )
+    assert list(tmp_path.iterdir()) == []
