@@ -17,6 +17,7 @@ from torch import Tensor
 
 from atomlab.activations.reading import Rows
 from atomlab.evaluation.contexts import Firing
+from atomlab.files import place
 
 _LATENTS_A_FILE = 4096
 _WINDOW = 32  # delphi cuts sequences into windows of this length by default, and wants it to divide theirs
