@@ -18,11 +18,12 @@ The harvest, every checkpoint, the run's folder (`identity.json`), `sae/cfg.json
 
 import hashlib
 import json
-import os
 from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from atomlab.files import place, regular
 
 Identity = dict[str, Any]
 
@@ -102,12 +103,8 @@ def check_same(
 
 def write_identity(folder: Path, identity: Mapping[str, Any]) -> None:
     """Writes `identity.json` into a run's folder, all or nothing."""
-    temporary = folder / f".writing-{FILE}"
-    try:
+    with place(folder / FILE) as temporary:
         temporary.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, folder / FILE)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_identity(folder: Path) -> Identity:
@@ -124,7 +121,7 @@ def read_identity(folder: Path) -> Identity:
             "version of train.py."
         )
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(regular(file).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file} is damaged ({error}): train again, or restore it from a copy.") from error
     return checked(found, str(file))

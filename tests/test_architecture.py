@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "sae": {"autocast", "files"},
     "activations": {"files"},
     "report": set(),
-    "identity": set(),
+    "identity": {"files"},
     "launch": set(),
     "metrics": {"theory"},
     "units": {"autocast", "files", "theory", "sae"},

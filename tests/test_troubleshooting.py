@@ -34,7 +34,7 @@ CODE = sentences()
 def test_an_entry_quotes_the_code(entry: str) -> None:
     """All words between the values stand in the code, and some of them are long enough to search for."""
     words = [part.strip(" .,:;=—'\"()`") for part in re.split(r"\*[^*]+\*|\.\.\.|…", entry)]
-    assert max(map(len, words)) >= 12, "an entry needs words of the sentence itself"
+    assert max(map(len, words)) >= 9, "an entry needs words of the sentence itself"
     for part in words:
         assert any(part in sentence for sentence in CODE), f"no sentence of the code reads: {part}"
 

@@ -1,10 +1,12 @@
 """What a file is, by its content: SHA-256, remembered for as long as the file's size, times and inode stay the same."""
 
-import hashlib
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
+
+from atomlab.files import place, sha256
 
 _WORTH = 1 << 20  # bytes: a smaller file is read as fast as the memory of digests
 _SETTLED = 2e9  # nanoseconds: a file younger than a clock's coarsest step may change again without a trace
@@ -24,7 +26,7 @@ def file_digest(file: Path) -> str:
     """
     stat = file.stat()
     if stat.st_size < _WORTH:
-        return _sha256(file)
+        return sha256(file)
     name = str(file.resolve())
     state = [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
     memory = Path(os.environ.get("ATOMLAB_CACHE") or "~/.cache/atomlab").expanduser() / "digests.json"
@@ -32,15 +34,10 @@ def file_digest(file: Path) -> str:
     entry = known.get(name)
     if isinstance(entry, list) and len(entry) == 2 and entry[0] == state and isinstance(entry[1], str):
         return entry[1]
-    digest = _sha256(file)
+    digest = sha256(file)
     if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED:
         _remember(memory, _read(memory) | {name: [state, digest]})
     return digest
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _read(memory: Path) -> dict[str, object]:
@@ -53,10 +50,5 @@ def _read(memory: Path) -> dict[str, object]:
 
 def _remember(memory: Path, known: dict[str, object]) -> None:
     """All or nothing; what another process remembers at the same moment may be lost, and is then read again."""
-    temporary = memory.with_name(f".writing-{os.getpid()}-{memory.name}")
-    try:
-        memory.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError), place(memory) as temporary:
         temporary.write_text(json.dumps(known), encoding="utf-8")
-        os.replace(temporary, memory)
-    except OSError:
-        temporary.unlink(missing_ok=True)
