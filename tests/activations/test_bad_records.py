@@ -20,7 +20,7 @@ from atomlab.activations.counterfact import CounterFact
 from atomlab.activations.hub import HubText
 from atomlab.activations.local_text import LocalText
 from atomlab.activations.mixture import Mixture
-from atomlab.activations.origins import read_bad_records, write_sequences
+from atomlab.activations.origins import Layout, read_bad_records, write_sequences
 from atomlab.activations.records import Record
 from atomlab.activations.tokens import BadRecords, encode, tokenise
 from tests import tiny
@@ -246,7 +246,7 @@ def test_what_the_tokenizer_finds_counts_as_well(tmp_path: Path) -> None:
     first = {"t.jsonl, line 8: the tokenizer has no token 257", "t.jsonl, line 200: it is not JSON"}
     assert (tokens.bad_records.count, tokens.bad_records.read) == (2, 200)
     assert {text.partition(" (")[0] for text in tokens.bad_records.first} == first
-    write_sequences(tmp_path / "harvest", tokens)
+    write_sequences(tmp_path / "harvest", tokens, Layout(100, 64))
     assert read_bad_records(tmp_path / "harvest") == tokens.bad_records
     with pytest.raises(ValueError, match="2 of 200 records"):
         tokenise(LocalText(str(tmp_path / "t.jsonl"), field="ids", max_bad_share=0.009), tokenizer, **OPTIONS)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from atomlab.activations.origins import TOKENS, Origins, write_sequences
+from atomlab.activations.origins import TOKENS, Layout, Origins, write_sequences
 from atomlab.activations.reading import ActivationStore
 from atomlab.activations.remote import fetch
 from atomlab.activations.sequences import Sequences
@@ -41,7 +41,7 @@ def activations() -> dict[str, torch.Tensor]:
 
 def whole(folder: Path) -> Path:
     """A harvest of three splits, two shards each."""
-    write_sequences(folder, Tokens({split: sequences() for split in SPLITS}, ["a document"]))
+    write_sequences(folder, Tokens({split: sequences() for split in SPLITS}, ["a document"]), Layout(100, 64))
     names = [f"{split}-{number:05d}.safetensors" for split in SPLITS for number in (0, 1)]
     shards = {name: {"rows": ROWS // 2} | write_tensors(folder / str(POINT) / name, activations()) for name in names}
     write_index(
