@@ -32,13 +32,14 @@ def train(config: DictConfig) -> float | None:
     """
     check_options(config.sae)  # what can be wrong with options is found before the harvest
     instantiate(config.sae.sparsity)
-    data = instantiate(config.activations)
-    identity = identity_of(plain(config), data.identity)
-    if config.resume is not None:
-        check_resumable(read_checkpoint(Path(config.resume)), identity, f"resume={config.resume}")
-    callbacks = [*instantiate(config.callbacks).values(), RunIdentity(identity)]
+    callbacks = list(instantiate(config.callbacks).values())
     trainer = instantiate(config.trainer, callbacks=callbacks, logger=instantiate(config.logger).get("logger"))
     check_trainer(trainer)
+    data = instantiate(config.activations)
+    identity = identity_of(plain(config), data.identity)
+    trainer.callbacks.append(RunIdentity(identity))
+    if config.resume is not None:
+        check_resumable(read_checkpoint(Path(config.resume)), identity, f"resume={config.resume}")
     folder = Path(HydraConfig.get().runtime.output_dir)
 
     def foresee(prepared: Prepared) -> Forecast:

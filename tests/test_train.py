@@ -163,7 +163,7 @@ def test_four_widths_cost_one_harvest(cache: Path, tmp_path: Path, monkeypatch: 
     (folder,) = (own / "activations").iterdir()
     shards = [shard for split in SPLITS for shard in plan(split, read_sequences(folder, split), 16_384, 8192)]
     batches = sum(len(shard.batches) for shard in shards)
-    assert passes.read_text() == "2\n" * (batches + 2)  # two layers each; two short passes check the site
+    assert passes.read_text() == "2\n" * (batches + 3)  # two layers each; three short passes check the site
     assert [finished.stderr.count("harvest:   0%") for finished in alone] == [1, 0]
     assert alone[0].stdout == alone[1].stdout
     assert re.search(r"model\.layers\.1\.output: [\d,]+ rows of width 576\n +norm quantiles", alone[0].stdout)
@@ -175,5 +175,5 @@ def test_four_widths_cost_one_harvest(cache: Path, tmp_path: Path, monkeypatch: 
         assert len(load_sae(folder / "sae").W_dec) == width
         for name in ("results.json", "results.csv", "report.html", "objective.txt", "checkpoints/last.ckpt"):
             assert (folder / name).exists(), name
-    assert passes.read_text() == "2\n" * (batches + 2)
+    assert passes.read_text() == "2\n" * (batches + 3)
     assert len(list((own / "activations").iterdir())) == 1

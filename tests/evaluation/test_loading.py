@@ -247,7 +247,7 @@ def test_every_dictionary_is_drawn_once_and_controls_go_before_imported_saes(
     assert [row["unit"] for row in rows if row["unit"] not in names] == list(ROWS)
     figures = table_figures(rows, sae, metric, cases)
     expected = ["atoms", "data + OMP", "k-means + OMP", "random + OMP", "Gaussian TSAE", "f0", "f1", "f2"]
-    drawn = [figure for name, figure in figures.items() if "Welch" in name or "isometry" in name]
+    drawn = [figure() for name, figure in figures.items() if "Welch" in name or "isometry" in name]
     assert len(drawn) == 3
     for figure in drawn:
         texts = [text.get_text() for text in figure.legends[0].get_texts()]

@@ -93,7 +93,7 @@ def test_schedules_without_a_length(steps: int) -> None:
     ("words", "said"),
     [
         (["steps=0"], "steps=0"),
-        (["sae.sparsity.target=null"], "sae.sparsity.target=None"),
+        (["sae.sparsity.target=null"], "sae.sparsity.target=null"),
         (["trainer.precision=bf16-true"], "trainer.precision=bf16-true"),
     ],
 )
