@@ -19,9 +19,9 @@ CASES = {
     "empty_corpus": (["corpus=local", "corpus.path=empty.txt"], "The corpus is empty"),
     "no_corpus": (["corpus=local", "corpus.path=none.txt"], "corpus.path=none.txt holds no text"),
     "cache": (["cache_dir=/proc/atomlab"], "cache_dir=/proc/atomlab could not be written"),
-    "expansion": (["sae.expansion=0"], "sae.expansion=0 gives 0 latents for d_in=576"),
+    "expansion": (["sae.expansion=0"], "sae.expansion=0 should be a number above 0"),
     "batch": (["batch_size=1000000"], "is more than the 9"),
-    "resume": (["resume=none.ckpt"], "Checkpoint file not found: none.ckpt"),
+    "resume": (["resume=none.ckpt"], "The checkpoint none.ckpt does not exist: give another run's checkpoint"),
 }
 
 

@@ -55,7 +55,7 @@ def test_of_two_runs_at_once_one_gets_the_folder(tiny: Path, work: Path) -> None
 
 def test_two_jobs_of_a_sweep_do_not_share_a_folder(tiny: Path, work: Path) -> None:
     """Not reported: `hydra.sweep.subdir` that does not tell jobs apart."""
-    words = ["-m", *OPTIONS, *SHORT, "harvest_only=true", "seed=0,1", "hydra.sweep.dir=out", "hydra.sweep.subdir=one"]
+    words = ["-m", *OPTIONS, *SHORT, "seed=0,1", "hydra.sweep.dir=out", "hydra.sweep.subdir=one"]
     finished = run("train.py", *words, cwd=work, cache=tiny / "cache")
     assert finished.returncode == 2
     assert "hydra.run.dir=" in finished.stderr
