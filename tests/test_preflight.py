@@ -13,6 +13,7 @@ from tests.processes import one_sentence, run
 from tests.tiny import CONFIG, OPTIONS, WORDS, save_model, save_text, tokenizer, workplace
 
 WRONG = {
+    "layer": (["site.name=model.layers.0.output"], "site.name=model.layers.0.output names layer 0, and layer=1: write"),
     "context": (["activations.context=128"], "activations.context=128 is more than the 64 positions of model: use"),
     "embedding": (["model.name=small"], "has no row in the embedding of small, which has 100"),
     "rank": (
