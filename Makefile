@@ -7,7 +7,7 @@ demo: .venv/ready  ## train and measure the atoms of SmolLM2-135M on Wikipedia, 
 	$(BIN)/python train.py
 
 test: .venv/ready  ## the tests, with the same set-up
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/ready  ## style and types
 	$(BIN)/ruff check .

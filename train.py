@@ -20,7 +20,7 @@ from atomlab.training.interruption import LastCheckpoint
 from atomlab.training.objective import validation_objective
 from atomlab.training.options import check_values
 from atomlab.training.resuming import RunIdentity, check_resumable
-from atomlab.training.trainer import check_trainer
+from atomlab.training.trainer import check_finished, check_trainer
 
 
 def train(config: DictConfig) -> float | None:
@@ -34,7 +34,8 @@ def train(config: DictConfig) -> float | None:
     instantiate(config.sae.sparsity)
     callbacks = list(instantiate(config.callbacks).values())
     trainer = instantiate(config.trainer, callbacks=callbacks, logger=instantiate(config.logger).get("logger"))
-    check_trainer(trainer)
+    check_trainer(trainer, config.steps)
+    protocol = instantiate(config.metrics)
     data = instantiate(config.activations)
     identity = identity_of(plain(config), data.identity)
     trainer.callbacks.append(RunIdentity(identity))
@@ -60,6 +61,7 @@ def train(config: DictConfig) -> float | None:
     if trainer.is_global_zero:
         write_identity(folder, identity)
     trainer.fit(module, data, ckpt_path=config.resume, weights_only=True)
+    check_finished(trainer, config.steps)
     objective = validation_objective(trainer, module, data)
     if torch.distributed.is_initialized():  # the table is one process's work, and its metrics must not wait for others
         torch.distributed.destroy_process_group()
@@ -70,7 +72,7 @@ def train(config: DictConfig) -> float | None:
     rows, text = evaluate_run(
         sae,
         data,
-        instantiate(config.metrics),
+        protocol,
         folder,
         shrinkage=config.sae.shrinkage,
         configuration=OmegaConf.to_yaml(config),

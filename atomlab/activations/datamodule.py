@@ -18,7 +18,7 @@ from atomlab.activations.language_model import LanguageModel
 from atomlab.activations.moments import Moments
 from atomlab.activations.online import Online, OnlineBatches, Place, forward_passes, rows_of
 from atomlab.activations.origins import Layout
-from atomlab.activations.preflight import Prepared
+from atomlab.activations.preflight import Prepared, check_sizes
 from atomlab.activations.reading import Rows
 from atomlab.activations.sequences import Sequences
 from atomlab.activations.shuffle import RandomBatches, ShuffledBatches, random_order
@@ -98,6 +98,14 @@ class ActivationDataModule(LightningDataModule):
         super().__init__()
         if steps < 1 or batch_size < 1:
             raise ValueError(f"steps={steps} and batch_size={batch_size} train nothing: use 1 or more of each.")
+        check_sizes(
+            max_norm_ratio=max_norm_ratio,
+            max_tokens=max_tokens,
+            shard_rows=shard_rows,
+            harvest_batch_tokens=harvest_batch_tokens,
+            block_rows=block_rows,
+            window_rows=window_rows,
+        )
         self.model, self.corpus, self.reference = model, corpus, reference
         self.site, self.layer, self.cache_dir = site, layer, Path(cache_dir).expanduser()
         self.sites, self.layers = [site, *sites], [layer, *layers]

@@ -202,6 +202,11 @@ def _told(name: str, error: Exception) -> Exception:
             f"The dataset {name!r} is made by a script, which `datasets` runs no more: take the hub's own Parquet copy with "
             f"corpus.revision=refs/convert/parquet, or convert it to .jsonl or .parquet.{reason}"
         )
+    if any("BuilderConfig" in str(cause) for cause in chain):
+        return ValueError(
+            f"The dataset {name!r} has no subset of that name: give corpus.subset=null, which files of this machine need, "
+            f"or one of its own.{reason}"
+        )
     missing = (DatasetNotFoundError, RepositoryNotFoundError, RevisionNotFoundError, HFValidationError)
     if any(isinstance(cause, missing) for cause in chain):
         return FileNotFoundError(

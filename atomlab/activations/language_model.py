@@ -48,7 +48,7 @@ class LanguageModel:
         device: `auto` (CUDA if there is one), or a torch device.
 
     Raises:
-        ValueError: unknown dtype; a folder whose model cannot be loaded (raised at first use).
+        ValueError: unknown dtype; a device that is not here; a folder whose model cannot be loaded (raised at first use).
         FileNotFoundError: neither a local folder nor a model that the hub gives (raised at first use).
     """
 
@@ -56,7 +56,7 @@ class LanguageModel:
         if dtype not in _DTYPES:
             raise ValueError(f"model.dtype={dtype} is unknown: choose one of {', '.join(_DTYPES)}.")
         self.name, self.revision, self.dtype = name, revision, _DTYPES[dtype]
-        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        self.device = _device(device)
 
     @cached_property
     def config(self) -> PretrainedConfig:
@@ -255,6 +255,15 @@ class LanguageModel:
             raise ValueError(
                 f"The {part} of {self.title} could not be loaded because of this: {_reason(error)}."
             ) from error
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except Exception as error:  # AssertionError where PyTorch was built without it
+        raise ValueError(f"model.device={name} is not here: use auto or cpu. ({_reason(error)})") from error
 
 
 def _reason(error: BaseException) -> str:

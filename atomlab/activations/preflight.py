@@ -85,6 +85,16 @@ def _rank(moment: Tensor) -> int:
     return int((values > values[-1] * len(values) * torch.finfo(torch.float64).eps).sum())
 
 
+def check_sizes(**sizes: float | None) -> None:
+    """Raises ValueError for an option of the activations that is below 1, where it would leave nothing; None is no limit.
+
+    A `max_norm_ratio` of 1 or more keeps at least half of the vectors, whatever they are.
+    """
+    for name, value in sizes.items():
+        if value is not None and not value >= 1:
+            raise ValueError(f"activations.{name}={value} leaves nothing: use 1 or more.")
+
+
 def check_sequences(
     splits: Mapping[str, Sequences], points: Sequence[HookPoint], model: LanguageModel, loaded: nn.Module
 ) -> None:

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule
 from atomlab.sae import ThresholdSAE
 from atomlab.training.callbacks import DecoderNorm, ProgressBar
 from atomlab.training.module import SAEModule
+from atomlab.training.trainer import check_finished, check_trainer
 
 
 @final
@@ -49,5 +50,7 @@ class Recipe:
             limit_val_batches=0,
             val_check_interval=1.0,
         )
+        check_trainer(trainer, self.steps)
         trainer.fit(module, data)
+        check_finished(trainer, self.steps)
         return module.folded().cpu()

@@ -16,7 +16,7 @@ from typing import Any
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from hydra.types import RunMode
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -29,6 +29,7 @@ from atomlab.launch.ranks import first_has_ended, is_first, of_one_run
 from atomlab.launch.signals import Stopped, end_with_parent, ended_by_signals
 
 _TRACE = "HYDRA_FULL_ERROR"
+_QUOTES = "\"'"
 _MISTAKES = (ValueError, OSError, JobFailed, HydraException, OmegaConfBaseException, MisconfigurationException)
 
 
@@ -221,6 +222,10 @@ def _one_sentence(error: BaseException, folder: str, name: str) -> str:
     if unknown := re.match(r"Could not override '([^']+)'", str(error)):
         hint = did_you_mean(unknown[1], keys_of(_chosen(folder, name, unknown[1])))
         return f"There is no key {unknown[1]!r}: {hint}"
+    if isinstance(error, OverrideParseException):
+        key, _, value = error.override.partition("=")
+        reason = str(error).partition("\n")[0]
+        return f"{error.override} cannot be read ({reason}): put it into both kinds of quotes: \"{key}='{value.strip(_QUOTES)}'\""
     lines: list[str] = []
     for line in map(str.strip, str(error).splitlines()):
         if line.startswith(("Config search path", "full_key:")):

@@ -35,9 +35,14 @@ class DecoderNorm(Callback):
 class Throughput(Callback):
     """Logs training vectors per second over all processes, as `train/tokens_per_second`, every `every` steps of the
     optimiser, however many batches each of them takes.
+
+    Raises:
+        ValueError: `every` below 1.
     """
 
     def __init__(self, every: int = 50) -> None:
+        if every < 1:
+            raise ValueError(f"callbacks.throughput.every={every} should be 1 or more.")
         self.every, self.seen, self.since = every, 0, 0.0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Tensor, batch_idx: int) -> None:

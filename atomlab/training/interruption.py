@@ -33,9 +33,14 @@ class LastCheckpoint(Callback):
     Args:
         folder: where the checkpoint goes; it is replaced as a whole, so a kill never leaves half of one.
         every: steps.
+
+    Raises:
+        ValueError: `every` below 1.
     """
 
     def __init__(self, folder: str, every: int = 250) -> None:
+        if every < 1:
+            raise ValueError(f"callbacks.last.every={every} should be 1 or more.")
         self.path, self.every = Path(folder) / "last.ckpt", every
         self.asked, self.since = 0, 0.0  # the first signal's number, and when it came
         self.saved = -1  # the step of the last checkpoint

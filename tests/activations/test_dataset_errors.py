@@ -30,6 +30,13 @@ def refused(corpus: Corpus, error: type[Exception] = ValueError) -> str:
     return said
 
 
+def test_a_subset_that_a_folder_does_not_have(tmp_path: Path) -> None:
+    """`corpus=hub` has Wikipedia's subset unless it is set, and a folder has none."""
+    (tmp_path / "records.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in RECORDS))
+    with pytest.raises(ValueError, match=r"has no subset of that name: give corpus.subset=null"):
+        assert HubText(str(tmp_path), subset="20231101.en").fingerprint
+
+
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "flipped"])
 @pytest.mark.parametrize("kind", [LocalText, HubText, CounterFact])
 def test_a_damaged_parquet_file_is_named(kind, damage: str, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from tests.processes import ROOT
+from tests.processes import ROOT, one_sentence, run
 from tests.test_config import CONF, composed
 
 FLAGS = {"-m", "--multirun"}
@@ -48,6 +48,17 @@ def through_a_shell(command: str) -> list[str]:
     line = re.sub(r"<[^>]*>|\.\.\.", "x", command)
     printed = subprocess.run(["sh", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True, check=True).stdout
     return printed.split("\0")[:-1]
+
+
+def test_a_value_that_hydra_cannot_read_is_quoted_right(tmp_path: Path) -> None:
+    """faults.md C1: Hydra's sentence names neither the option nor a remedy. What is proposed is what Hydra takes."""
+    value = "model.layers.{layer}.output"
+    finished = run("train.py", "site=module", f"site.name={value}", cwd=tmp_path, cache=tmp_path / "cache")
+    said = one_sentence(finished)
+    assert f"site.name={value} cannot be read" in said
+    proposed = shlex.split(said.rpartition(": ")[2])
+    assert proposed == [f"site.name='{value}'"]
+    assert composed(["site=module", *proposed]).site.name == value
 
 
 def test_the_example_of_a_module_survives_the_shell() -> None:

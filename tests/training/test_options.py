@@ -7,12 +7,20 @@ import jaxtyping
 import pytest
 import torch
 from lightning import Trainer
+from lightning.pytorch import Callback
 
 from atomlab.evaluation.vectors import VectorsDataModule, moments_of
 from atomlab.sae import L0, Tanh, TargetL0
+from atomlab.training.callbacks import Throughput
+from atomlab.training.interruption import LastCheckpoint
 from atomlab.training.module import build
+<<<<<<< HEAD
 from atomlab.training.options import check_values
 from atomlab.training.trainer import check_trainer
+=======
+from atomlab.training.options import check_options
+from atomlab.training.trainer import check_finished, check_trainer
+>>>>>>> verify
 from tests.processes import one_sentence, run
 from tests.test_config import composed
 from tests.tiny import OPTIONS
@@ -75,18 +83,63 @@ def test_an_l0_beyond_the_dictionary_is_refused_when_its_size_is_known() -> None
 def test_precisions_in_which_thresholds_stand_still(precision: str) -> None:
     """B1: refused before the harvest."""
     with pytest.raises(ValueError, match=f"^trainer.precision={precision} "):
-        check_trainer(Trainer(precision=precision, max_steps=1, **QUIET))  # type: ignore[arg-type]
+        check_trainer(Trainer(precision=precision, max_steps=1, **QUIET), 1)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true", 32, 64])
 def test_precisions_that_train(precision: object) -> None:
-    check_trainer(Trainer(precision=precision, max_steps=1, **QUIET))  # type: ignore[arg-type]
+    check_trainer(Trainer(precision=precision, max_steps=1, **QUIET), 1)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("steps", [0, -1])
 def test_schedules_without_a_length(steps: int) -> None:
     with pytest.raises(ValueError, match=f"^trainer.max_steps={steps} "):
-        check_trainer(Trainer(max_steps=steps, **QUIET))
+        check_trainer(Trainer(max_steps=steps, **QUIET), steps)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"max_steps": 3}, {"accumulate_grad_batches": 0}, {"accumulate_grad_batches": -1}, {"limit_train_batches": 1},
+        {"limit_train_batches": 0.5}, {"overfit_batches": 3}, {"fast_dev_run": True},
+    ],
+)  # fmt: skip
+def test_trainers_that_would_take_other_steps(option: dict) -> None:
+    """A7's kind: each of them trained less, or nothing, and the table stood under the full number of steps."""
+    (name, value), *_ = option.items()
+    with pytest.raises(ValueError, match=f"^trainer.{name}={value} "):
+        check_trainer(Trainer(**{"max_steps": 9} | QUIET | option), 9)
+    check_trainer(Trainer(max_steps=9, accumulate_grad_batches=2, **QUIET), 9)
+
+
+class Halt(Callback):
+    """Ends a training after two steps, as a limit of time does."""
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        trainer.should_stop = trainer.global_step == 2
+
+
+@pytest.mark.parametrize("halted", [True, False])
+def test_a_training_that_something_ended_is_not_measured(halted: bool) -> None:
+    x = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
+    data = VectorsDataModule(x, moments_of(x), batch_size=8, steps=5)
+    module = build(data, TargetL0(1.0, 2.0), expansion=2.0, initial_l0=2.0)
+    trainer = Trainer(
+        max_steps=5, callbacks=[Halt()] if halted else [], enable_checkpointing=False, limit_val_batches=0, **QUIET
+    )
+    trainer.fit(module, data)
+    if halted:
+        with pytest.raises(ValueError, match=r"^The training ended at step 2 of 5 "):
+            check_finished(trainer, 5)
+    else:
+        check_finished(trainer, 5)
+
+
+def test_callbacks_that_would_never_act(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^callbacks.last.every=0 "):
+        LastCheckpoint(str(tmp_path), every=0)
+    with pytest.raises(ValueError, match=r"^callbacks.throughput.every=-1 "):
+        Throughput(every=-1)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +148,12 @@ def test_schedules_without_a_length(steps: int) -> None:
         (["steps=0"], "steps=0"),
         (["sae.sparsity.target=null"], "sae.sparsity.target=null"),
         (["trainer.precision=bf16-true"], "trainer.precision=bf16-true"),
+        (["+trainer.limit_train_batches=5"], "trainer.limit_train_batches=5"),
+        (["metrics.solved_samples=0"], "metrics.solved_samples=0"),
+        (["activations.max_norm_ratio=0.1"], "activations.max_norm_ratio=0.1"),
+        (["activations.shard_rows=0"], "activations.shard_rows=0"),
+        (["activations.window_rows=-1"], "activations.window_rows=-1"),
+        (["model.device=cuda"], "model.device=cuda is not here"),
     ],
 )
 def test_the_command_line_ends_in_the_sentence(tmp_path: Path, words: list[str], said: str) -> None:

@@ -100,7 +100,7 @@ def test_trains_validates_and_measures(
             num_sanity_val_steps=0, callbacks=callbacks, default_root_dir=tmp_path, enable_checkpointing=False,
             use_distributed_sampler=False, **QUIET,
         )  # fmt: skip
-        check_trainer(trainer)
+        check_trainer(trainer, trainer.max_steps)
         data.harvest(trainer)
         data.setup()
         seed_everything(0, verbose=False)
