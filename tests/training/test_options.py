@@ -14,13 +14,8 @@ from atomlab.sae import L0, Tanh, TargetL0
 from atomlab.training.callbacks import Throughput
 from atomlab.training.interruption import LastCheckpoint
 from atomlab.training.module import build
-<<<<<<< HEAD
 from atomlab.training.options import check_values
-from atomlab.training.trainer import check_trainer
-=======
-from atomlab.training.options import check_options
 from atomlab.training.trainer import check_finished, check_trainer
->>>>>>> verify
 from tests.processes import one_sentence, run
 from tests.test_config import composed
 from tests.tiny import OPTIONS
