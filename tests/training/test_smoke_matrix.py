@@ -59,7 +59,7 @@ def covering() -> Iterator[dict[str, int]]:
             if name not in row:
                 row[name] = max(ranges[name], key=lambda value: len(pairs({**row, name: value}) & set(left)))
         left = [pair for pair in left if pair not in pairs(row)]
-        yield row
+        yield {name: row[name] for name in ranges}  # in one order, whatever the order of a set was
 
 
 ROWS = list(covering())
