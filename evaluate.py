@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from atomlab.evaluation import Bench, Recipe, Study
 from atomlab.identity import Identity, check_same, identity_of, read_identity
 from atomlab.launch import launch, plain
-from atomlab.training.options import check_options
+from atomlab.training.options import check_values
 
 _BESIDE_RUN = ("run", "study", "metrics", "trainer", "cache_dir")
 
@@ -26,7 +26,7 @@ def evaluate(config: DictConfig) -> float:
             were when it was trained.
     """
     trained = config if config.run is None else _config_of(Path(config.run), config)
-    check_options(trained.sae)
+    check_values(trained.sae)
     data = instantiate(trained.activations)
     identity = identity_of(plain(trained), data.identity)
     if config.run is not None:

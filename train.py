@@ -18,7 +18,7 @@ from atomlab.training.checkpoints import read_checkpoint
 from atomlab.training.forecast import Forecast, forecast, render
 from atomlab.training.interruption import LastCheckpoint
 from atomlab.training.objective import validation_objective
-from atomlab.training.options import check_options
+from atomlab.training.options import check_values
 from atomlab.training.resuming import RunIdentity, check_resumable
 from atomlab.training.trainer import check_finished, check_trainer
 
@@ -30,7 +30,7 @@ def train(config: DictConfig) -> float | None:
     alone. None on all processes but the first, with harvest_only, which stops after the harvest with statistics of the
     sites, and with dry_run, which stops after the checks with sizes, memory and time.
     """
-    check_options(config.sae)  # what can be wrong with options is found before the harvest
+    check_values(config.sae)  # what can be wrong with options is found before the harvest
     instantiate(config.sae.sparsity)
     callbacks = list(instantiate(config.callbacks).values())
     trainer = instantiate(config.trainer, callbacks=callbacks, logger=instantiate(config.logger).get("logger"))

@@ -2,10 +2,11 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForMaskedLM, LlamaConfig, RobertaConfig
+from transformers import AutoModelForMaskedLM, GPT2Config, LlamaConfig, RobertaConfig
 
 from atomlab.activations.language_model import LanguageModel
 from atomlab.activations.preflight import positions_of
@@ -13,6 +14,7 @@ from tests.processes import one_sentence, run
 from tests.tiny import CONFIG, OPTIONS, WORDS, save_model, save_text, tokenizer, workplace
 
 WRONG = {
+    "layer": (["site.name=model.layers.0.output"], "site.name=model.layers.0.output names layer 0, and layer=1: write"),
     "context": (["activations.context=128"], "activations.context=128 is more than the 64 positions of model: use"),
     "embedding": (["model.name=small"], "has no row in the embedding of small, which has 100"),
     "rank": (
@@ -43,6 +45,24 @@ def test_nothing_is_harvested_and_nothing_stays(place: Path, name: str) -> None:
     assert not list((place / "cache").rglob("*.safetensors"))
     assert not list((place / "cache").glob("activations/*"))
     assert {path for path in place.iterdir() if path.name != "cache"} == before
+
+
+def test_a_site_without_full_rank_is_named_before_the_harvest(place: Path) -> None:
+    """faults.md B2: a LayerNorm's outputs lie in a hyperplane; without a bias S has no inverse either."""
+    config = GPT2Config(vocab_size=257, n_embd=32, n_layer=3, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2)
+    model: Any = save_model(place / "gpt", config)
+    words = [*OPTIONS, "model.name=gpt", "site=module", "site.name='transformer.h.{layer}.ln_2.output'", "dry_run=true"]
+    foreseen = run("train.py", *words, cwd=place, cache=place / "cache")
+    assert foreseen.returncode == 0, foreseen.stderr
+    assert "transformer.h.1.ln_2.output lie in a plane of 31 of d_in=32 dimensions" in foreseen.stderr
+    with torch.no_grad():
+        model.transformer.h[1].ln_2.weight.fill_(1)
+        model.transformer.h[1].ln_2.bias.zero_()
+    model.save_pretrained(place / "gpt")
+    said = one_sentence(run("train.py", *words, cwd=place, cache=place / "cache"))
+    assert "transformer.h.1.ln_2.output span 31 of d_in=32 dimensions in" in said
+    shrunk = run("train.py", *words, "sae.shrinkage=1e-3", cwd=place, cache=place / "cache")
+    assert shrunk.returncode == 0, shrunk.stderr
 
 
 def test_dry_run_says_what_the_run_then_takes(place: Path) -> None:

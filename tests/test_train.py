@@ -164,7 +164,7 @@ def test_two_widths_cost_one_harvest(tmp_path: Path, monkeypatch: pytest.MonkeyP
     shards = [shard for split in SPLITS for shard in plan(split, read_sequences(folder, split), 1000, 512)]
     batches = sum(len(shard.batches) for shard in shards)
     assert batches > 10
-    assert passes.read_text() == "2\n" * (batches + 3)  # two layers each; three short passes check the site
+    assert passes.read_text() == "2\n" * (batches + 4)  # two layers each; four short passes check the site
     assert [finished.stderr.count("harvest:   0%") for finished in alone] == [1, 0]
     assert alone[0].stdout == alone[1].stdout
     assert re.search(r"model\.layers\.1\.output: [\d,]+ rows of width 32\n +norm quantiles", alone[0].stdout)

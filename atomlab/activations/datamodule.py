@@ -131,7 +131,13 @@ class ActivationDataModule(LightningDataModule):
         return list(dict.fromkeys([self.point, *others]))
 
     def _point(self, site: str, layer: int) -> HookPoint:
-        return self.model.hook_point(site, layer)
+        point = self.model.hook_point(site, layer)
+        if "." in site and "{layer}" not in site and point.num_layers not in (None, layer + 1):
+            raise ValueError(
+                f"site.name={site} names layer {(point.num_layers or 0) - 1}, and layer={layer}: write {{layer}} in the "
+                "place of its number, or give the same number as layer."
+            )
+        return point
 
     def at(self, site: str, layer: int) -> "ActivationDataModule":
         """The same data at another hook point, cheap to get; harvest it first (`sites`, `layers`) to pay for one pass

@@ -18,7 +18,7 @@ from atomlab.activations.harvest import Harvester, harvest, is_complete
 from atomlab.activations.language_model import LanguageModel
 from atomlab.activations.moments import Moments, moments
 from atomlab.activations.origins import Layout, has_sequences, read_sequences
-from atomlab.activations.preflight import Prepared, bytes_of_row, check_sequences, check_space
+from atomlab.activations.preflight import Prepared, Ranks, bytes_of_row, check_sequences, check_space, sample_ranks
 from atomlab.activations.reading import ActivationStore, Rows
 from atomlab.activations.remote import fetch
 from atomlab.activations.sites import HookPoint
@@ -158,6 +158,7 @@ class Harvests:
         missing = [folder for folder in folders if not is_complete(folder, points)]
         rows: dict[Path, dict[str, int]] = {}
         tokens: dict[Path, Tokens] = {}
+        ranks: dict[Path, Ranks] = {}
         needed, to_read = 0, dict.fromkeys(folders, 0)
         for folder in missing:
             if not has_sequences(folder):
@@ -174,12 +175,14 @@ class Harvests:
             rows[folder] = {split: sequences.rows for split, sequences in splits.items()}
             if folder in missing and loaded is not None:
                 check_sequences(splits, points, self.model, loaded)
+                own = sample_ranks(splits["train"], points[0], loaded, widths[points[0]], self.layout.batch_tokens)
+                ranks |= {} if own is None else {folder: own}
                 lacking = [point for point in points if not (folder / str(point) / INDEX).exists()]
                 every = sum(bytes_of_row(widths[point], self.model.dtype) for point in lacking)
                 needed += every * sum(rows[folder].values())
                 to_read[folder] = sum(len(sequences.input_ids) for sequences in splits.values())
         check_space(self.cache_dir, needed)
-        return Prepared(rows, to_read, needed, widths, loaded), tokens
+        return Prepared(rows, to_read, needed, widths, ranks, loaded), tokens
 
     def _lock(self, folders: Sequence[Path], held: ExitStack) -> None:
         """Waits for each folder's lock. A folder in which nothing was written goes when the lock is given back."""

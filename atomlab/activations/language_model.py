@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from atomlab.activations.families import FIRST_LAYERS_ONLY
-from atomlab.activations.identity import of_folder, of_tokenizer
+from atomlab.activations.fingerprints import of_folder, of_tokenizer
 from atomlab.activations.sites import HookPoint, find_module, resolve_site
 from atomlab.activations.weights import check_weights, cut_layers, layer_of
 

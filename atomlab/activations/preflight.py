@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from atomlab.activations.capture import capture
 from atomlab.activations.language_model import LanguageModel
-from atomlab.activations.plan import batch
+from atomlab.activations.plan import batch, equal_lengths
 from atomlab.activations.sequences import Sequences
 from atomlab.activations.sites import HookPoint
 
@@ -24,6 +24,7 @@ class Prepared:
         tokens: tokens that the model still has to read, by folder; 0 where the harvest is complete.
         bytes_needed: that will be written to disk.
         widths: d_in of each hook point.
+        ranks: of the first hook point, by folder, where the model still has to read the corpus and it is long enough.
         loaded: the language model, if anything is missing.
     """
 
@@ -31,6 +32,7 @@ class Prepared:
     tokens: dict[Path, int]
     bytes_needed: int
     widths: dict[HookPoint, int]
+    ranks: dict[Path, "Ranks"]
     loaded: nn.Module | None
 
 
@@ -42,6 +44,55 @@ def check_sizes(**sizes: float | None) -> None:
     for name, value in sizes.items():
         if value is not None and not value >= 1:
             raise ValueError(f"activations.{name}={value} leaves nothing: use 1 or more.")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """How many dimensions a sample of activations spans.
+
+    Attributes:
+        rows: of the sample, twice the width or more.
+        second_moment: rank of E[x xᵀ], whose inverse is the metric S.
+        covariance: rank of the centred one, whose inverse the Mahalanobis geometry needs. It is smaller where all
+            vectors lie in one hyperplane, as the outputs of a LayerNorm do.
+    """
+
+    rows: int
+    second_moment: int
+    covariance: int
+
+
+def sample_ranks(sequences: Sequences, point: HookPoint, loaded: nn.Module, width: int, tokens: int) -> Ranks | None:
+    """The ranks at a hook point of the longest sequences that give 2·width rows; None if all of them give fewer.
+
+    An eigenvalue counts if it is above λ_max·width·2⁻⁵², as in `AtomicInnerProduct.from_second_moment`. Cost: forward
+    passes over about 2·width tokens, and O(width³).
+
+    Args:
+        sequences: of the training split, in rising length.
+        point: the hook point.
+        loaded: the language model.
+        width: d_in.
+        tokens: of a forward pass, at most.
+    """
+    kept = sequences.rows_per_sequence().flip(0).cumsum(0)
+    if len(kept) == 0 or int(kept[-1]) < 2 * width:
+        return None
+    count = int((kept < 2 * width).sum()) + 1
+    chosen = sequences.select(torch.arange(len(kept) - count, len(kept)))
+    device, parts = next(loaded.parameters()).device, []
+    for start, stop in equal_lengths(chosen, tokens):
+        made = batch(chosen, start, stop)
+        inputs = {name: tensor.to(device) for name, tensor in made.inputs.items()}
+        parts.append(capture(loaded, [point], inputs)[point].flatten(0, 1)[made.kept.to(device)].double().cpu())
+    x = torch.cat(parts)
+    centred = x - x.mean(0)
+    return Ranks(len(x), *(_rank(moment.T @ moment / len(x)) for moment in (x, centred)))
+
+
+def _rank(moment: Tensor) -> int:
+    values = torch.linalg.eigvalsh(moment)
+    return int((values > values[-1] * len(values) * torch.finfo(torch.float64).eps).sum())
 
 
 def check_sequences(

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import time
 from dataclasses import dataclass
 from typing import final
@@ -11,7 +12,7 @@ from lightning import Trainer
 
 from atomlab.activations.capture import capture
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.activations.preflight import Prepared
+from atomlab.activations.preflight import Prepared, Ranks
 from atomlab.activations.shuffle import check_batch
 from atomlab.sae import TargetL0, ThresholdSAE, calibrate_thresholds_
 from atomlab.sae.ops import DensitySwitch, objective
@@ -57,8 +58,8 @@ def forecast(
         shrinkage: of the metric S.
 
     Raises:
-        ValueError: too few latents, too few training vectors for a batch, too few reference vectors for S, or weights
-            that are larger than the device's memory.
+        ValueError: too few latents, too few training vectors for a batch, too few reference vectors for S or too few
+            dimensions in them, or weights that are larger than the device's memory.
     """
     d_in = prepared.widths[data.point]
     d_sae = round(expansion * d_in)
@@ -73,6 +74,7 @@ def forecast(
             f"The metric S needs at least d_in={d_in} vectors, and the training split of the reference corpus gives "
             f"{reference_rows}: raise activations.max_tokens, give more text, or use sae.shrinkage=1e-3."
         )
+    _check_ranks(prepared.ranks.get(data.folder(data.reference)), d_in, shrinkage, str(data.point))
     loaded = [] if prepared.loaded is None else prepared.loaded.parameters()
     model_bytes = sum(weight.numel() * weight.element_size() for weight in loaded)
     training_bytes = _BYTES_A_WEIGHT * (2 * d_in * d_sae + 2 * d_sae + d_in)
@@ -80,6 +82,22 @@ def forecast(
     memory = _memory(trainer.strategy.root_device)
     _check_memory("The training", training_bytes, memory)
     return Forecast(d_in, d_sae, train_rows, reference_rows, model_bytes, training_bytes, memory)
+
+
+def _check_ranks(ranks: Ranks | None, d_in: int, shrinkage: float, site: str) -> None:
+    """Refuses a site whose S has no inverse; says which geometry a table of this site will lack."""
+    if ranks is None:
+        return
+    if ranks.second_moment < d_in and shrinkage == 0:
+        raise ValueError(
+            f"The activations at {site} span {ranks.second_moment} of d_in={d_in} dimensions in {ranks.rows:,} vectors of "
+            "the reference corpus, so the metric S has no inverse: use sae.shrinkage=1e-3, or another site."
+        )
+    if ranks.covariance < d_in:
+        sys.stderr.write(
+            f"atomlab: the activations at {site} lie in a plane of {ranks.covariance} of d_in={d_in} dimensions, so tables "
+            "will leave out the Mahalanobis geometry.\n"
+        )
 
 
 def _check_memory(what: str, needed: int, there: int) -> None:

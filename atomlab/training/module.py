@@ -20,7 +20,7 @@ from atomlab.theory import AtomicInnerProduct
 from atomlab.training.data import TrainingData
 from atomlab.training.divergence import Divergence, check_finite
 from atomlab.training.measurement import Measurement
-from atomlab.training.options import check_options
+from atomlab.training.options import check_values
 
 InputVariant = Literal["raw", "unit_mean_square", "whitened"]
 _REFERENCE_WIDTH = 2304  # d_sae at which the default learning rate was chosen
@@ -202,10 +202,10 @@ def build(
         implementation: of the step, one function whichever it is: auto (by counted density), dense, sparse, screened.
 
     Raises:
-        ValueError: what `check_options` refuses, an expansion that gives no latent, an initial_l0 beyond d_sae, a
+        ValueError: what `check_values` refuses, an expansion that gives no latent, an initial_l0 beyond d_sae, a
             rank-deficient second moment.
     """
-    check_options(
+    check_values(
         {
             "expansion": expansion,
             "inputs": inputs,

@@ -29,7 +29,7 @@ _WORDS = {
 }
 
 
-def check_options(options: Mapping[str, Any]) -> None:
+def check_values(options: Mapping[str, Any]) -> None:
     """Refuses options of `atomlab.training.module.build` that no data could train with; `build` calls this too.
 
     Shares may overlap (`warm_up` and `decay` are both applied where they do), and a freeze of 1 trains on fixed

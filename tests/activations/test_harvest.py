@@ -64,7 +64,7 @@ def test_of_two_processes_one_harvests_and_the_other_waits(
     first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("first", "second"))
     folder = data_module(families["llama"], text, tmp_path / "cache").folder(text)
     shards = [shard for split in SPLITS for shard in plan(split, read_sequences(folder, split), 50, 32)]
-    assert first["passes"] == sum(len(shard.batches) for shard in shards) + 3  # and three short ones before the first
+    assert first["passes"] == sum(len(shard.batches) for shard in shards) + 6  # and six short ones before the first
     assert second["passes"] == 0
     assert first["began"] < second["began"] < first["ended"] < second["ended"]
 

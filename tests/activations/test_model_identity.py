@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CanineTokenizer, EsmTokenizer, LlamaConfig, LlamaForCausalLM
 
-from atomlab.activations.identity import of_tokenizer
+from atomlab.activations.fingerprints import of_tokenizer
 from atomlab.activations.language_model import LanguageModel
 from tests.tiny import CONFIG, save_model, tokenizer
 

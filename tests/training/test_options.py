@@ -14,7 +14,7 @@ from atomlab.sae import L0, Tanh, TargetL0
 from atomlab.training.callbacks import Throughput
 from atomlab.training.interruption import LastCheckpoint
 from atomlab.training.module import build
-from atomlab.training.options import check_options
+from atomlab.training.options import check_values
 from atomlab.training.trainer import check_finished, check_trainer
 from tests.processes import one_sentence, run
 from tests.test_config import composed
@@ -48,12 +48,12 @@ def _without_shape_annotations(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD for value in values])
 def test_options_of_the_sae(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=rf"^sae\.{name}={value} "):
-        check_options({name: value})
+        check_values({name: value})
 
 
 def test_the_configuration_as_it_comes_is_accepted() -> None:
-    check_options(composed([]).sae)
-    check_options({"warm_up": 0, "decay": 1.0, "freeze": 1, "learning_rate": None, "another": "word"})
+    check_values(composed([]).sae)
+    check_values({"warm_up": 0, "decay": 1.0, "freeze": 1, "learning_rate": None, "another": "word"})
 
 
 @pytest.mark.parametrize("value", [None, 0, -3, math.nan, "five"])
