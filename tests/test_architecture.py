@@ -11,7 +11,7 @@ MAY_IMPORT = {
     "files": set(),  # how every room opens and writes files
     "theory": {"autocast"},
     "sae": {"autocast", "files"},
-    "activations": {"files"},
+    "activations": {"files", "identity"},  # a harvest is held against what is asked for
     "report": set(),
     "identity": {"files"},
     "launch": set(),

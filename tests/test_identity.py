@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atomlab.activations.store import write_index
 from atomlab.identity import FORMAT, check_same, checked, differences, read_identity, write_identity
 from tests.processes import one_sentence, run
 from tests.tiny import OPTIONS, save_model, save_text, workplace
@@ -156,6 +157,25 @@ def test_evaluate_refuses_what_is_no_longer_what_was_trained(place: Path, tmp_pa
     assert "run=first does not belong to this run: model.folder was" in said
     (moved / "first" / "identity.json").unlink()
     assert "first has no identity.json" in one_sentence(run("evaluate.py", *quick, cwd=moved, cache=cache))
+
+
+def test_what_lies_under_another_ones_name_is_refused(place: Path, tmp_path: Path) -> None:
+    """The next case of A11: another run's SAE in a run's folder, and another harvest in a harvest's folder."""
+    moved = tmp_path / "moved"
+    shutil.copytree(place, moved, ignore=shutil.ignore_patterns("more", "exact*", "outputs"))
+    file = moved / "first" / "sae" / "cfg.json"
+    config = json.loads(file.read_text())
+    config["metadata"]["atomlab_identity"]["seed"] = 7
+    file.write_text(json.dumps(config))
+    said = one_sentence(run("evaluate.py", "run=first", *QUICK, cwd=moved, cache=moved / "cache"))
+    assert "The SAE in first does not belong to this run: seed was 7 and is 0 now" in said
+    (index,) = (moved / "cache" / "activations").glob("*/model.layers.1.output/index.json")
+    content = json.loads(index.read_text())
+    content["model"]["folder"] = "another"
+    del content["checksum"]
+    write_index(index, content)
+    said = one_sentence(run("train.py", *OPTIONS, "steps=20", cwd=moved, cache=moved / "cache"))
+    assert "does not belong to this run: model.folder was another and is" in said
 
 
 STRANGERS = {

@@ -1,5 +1,6 @@
 """The harvests of one model in a cache folder: named by all that determines them, made when they are missing."""
 
+import json
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from atomlab.activations.remote import fetch
 from atomlab.activations.sites import HookPoint
 from atomlab.activations.store import INDEX, LOCK, Unwritable, read_index, store_key, writing
 from atomlab.activations.tokens import SPLITS, Tokens, tokenise
+from atomlab.identity import check_same
 
 _CLIENTS = {"aiohttp", "httpcore", "httpx", "huggingface_hub", "requests", "urllib3"}
 
@@ -217,8 +219,16 @@ class Harvests:
 
         Raises:
             FileNotFoundError, ValueError: as `ActivationStore`.
+            ValueError: the harvest says of itself that it is another one.
         """
         folder = self.folder(corpus) / str(point)
+        asked, found = json.loads(json.dumps(self.description(corpus))), read_index(folder / INDEX, "shards")
+        check_same(
+            asked,
+            {name: found.get(name) for name in asked},
+            what=f"The harvest in {folder.parent}",
+            remedy="its folder has another one's name: move it away",
+        )
         stores = {split: ActivationStore(folder, split) for split in SPLITS}
         if verify:
             for store in stores.values():

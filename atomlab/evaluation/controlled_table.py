@@ -21,6 +21,7 @@ from atomlab.evaluation.provenance import describe, metric_of, origin_of, traine
 from atomlab.evaluation.run import conclude, pursuit_size, reference_metric
 from atomlab.evaluation.splicing import splice
 from atomlab.evaluation.table import Row, on_validation
+from atomlab.identity import check_same
 from atomlab.report import attempt, write_numbers, write_results
 from atomlab.sae import ThresholdSAE, save_sae
 from atomlab.theory import AtomicInnerProduct, mean_matched_cosine, random_dictionary
@@ -113,6 +114,11 @@ class ControlledTable:
             _ = self.embedder.config, self.embedder.tokenizer  # read here, so that a wrong name is found now
         own = self._own(bench)
         ours = bench.identity if own is None else identity_in(locate(own, bench.data))
+        if self.atoms is None and ours is not None:
+            remedy = (
+                f"put back what {bench.run} was left with, or name the other SAE as study.atoms beside its own options"
+            )
+            check_same(bench.identity, ours, what=f"The SAE in {bench.run}", remedy=remedy, may_differ=("code",))
         for path in (self.features or {}).values():
             locate(path, bench.data)
         for path in self.seeds:
