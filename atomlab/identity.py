@@ -18,6 +18,7 @@ The harvest, every checkpoint, the run's folder (`identity.json`), `sae/cfg.json
 
 import hashlib
 import json
+import sys
 from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -99,6 +100,12 @@ def check_same(
         said = [f"{key} was {_shown(b)} and is {_shown(a)} now" for key, (a, b) in list(found.items())[:3]]
         more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
         raise ValueError(f"{what} does not belong to this run: {', '.join(said)}{more}; {remedy}.")
+
+
+def say_other_code(now: Mapping[str, Any], then: Mapping[str, Any], what: str) -> None:
+    """One line on standard error where the source files have changed since, which is allowed."""
+    if now["code"] != then.get("code"):
+        sys.stderr.write(f"atomlab: {what} was made by other source files of atomlab than these; numbers may differ.\n")
 
 
 def write_identity(folder: Path, identity: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atomlab.activations.store import write_index
-from atomlab.identity import FORMAT, check_same, checked, differences, read_identity, write_identity
+from atomlab.identity import FORMAT, check_same, checked, differences, read_identity, say_other_code, write_identity
 from tests.processes import one_sentence, run
 from tests.tiny import OPTIONS, save_model, save_text, workplace
 
@@ -42,6 +42,13 @@ def test_only_what_is_listed_may_differ() -> None:
     with pytest.raises(ValueError, match="data was absent and is 1 now"):
         check_same(now | {"data": 1}, then, what="x", remedy="y")
     check_same(now | {"data": 1}, then, what="x", remedy="y", only=("seed",))
+
+
+def test_other_source_files_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    say_other_code({"code": {"source": "a"}}, {"code": {"source": "a"}}, "resume=x")
+    assert capsys.readouterr().err == ""
+    say_other_code({"code": {"source": "a"}}, {"code": {"source": "b"}}, "resume=x")
+    assert "resume=x was made by other source files" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 99}', '"format"', "null"])

@@ -22,6 +22,12 @@ _HOPELESS = 1000  # bad records after which nobody waits for the end, if most ar
 _LARGEST_ID = 2**31 - 1
 
 
+def check_limit(limit: int | None) -> None:
+    """Raises ValueError for a limit of examples that would leave none; None is no limit."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"corpus.limit={limit} leaves no examples: use 1 or more, or null for all.")
+
+
 @final
 class Tally:
     """Counts the records of one pass over a corpus, and leaves out bad ones up to a share of all.

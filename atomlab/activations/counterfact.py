@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, final
 
-from atomlab.activations.corpus import Example, Position, Tally, text
+from atomlab.activations.corpus import Example, Position, Tally, check_limit, text
 from atomlab.activations.dataset_split import DatasetSplit
 from atomlab.activations.local_text import files
 from atomlab.activations.records import SUFFIXES, Files, Record, Unusable, read_records
@@ -53,6 +53,7 @@ class CounterFact:
             )
         if split_by not in ("subject", "template"):
             raise ValueError(f"corpus.split_by={split_by} is unknown: choose subject or template.")
+        check_limit(limit)
         self.path, self.split_by, self.distinct, self.limit = path, split_by, distinct, limit
         self.revision, self.max_bad_share = revision, max_bad_share
         self.position: Position = position

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, final
 
-from atomlab.activations.corpus import Example, Position, Tally, document
+from atomlab.activations.corpus import Example, Position, Tally, check_limit, document
 from atomlab.activations.dataset_split import DatasetSplit
 from atomlab.activations.records import Record
 
@@ -49,6 +49,7 @@ class HubText:
         max_bad_share: float = 0.01,
     ) -> None:
         self.name, self.subset, self.split, self.field, self.group_field = name, subset, split, field, group_field
+        check_limit(limit)
         self.limit, self.max_bad_share = limit, max_bad_share
         self.held_out_by = group_field or "document"
         self._source = DatasetSplit(name, subset, split, revision, streaming=streaming)

@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, final
 
-from atomlab.activations.corpus import Example, Position, Tally, document
+from atomlab.activations.corpus import Example, Position, Tally, check_limit, document
 from atomlab.activations.records import Files, Record, decoded, read_records, regular
 
 
@@ -43,6 +43,7 @@ class LocalText:
         max_bad_share: float = 0.01,
     ) -> None:
         self.path, self.field, self.group_field = Path(path), field, group_field
+        check_limit(limit)
         self.packed, self.limit, self.max_bad_share = packed, limit, max_bad_share
         self.position: Position = position
         self.held_out_by = group_field or "document"

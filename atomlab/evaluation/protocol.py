@@ -35,5 +35,6 @@ class Protocol:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if name != "seed" and value < 1:
-                raise ValueError(f"metrics.{name}={value} measures nothing: use 1 or more.")
+            least = 2 if name == "samples" else 1  # one vector has no variance to explain
+            if name != "seed" and value < least:
+                raise ValueError(f"metrics.{name}={value} measures nothing: use {least} or more.")

@@ -5,7 +5,7 @@ from typing import Any, final
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from atomlab.identity import Identity, check_same, checked
+from atomlab.identity import Identity, check_same, checked, say_other_code
 
 KEY = "identity"
 
@@ -44,6 +44,7 @@ def check_resumable(checkpoint: Mapping[str, Any], identity: Identity, source: s
     check_same(
         identity, then, what=source, remedy="give the options of that run again, or leave out resume to start a new one"
     )
+    say_other_code(identity, then, source)
     done = checkpoint["global_step"]
     if identity["steps"] < done:
         raise ValueError(

@@ -297,6 +297,14 @@ KINDS: dict[str, Callable[..., Corpus]] = {
 }
 
 
+@pytest.mark.parametrize("limit", [0, -5])
+def test_a_limit_that_leaves_nothing_is_refused(tmp_path: Path, limit: int) -> None:
+    """A negative one would have been no limit at all."""
+    for corpus in (LocalText, HubText, CounterFact):
+        with pytest.raises(ValueError, match=f"^corpus.limit={limit} leaves no examples"):
+            corpus(str(tmp_path), limit=limit)
+
+
 @settings(deadline=None, max_examples=100)
 @given(lines=lines, suffix=st.sampled_from([".jsonl", ".json", ".txt", ".parquet"]), kind=st.sampled_from([*KINDS]))
 def test_any_bytes_give_examples_or_one_sentence(lines: list[bytes], suffix: str, kind: str) -> None:

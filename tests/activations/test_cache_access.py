@@ -76,7 +76,7 @@ def test_a_cache_of_somebody_else_is_read(families: dict[str, Path], text: Local
     data = data_module(families["llama"], text, tmp_path / "cache")
     data.prepare_data()
     data.setup()
-    for folder in (tmp_path, *tmp_path.parents[:2], families["llama"], *families["llama"].parents[:2]):
+    for folder in (tmp_path, *tmp_path.parents[:3], families["llama"], *families["llama"].parents[:4]):
         folder.chmod(folder.stat().st_mode | 0o055)
     for file in families["llama"].iterdir():  # transformers writes weights for their owner alone
         file.chmod(0o644)
