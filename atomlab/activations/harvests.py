@@ -24,7 +24,7 @@ from atomlab.activations.remote import fetch
 from atomlab.activations.sites import HookPoint
 from atomlab.activations.store import INDEX, LOCK, Unwritable, read_index, store_key, writing
 from atomlab.activations.tokens import SPLITS, Tokens, tokenise
-from atomlab.identity import check_same
+from atomlab.identity import check_same, code
 
 _CLIENTS = {"aiohttp", "httpcore", "httpx", "huggingface_hub", "requests", "urllib3"}
 
@@ -85,7 +85,12 @@ class Harvests:
 
     def _index(self, corpus: Corpus) -> dict[str, Any]:
         """What the index of each hook point says of its origin."""
-        model = {"name": self.model.title, "revision": self.model.revision, "device": str(self.model.device)}
+        model = {
+            "name": self.model.title,
+            "revision": self.model.revision,
+            "device": str(self.model.device),
+            "code": code(),
+        }
         return model | {"tokenizer": self.model.tokenizer_fingerprint} | self.description(corpus)
 
     def prepare(self, corpora: Sequence[Corpus], points: Sequence[HookPoint]) -> Prepared:
