@@ -51,8 +51,10 @@ def test_rows_are_the_models_activations(families: dict[str, Path], text: LocalT
     data.prepare_data()
     data.setup()
     index = read_index(data.folder(text) / str(data.point) / "index.json", "shards")
-    stated = "name revision device code model dtype hook_point corpus tokenizer position tokens precision width rows train_norm shards"
-    assert set(index) == set(stated.split())
+    stated = (
+        "name revision device code model dtype hook_point corpus tokenizer position tokens precision width rows shards"
+    )
+    assert set(index) == {*stated.split(), "train_norm"}
     assert index["tokenizer"]["class"] == type(data.model.tokenizer).__name__
     assert index["tokenizer"]["tokens"] == 64
     assert index["rows"] == {split: len(data.rows[split].store) for split in data.rows}
