@@ -37,7 +37,8 @@ def train(config: DictConfig) -> float | None:
     check_trainer(trainer, config.steps)
     protocol = instantiate(config.metrics)
     data = instantiate(config.activations)
-    identity = identity_of(plain(config), data.identity)
+    configuration = plain(config)
+    identity = identity_of(configuration, data.identity)
     trainer.callbacks.append(RunIdentity(identity))
     if config.resume is not None:
         check_resumable(read_checkpoint(Path(config.resume)), identity, f"resume={config.resume}")
@@ -57,7 +58,7 @@ def train(config: DictConfig) -> float | None:
     seed_everything(config.seed, workers=True, verbose=False)  # here, since a harvest draws random numbers too
     module = instantiate(config.sae, data=data)
     for logger in trainer.loggers:
-        logger.log_hyperparams(plain(config))
+        logger.log_hyperparams(configuration)
     if trainer.is_global_zero:
         write_identity(folder, identity)
     trainer.fit(module, data, ckpt_path=config.resume, weights_only=True)

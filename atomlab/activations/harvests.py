@@ -176,9 +176,11 @@ class Harvests:
             folder = next(iter(folders))
             widths = {point: read_index(folder / str(point) / INDEX, "shards")["width"] for point in points}
         for folder in folders:
-            splits = tokens[folder].splits if folder in tokens else {s: read_sequences(folder, s) for s in SPLITS}
-            rows[folder] = {split: sequences.rows for split, sequences in splits.items()}
-            if folder in missing and loaded is not None:
+            if loaded is None or folder not in missing:  # the index knows, and token sequences may be large
+                rows[folder] = read_index(folder / str(points[0]) / INDEX, "shards")["rows"]
+            else:
+                splits = tokens[folder].splits if folder in tokens else {s: read_sequences(folder, s) for s in SPLITS}
+                rows[folder] = {split: sequences.rows for split, sequences in splits.items()}
                 check_sequences(splits, points, self.model, loaded)
                 own = sample_ranks(splits["train"], points[0], loaded, widths[points[0]], self.layout.batch_tokens)
                 ranks |= {} if own is None else {folder: own}
