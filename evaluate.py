@@ -9,12 +9,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from atomlab.evaluation import Bench, Recipe, Study
+from atomlab.evaluation import Recipe, Study, StudyInputs
 from atomlab.identity import Identity, check_same, identity_of, read_identity, say_other_code
 from atomlab.launch import launch, plain
 from atomlab.training.options import check_values
 
-_BESIDE_RUN = ("run", "study", "metrics", "trainer", "cache_dir")
+_BESIDE_RUN = ("run", "study", "sample_sizes", "trainer", "cache_dir")
 
 
 def evaluate(config: DictConfig) -> float:
@@ -35,7 +35,7 @@ def evaluate(config: DictConfig) -> float:
         check_same(identity, found, what=f"run={config.run}", remedy=remedy, may_differ=("code",))
         say_other_code(identity, found, f"run={config.run}")
     study: Study = instantiate(config.study, _convert_="all")
-    bench = Bench(
+    inputs = StudyInputs(
         data=data,
         recipe=Recipe(
             build=instantiate(trained.sae, _partial_=True),
@@ -43,24 +43,24 @@ def evaluate(config: DictConfig) -> float:
             batch_size=trained.batch_size,
             steps=trained.steps,
         ),
-        protocol=instantiate(config.metrics),
+        sample_sizes=instantiate(config.sample_sizes),
         folder=Path(HydraConfig.get().runtime.output_dir),
         shrinkage=trained.sae.shrinkage,
         seed=trained.seed,
-        configuration="\n".join(OmegaConf.to_yaml(part) for part in (trained, config.study, config.metrics)),
+        configuration="\n".join(OmegaConf.to_yaml(part) for part in (trained, config.study, config.sample_sizes)),
         setting=_setting(trained, config, identity),
         identity=identity,
         run=None if config.run is None else Path(config.run),
     )
-    text, objective = study(bench)
+    text, objective = study(inputs)
     sys.stdout.write(f"{text}\n")
     return objective
 
 
 def _setting(trained: DictConfig, config: DictConfig, identity: Identity) -> str:
     """What every number depends on beside the study's own options."""
-    own = OmegaConf.masked_copy(trained, [str(key) for key in trained if key not in ("study", "metrics")])
-    return f"{OmegaConf.to_yaml(own)}\n{OmegaConf.to_yaml(config.metrics)}\n{json.dumps(identity)}"
+    own = OmegaConf.masked_copy(trained, [str(key) for key in trained if key not in ("study", "sample_sizes")])
+    return f"{OmegaConf.to_yaml(own)}\n{OmegaConf.to_yaml(config.sample_sizes)}\n{json.dumps(identity)}"
 
 
 def _trainer(trained: DictConfig, config: DictConfig) -> DictConfig:

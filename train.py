@@ -10,7 +10,7 @@ from lightning import seed_everything
 from omegaconf import DictConfig, OmegaConf
 
 from atomlab import save_sae
-from atomlab.activations.preflight import Prepared
+from atomlab.activations.harvest.preflight import Prepared
 from atomlab.evaluation import evaluate_run, origin_of
 from atomlab.identity import identity_of, write_identity
 from atomlab.launch import launch, plain
@@ -35,7 +35,7 @@ def train(config: DictConfig) -> float | None:
     callbacks = list(instantiate(config.callbacks).values())
     trainer = instantiate(config.trainer, callbacks=callbacks, logger=instantiate(config.logger).get("logger"))
     check_trainer(trainer, config.steps)
-    protocol = instantiate(config.metrics)
+    sample_sizes = instantiate(config.sample_sizes)
     data = instantiate(config.activations)
     configuration = plain(config)
     identity = identity_of(configuration, data.identity)
@@ -73,7 +73,7 @@ def train(config: DictConfig) -> float | None:
     rows, text = evaluate_run(
         sae,
         data,
-        protocol,
+        sample_sizes,
         folder,
         shrinkage=config.sae.shrinkage,
         configuration=OmegaConf.to_yaml(config),

@@ -24,7 +24,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from atomlab.files import place, regular
+from atomlab.files import atomic_write, regular
 
 Identity = dict[str, Any]
 
@@ -110,7 +110,7 @@ def say_other_code(now: Mapping[str, Any], then: Mapping[str, Any], what: str) -
 
 def write_identity(folder: Path, identity: Mapping[str, Any]) -> None:
     """Writes `identity.json` into a run's folder, all or nothing."""
-    with place(folder / FILE) as temporary:
+    with atomic_write(folder / FILE) as temporary:
         temporary.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
 
 

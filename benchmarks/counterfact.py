@@ -12,12 +12,12 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from atomlab.activations.corpus import Example, Position
-from atomlab.activations.counterfact import CounterFact
+from atomlab.activations.corpora.corpus import Example, Position
+from atomlab.activations.corpora.counterfact import CounterFact
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.activations.embedded import smollm2
-from atomlab.activations.origins import Origins
-from atomlab.activations.tokens import SPLITS
+from atomlab.activations.model.smollm2 import smollm2
+from atomlab.activations.store.origins import Origins
+from atomlab.activations.tokens.tokenise import SPLITS
 
 
 def measure(file: str, position: Position) -> dict[str, object]:

@@ -32,9 +32,9 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from atomlab.activations.capture import capture
-from atomlab.activations.language_model import LanguageModel
-from atomlab.activations.sites import HookPoint
+from atomlab.activations.model.capture import capture
+from atomlab.activations.model.language_model import LanguageModel
+from atomlab.activations.model.sites import HookPoint
 
 FIRST, WHOLE, UNKNOWN = "first layers only", "whole model", "not built here"
 LAYERS, SECONDS, LARGEST = 4, 60, 30_000_000

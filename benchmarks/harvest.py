@@ -14,12 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from atomlab.activations.corpus import WikipediaEmbedded
-from atomlab.activations.embedded import smollm2
-from atomlab.activations.harvest import Harvester, harvest
-from atomlab.activations.origins import Layout
-from atomlab.activations.plan import batch, plan
-from atomlab.activations.tokens import tokenise
+from atomlab.activations.corpora.wikipedia import WikipediaEmbedded
+from atomlab.activations.harvest.harvester import Harvester, harvest
+from atomlab.activations.harvest.plan import plan
+from atomlab.activations.model.smollm2 import smollm2
+from atomlab.activations.store.origins import Layout
+from atomlab.activations.tokens.sequences import batch
+from atomlab.activations.tokens.tokenise import tokenise
 
 ROUNDS, ROWS, BATCH_TOKENS, SHARD_ROWS = 5, 24_000, 8192, 8192
 SITES = {1: ["resid_post"], 3: ["resid_post", "mlp_out", "attn_out"]}

@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Trainer
 
-from atomlab.activations.corpus import WikipediaEmbedded
+from atomlab.activations.batches.shuffle import ShuffledBatches, neighbour_correlation
+from atomlab.activations.corpora.wikipedia import WikipediaEmbedded
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.activations.embedded import smollm2
-from atomlab.activations.reading import ActivationStore, Rows
-from atomlab.activations.shuffle import ShuffledBatches, neighbour_correlation
-from atomlab.activations.store import INDEX, read_tensors, write_index, write_tensors
+from atomlab.activations.model.smollm2 import smollm2
+from atomlab.activations.store.activation_store import ActivationStore, Rows
+from atomlab.activations.store.files import INDEX, read_tensors, write_index, write_tensors
 from atomlab.sae import TargetL0
 from atomlab.training.callbacks import DataWait, DecoderNorm
 from atomlab.training.module import build

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from atomlab.activations.corpus import WikipediaEmbedded
+from atomlab.activations.corpora.wikipedia import WikipediaEmbedded
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.activations.embedded import smollm2
-from atomlab.activations.statistics import LEVELS, SiteStatistics, site_statistics
+from atomlab.activations.model.smollm2 import smollm2
+from atomlab.activations.store.statistics import LEVELS, SiteStatistics, site_statistics
 
 LAYERS, ROWS, RATIO = (0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 29), 20_000, 10.0
 _SHOWN = {0: "#0072B2", 9: "#009E73", 18: "#E69F00", 27: "#D55E00", 29: "#000000"}

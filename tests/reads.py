@@ -12,7 +12,7 @@ import torch
 
 import atomlab.evaluation
 import atomlab.training.module
-from atomlab.activations.reading import ActivationStore
+from atomlab.activations.store.activation_store import ActivationStore
 
 
 def note(word: str) -> None:

@@ -7,19 +7,50 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
-    "autocast": set(),  # what is exact keeps out of it, in whatever room
+    "autocast": set(),  # what must be exact keeps out of autocast, in whatever room
     "files": set(),  # how every room opens and writes files
+    "identity": {"files"},
     "theory": {"autocast"},
     "sae": {"autocast", "files"},
-    "activations": {"files", "identity"},  # a harvest is held against what is asked for
+    "activations": {"files", "identity"},  # a harvest is compared with what is asked for
     "report": set(),
-    "identity": {"files"},
     "launch": set(),
     "metrics": {"theory"},
     "units": {"autocast", "files", "theory", "sae"},
     "training": {"files", "identity", "sae", "metrics", "theory", "activations", "report"},
     "evaluation": {"files", "identity", "theory", "sae", "metrics", "activations", "units", "training", "report"},
     "__init__": {"sae"},
+    # the way of the data inside activations: text -> tokens -> activations on disk -> batches
+    "activations/model": set(),
+    "activations/corpora": set(),
+    "activations/tokens": {"corpora"},
+    "activations/store": {"tokens"},
+    "activations/harvest": {"model", "corpora", "tokens", "store"},
+    "activations/batches": {"model", "corpora", "tokens"},
+    "activations/datamodule": {"model", "corpora", "tokens", "store", "harvest", "batches"},
+    "activations/__init__": {"model", "corpora", "tokens", "store", "harvest", "batches", "datamodule"},
+    # from measured rows to studies
+    "evaluation/sample_sizes": set(),
+    "evaluation/recipe": set(),
+    "evaluation/surrogates": set(),
+    "evaluation/provenance": {"sample_sizes"},
+    "evaluation/loading": set(),
+    "evaluation/rows": {"sample_sizes"},
+    "evaluation/controls": {"sample_sizes", "recipe", "surrogates", "rows"},
+    "evaluation/study": {"sample_sizes", "recipe"},  # what every study gets
+    "evaluation/browser": {"study", "rows", "controls"},
+    "evaluation/studies": {
+        "study",
+        "sample_sizes",
+        "recipe",
+        "surrogates",
+        "provenance",
+        "loading",
+        "rows",
+        "controls",
+        "browser",
+    },
+    "evaluation/__init__": {"study", "sample_sizes", "recipe", "provenance", "rows", "studies"},
 }
 ONLY_IN = {
     "transformers": {"activations"},
@@ -39,15 +70,16 @@ LIGHTNING = {
     "training",
     "evaluation",
     "activations/datamodule.py",
-    "activations/harvest.py",
-    "activations/harvests.py",
+    "activations/harvest",
     "launch/shell.py",  # its exception for a mistake of the user
 }
+WITH_ROOMS = {key.split("/")[0] for key in MAY_IMPORT if "/" in key}
 FILES = sorted((ROOT / "atomlab").rglob("*.py"))
 
 
-def room(file: Path) -> str:
-    return file.relative_to(ROOT / "atomlab").parts[0].removesuffix(".py")
+def rooms(file: Path) -> list[str]:
+    """The room of a file, and the room inside it: ["activations", "model"], ["files"]."""
+    return list(file.relative_to(ROOT / "atomlab").with_suffix("").parts[:2])
 
 
 def imported(file: Path) -> set[str]:
@@ -58,16 +90,20 @@ def imported(file: Path) -> set[str]:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_imports_point_one_way(file: Path) -> None:
-    mine = room(file)
+    mine, *inner = rooms(file)
+    places = {mine, "/".join((mine, *inner)), str(file.relative_to(ROOT / "atomlab"))}
     for name in imported(file):
         top, *rest = name.split(".")
         if top == "atomlab" and rest and rest[0] != mine:
             assert rest[0] in MAY_IMPORT[mine], f"{mine} may not import atomlab.{rest[0]}"
+        if top == "atomlab" and rest and rest[0] == mine and mine in WITH_ROOMS:
+            own = inner[0]
+            assert len(rest) > 1, f"{mine}/{own} imports its own room: name the file"
+            assert rest[1] == own or rest[1] in MAY_IMPORT[f"{mine}/{own}"], f"{mine}/{own} may not import {rest[1]}"
         if top in ONLY_IN:
-            own = str(file.relative_to(ROOT / "atomlab"))
-            assert {mine, own} & ONLY_IN[top], f"{top} may not be imported in {mine}"
+            assert places & ONLY_IN[top], f"{top} may not be imported in {mine}"
         if top == "lightning":
-            assert mine in LIGHTNING or str(file.relative_to(ROOT / "atomlab")) in LIGHTNING
+            assert places & LIGHTNING, f"lightning may not be imported in {mine}"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))

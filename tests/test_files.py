@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from atomlab import ThresholdSAE, save_sae
-from atomlab.files import open_as_usual, place, regular
+from atomlab.files import atomic_write, open_as_usual, regular
 
 
 @pytest.fixture(params=[0o022, 0o002, 0o077])
@@ -31,7 +31,7 @@ def test_a_file_has_the_mode_that_open_would_give_it(tmp_path: Path, umask: int)
         pass
     expected = mode(tmp_path / "by open")
     assert expected == 0o666 & ~umask
-    with place(tmp_path / "new" / "a.safetensors") as file:
+    with atomic_write(tmp_path / "new" / "a.safetensors") as file:
         save_file({"a": torch.ones(1)}, file)
     save_sae(ThresholdSAE(3, 4), tmp_path / "sae", {})
     for name in ("new/a.safetensors", "sae/cfg.json", "sae/sae_weights.safetensors"):
@@ -48,7 +48,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
 
     def fail() -> None:
-        with place(tmp_path / "file") as file:
+        with atomic_write(tmp_path / "file") as file:
             file.write_text("half")
             raise OSError
 

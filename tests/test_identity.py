@@ -10,13 +10,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atomlab.activations.store import write_index
+from atomlab.activations.store.files import write_index
 from atomlab.identity import FORMAT, check_same, checked, differences, read_identity, say_other_code, write_identity
 from tests.processes import one_sentence, run
 from tests.tiny import OPTIONS, save_model, save_text, workplace
 
 LAST = "first/checkpoints/last.ckpt"
-QUICK = ["study.controls=[]", "study.browser=false", "study.loss=false", "study.certify=false", "metrics.samples=100"]
+QUICK = [
+    "study.controls=[]",
+    "study.browser=false",
+    "study.loss=false",
+    "study.certify=false",
+    "sample_sizes.measured=100",
+]
 leaves = st.none() | st.integers(0, 3) | st.sampled_from(["a", "b"])
 records = st.recursive(leaves, lambda inner: st.dictionaries(st.sampled_from("xyz"), inner, max_size=3), max_leaves=9)
 runs = st.dictionaries(st.sampled_from("xyz"), records, max_size=3)

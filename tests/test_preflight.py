@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, GPT2Config, LlamaConfig, RobertaConfig
 
-from atomlab.activations.language_model import LanguageModel
-from atomlab.activations.preflight import positions_of
+from atomlab.activations.harvest.preflight import positions_of
+from atomlab.activations.model.language_model import LanguageModel
 from tests.processes import one_sentence, run
 from tests.tiny import CONFIG, OPTIONS, WORDS, save_model, save_text, tokenizer, workplace
 

@@ -12,9 +12,9 @@ import torch
 from omegaconf import OmegaConf
 
 from atomlab import load_sae
-from atomlab.activations.origins import read_sequences
-from atomlab.activations.plan import plan
-from atomlab.activations.tokens import SPLITS
+from atomlab.activations.harvest.plan import plan
+from atomlab.activations.store.origins import read_sequences
+from atomlab.activations.tokens.tokenise import SPLITS
 from tests.conftest import SMALL, run_and_stop
 from tests.processes import run
 from tests.tiny import OPTIONS, workplace
@@ -71,7 +71,7 @@ def test_evaluate_gives_the_same_numbers_again(first: Path, cache: Path, tmp_pat
     config.trainer.update({"accelerator": "gpu", "devices": 2})
     OmegaConf.save(config, moved / ".hydra" / "config.yaml")
     parts = [f"study.{part}=false" for part in ("certify", "loss", "browser")]
-    words = (f"run={moved}", "metrics.samples=256", "study.controls=[gaussian]", *parts)
+    words = (f"run={moved}", "sample_sizes.measured=256", "study.controls=[gaussian]", *parts)
     words += (f"hydra.run.dir={tmp_path / 'again'}",)
     finished = run("evaluate.py", *words, cwd=tmp_path, cache=cache)
     assert finished.returncode == 0, finished.stderr

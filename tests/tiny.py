@@ -21,7 +21,7 @@ OPTIONS = [
     "model=hf", "model.name=model", "model.dtype=float32", "corpus=local", "corpus.path=text.txt",
     "corpus@reference=local", "reference.path=text.txt", "activations.context=32", "activations.max_tokens=8000",
     "batch_size=128", "steps=40", "sae.expansion=2", "sae.sparsity.target=5", "layer=1", "logger=csv",
-    "sae.calibration_samples=1000", "metrics.samples=500", "metrics.certified_samples=32", "metrics.solved_samples=8",
+    "sae.calibration_samples=1000", "sample_sizes.measured=500", "sample_sizes.certified=32", "sample_sizes.solved=8",
 ]  # fmt: skip
 
 

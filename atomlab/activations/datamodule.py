@@ -11,20 +11,20 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 
-from atomlab.activations.background import Background
-from atomlab.activations.corpus import Corpus, Example
-from atomlab.activations.harvests import Harvests
-from atomlab.activations.language_model import LanguageModel
-from atomlab.activations.moments import Moments
-from atomlab.activations.online import Online, OnlineBatches, Place, forward_passes, rows_of
-from atomlab.activations.origins import Layout
-from atomlab.activations.preflight import Prepared, check_sizes
-from atomlab.activations.reading import Rows
-from atomlab.activations.sequences import Sequences
-from atomlab.activations.shuffle import RandomBatches, ShuffledBatches, random_order
-from atomlab.activations.sites import HookPoint
-from atomlab.activations.statistics import render, site_statistics
-from atomlab.activations.tokens import encode, lay_out
+from atomlab.activations.batches.background import Background
+from atomlab.activations.batches.online import Online, OnlineBatches, StreamPosition, forward_passes, kept_rows
+from atomlab.activations.batches.shuffle import RandomBatches, ShuffledBatches, random_order
+from atomlab.activations.corpora.corpus import Corpus, Example
+from atomlab.activations.harvest.cache import HarvestCache
+from atomlab.activations.harvest.preflight import Prepared, check_sizes
+from atomlab.activations.model.language_model import LanguageModel
+from atomlab.activations.model.sites import HookPoint
+from atomlab.activations.store.activation_store import Rows
+from atomlab.activations.store.moments import Moments
+from atomlab.activations.store.origins import Layout
+from atomlab.activations.store.statistics import render, site_statistics
+from atomlab.activations.tokens.sequences import Sequences
+from atomlab.activations.tokens.tokenise import encode, lay_out
 
 
 @final
@@ -148,11 +148,11 @@ class ActivationDataModule(LightningDataModule):
         return other
 
     @property
-    def harvests(self) -> Harvests:
+    def harvests(self) -> HarvestCache:
         """Of this model, under these rules."""
         apart = self._separate and self.model.separates_documents
         rules = self._tokenising | {"apart": apart}
-        return Harvests(self.model, self.cache_dir, rules, self._layout, self._precision, self._source)
+        return HarvestCache(self.model, self.cache_dir, rules, self._layout, self._precision, self._source)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -179,11 +179,11 @@ class ActivationDataModule(LightningDataModule):
         return self.harvests.folder(corpus)
 
     def prepare(self) -> Prepared:
-        """Checks all that can be known before the first pass, and writes nothing (`Harvests.prepare`)."""
+        """Checks all that can be known before the first pass, and writes nothing (`HarvestCache.prepare`)."""
         return self.harvests.prepare((self.corpus, self.reference), self.points)
 
     def harvest(self, trainer: Trainer | None = None, check: Callable[[Prepared], None] | None = None) -> None:
-        """Harvests what the cache lacks (`Harvests.ensure`), on all processes of `trainer` if it has several."""
+        """HarvestCache what the cache lacks (`HarvestCache.ensure`), on all processes of `trainer` if it has several."""
         self.harvests.ensure((self.corpus, self.reference), self.points, trainer, check)
 
     def prepare_data(self) -> None:
@@ -295,17 +295,17 @@ class ActivationDataModule(LightningDataModule):
             numbers = list(range(len(documents)))
             return lay_out(documents, numbers, self.model.tokenizer, packed=self.corpus.packed, **options)
 
-        def rows(place: Place) -> Iterator[tuple[Tensor, Place]]:
+        def rows(position: StreamPosition) -> Iterator[tuple[Tensor, StreamPosition]]:
             passes = forward_passes(
                 self.corpus,
                 lay_out_some,
-                place,
+                position,
                 batch_tokens=self._layout.batch_tokens,
                 seed=self.order_seed,
                 rank=rank,
                 world_size=world_size,
             )
-            return rows_of(self.model, self.point, passes, limit)
+            return kept_rows(self.model, self.point, passes, limit)
 
         state = None if self._resumed is None else self._resumed["online"][rank]
         return OnlineBatches(

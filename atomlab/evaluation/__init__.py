@@ -1,25 +1,25 @@
 """Units x metrics -> tables, on held-out activations."""
 
-from atomlab.evaluation.bench import Bench, Study
-from atomlab.evaluation.capacity import CapacityGrid
-from atomlab.evaluation.controlled_table import ControlledTable
-from atomlab.evaluation.paper_table import PaperTable
-from atomlab.evaluation.protocol import Protocol
 from atomlab.evaluation.provenance import origin_of
 from atomlab.evaluation.recipe import Recipe
-from atomlab.evaluation.run import evaluate_run
-from atomlab.evaluation.shift_study import RepresentationShiftStudy
-from atomlab.evaluation.table import measure
+from atomlab.evaluation.rows.measure import measure
+from atomlab.evaluation.sample_sizes import SampleSizes
+from atomlab.evaluation.studies.capacity import CapacityGrid
+from atomlab.evaluation.studies.closing_table import evaluate_run
+from atomlab.evaluation.studies.controlled_table import ControlledTable
+from atomlab.evaluation.studies.paper_table import PaperTable
+from atomlab.evaluation.studies.representation_shift import RepresentationShiftStudy
+from atomlab.evaluation.study import Study, StudyInputs
 
 __all__ = [
-    "Bench",
     "CapacityGrid",
     "ControlledTable",
     "PaperTable",
-    "Protocol",
     "Recipe",
     "RepresentationShiftStudy",
+    "SampleSizes",
     "Study",
+    "StudyInputs",
     "evaluate_run",
     "measure",
     "origin_of",

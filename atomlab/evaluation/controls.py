@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.evaluation.protocol import Protocol
 from atomlab.evaluation.recipe import Recipe
-from atomlab.evaluation.table import Row, measure
-from atomlab.evaluation.vectors import VectorsDataModule, gaussian_vectors
+from atomlab.evaluation.rows.measure import measure
+from atomlab.evaluation.sample_sizes import SampleSizes
+from atomlab.evaluation.surrogates import VectorsDataModule, gaussian_vectors
+from atomlab.report import Row
 from atomlab.theory import AtomicInnerProduct
 from atomlab.units import Unit, atoms, data_dictionary, data_nearest, k_means, random_atoms, with_pursuit
 
@@ -52,9 +53,9 @@ class Case:
     test: Tensor
     fitted: int | None = None
 
-    def row(self, metric: AtomicInnerProduct, protocol: Protocol) -> Row:
+    def row(self, metric: AtomicInnerProduct, sample_sizes: SampleSizes) -> Row:
         """`measure`, and what it was fitted to."""
-        return measure(self.unit, self.train, self.test, metric, protocol) | {"samples_fitted": self.fitted}
+        return measure(self.unit, self.train, self.test, metric, sample_sizes) | {"samples_fitted": self.fitted}
 
 
 def check_controls(names: Sequence[str]) -> None:
@@ -73,7 +74,7 @@ def control_cases(
     data: ActivationDataModule,
     metric: AtomicInnerProduct,
     recipe: Recipe,
-    protocol: Protocol,
+    sample_sizes: SampleSizes,
 ) -> list[Case]:
     """The named controls, ready to be measured.
 
@@ -84,15 +85,15 @@ def control_cases(
         data: set up.
         metric: S.
         recipe: of the surrogate's training.
-        protocol: sample sizes and seed.
+        sample_sizes: sample sizes and seed.
 
     Raises:
         ValueError: an unknown name.
     """
     check_controls(names)
-    mean, generator = data.moments.mean.float(), torch.Generator().manual_seed(_SEEDS + protocol.seed)
+    mean, generator = data.moments.mean.float(), torch.Generator().manual_seed(_SEEDS + sample_sizes.seed)
     train, test = atoms_case.train, atoms_case.test
-    vectors = data.sample("train", protocol.control_samples)
+    vectors = data.sample("train", sample_sizes.controls)
     units: list[Unit] = []
     if "data" in names:
         dictionary = data_dictionary(vectors, mean, d_sae, generator)
@@ -101,12 +102,14 @@ def control_cases(
             with_pursuit("data + OMP", dictionary, mean, min(k, len(dictionary)), metric),
         ]
     if "k_means" in names:
-        centroids = k_means(vectors, mean, d_sae, metric, protocol.seed)
+        centroids = k_means(vectors, mean, d_sae, metric, sample_sizes.seed)
         units.append(with_pursuit("k-means + OMP", centroids, mean, min(k, len(centroids)), metric))
     if "random" in names:
         units.append(random_atoms(d_sae, mean, k, metric, generator))
     cases = [Case(unit, train, test, None if unit.name == "random + OMP" else len(vectors)) for unit in units]
-    return cases + (_gaussian(d_sae, data, len(vectors), train, test, recipe, protocol) if "gaussian" in names else [])
+    return cases + (
+        _gaussian(d_sae, data, len(vectors), train, test, recipe, sample_sizes) if "gaussian" in names else []
+    )
 
 
 def _gaussian(
@@ -116,16 +119,21 @@ def _gaussian(
     train: Tensor,
     test: Tensor,
     recipe: Recipe,
-    protocol: Protocol,
+    sample_sizes: SampleSizes,
 ) -> list[Case]:
-    generator = torch.Generator().manual_seed(_SEEDS + protocol.seed)
+    generator = torch.Generator().manual_seed(_SEEDS + sample_sizes.seed)
     vectors = gaussian_vectors(data.moments, count, generator)
     surrogate = VectorsDataModule(
-        vectors, data.reference_moments, batch_size=recipe.batch_size, steps=recipe.steps, seed=protocol.seed
+        vectors, data.reference_moments, batch_size=recipe.batch_size, steps=recipe.steps, seed=sample_sizes.seed
     )
-    sae = recipe.train(surrogate, seed=protocol.seed, expansion=d_sae / data.d_in)
+    sae = recipe.train(surrogate, seed=sample_sizes.seed, expansion=d_sae / data.d_in)
     fresh = gaussian_vectors(data.moments, len(test), generator)
     return [
         Case(atoms(sae, "Gaussian TSAE"), train, test, count),
-        Case(atoms(sae, "Gaussian TSAE on its own"), vectors[: protocol.samples], fresh, count),
+        Case(atoms(sae, "Gaussian TSAE on its own"), vectors[: sample_sizes.measured], fresh, count),
     ]
+
+
+def pursuit_size(l0: float, d_in: int) -> int:
+    """K of a control's OMP codes: the atoms' mean L0, at least 1 and at most d_in."""
+    return min(max(1, round(l0)), d_in)

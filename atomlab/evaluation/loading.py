@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.activations.sites import HookPoint
+from atomlab.activations.model.sites import HookPoint
 from atomlab.identity import MAY_DIFFER, Identity, check_same, checked
 from atomlab.sae import InputTransform, ThresholdSAE, fold, load_config, read_transform, sae_of_weights
 from atomlab.theory import AtomicInnerProduct

@@ -8,20 +8,20 @@ from typing import Any
 
 import torch
 
-from atomlab.activations.corpus import Corpus
+from atomlab.activations.corpora.corpus import Corpus
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.activations.origins import read_bad_records
-from atomlab.evaluation.protocol import Protocol
+from atomlab.activations.store.origins import read_bad_records
+from atomlab.evaluation.sample_sizes import SampleSizes
 from atomlab.identity import Identity
 
 
-def describe(data: ActivationDataModule, protocol: Protocol, shrinkage: float, seed: int) -> dict[str, str]:
-    """Model, site, corpus and token rule, records left out, metric, sizes, seed of the run and of its data (split and
+def describe(data: ActivationDataModule, sample_sizes: SampleSizes, shrinkage: float, seed: int) -> dict[str, str]:
+    """Model, site, corpus and token rule, records left out, metric, sample_sizes, seed of the run and of its data (split and
     sample), commit, versions and machine, by name.
     """
     reference = data.reference_moments
     group = data.corpus.held_out_by
-    train, test = (min(protocol.samples, len(data.rows[split])) for split in ("train", "test"))
+    train, test = (min(sample_sizes.measured, len(data.rows[split])) for split in ("train", "test"))
     return {
         "model": data.model.title,
         "revision": data.model.revision,

@@ -16,13 +16,14 @@ from atomlab.report.figures import (
 )
 from atomlab.report.html import png, write_report
 from atomlab.report.results import write_numbers, write_results
-from atomlab.report.table import cell, finite, grouped, render_markdown, render_text, write_csv, write_json
+from atomlab.report.table import Row, cell, finite, grouped, render_markdown, render_text, write_csv, write_json
 
 __all__ = [
     "CLOSING",
     "COLUMNS",
     "UNIT",
     "Column",
+    "Row",
     "angles_figure",
     "attempt",
     "babel_figure",

@@ -128,7 +128,7 @@ SIZES = (
         "samples_fitted",
         "n fitted",
         "Training vectors that the units were fitted to: those of the run for the atoms, the same ones (up to "
-        "metrics.control_samples) for the controls.",
+        "sample_sizes.controls) for the controls.",
         group="sizes",
     ),
     Column("samples", "n held out", "Held-out vectors measured, for all that is not named below.", group="sizes"),

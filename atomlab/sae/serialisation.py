@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from atomlab.files import place, regular, sha256
+from atomlab.files import atomic_write, regular, sha256
 from atomlab.sae.autoencoder import ThresholdSAE
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -43,7 +43,7 @@ def save_sae(sae: ThresholdSAE, folder: Path, metadata: Mapping[str, object]) ->
     Float32, free encoder, inputs raw (fold first).
     """
     weights = {"W_enc": sae.W_enc, **{name: getattr(sae, name) for name in ("b_enc", "W_dec", "b_dec", "threshold")}}
-    with place(folder / CONFIG) as config_file, place(folder / WEIGHTS) as weights_file:
+    with atomic_write(folder / CONFIG) as config_file, atomic_write(folder / WEIGHTS) as weights_file:
         save_file({name: value.detach().float().cpu().contiguous() for name, value in weights.items()}, weights_file)
         config = {
             "architecture": "jumprelu",

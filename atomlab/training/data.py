@@ -4,7 +4,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from atomlab.activations.moments import Moments
+from atomlab.activations.store.moments import Moments
 
 
 class TrainingData(Protocol):

@@ -10,10 +10,10 @@ from typing import final
 import torch
 from lightning import Trainer
 
-from atomlab.activations.capture import capture
+from atomlab.activations.batches.shuffle import check_batch
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.activations.preflight import Prepared, Ranks
-from atomlab.activations.shuffle import check_batch
+from atomlab.activations.harvest.preflight import Prepared, Ranks
+from atomlab.activations.model.capture import capture
 from atomlab.sae import TargetL0, ThresholdSAE, calibrate_thresholds_
 from atomlab.sae.ops import DensitySwitch, objective
 

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from atomlab.files import place
+from atomlab.files import atomic_write
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class LastCheckpoint(Callback):
     def _save(self, trainer: Trainer) -> None:
         """A disk that is full or cannot be written costs this checkpoint and not the run: a warning says so."""
         try:
-            with place(self.path) if trainer.is_global_zero else nullcontext(self.path) as arriving:
+            with atomic_write(self.path) if trainer.is_global_zero else nullcontext(self.path) as arriving:
                 try:  # Lightning writes elsewhere and copies, which a kill halves
                     trainer.save_checkpoint(arriving, weights_only=False)
                 except OSError:

@@ -38,7 +38,7 @@ class Measurement:
 
     The first vectors are a random sample, since a validation's batches come in random order
     (`ActivationDataModule.val_dataloader`): the first n over all processes are the n validation vectors that a table
-    with `metrics.samples=n` draws, so what has one name in both is measured on one sample where n is the same.
+    with `sample_sizes.measured=n` draws, so what has one name in both is measured on one sample where n is the same.
 
     Names that end in `_null` are the same numbers for a random dictionary of the same n and d and codes of the same
     sizes (and values, at random latents).

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.sae import (
     InputTransform,
     Sparsity,
@@ -265,3 +266,9 @@ def _transform(inputs: InputVariant, data: TrainingData, metric: AtomicInnerProd
     if inputs == "unit_mean_square":
         return InputTransform.scaled(mean, identity, identity, second_moment)
     return InputTransform.scaled(mean, metric.whitening, metric.unwhitening, second_moment)
+
+
+def reference_metric(data: ActivationDataModule, shrinkage: float) -> AtomicInnerProduct:
+    """S of the reference corpus."""
+    reference = data.reference_moments
+    return AtomicInnerProduct.from_second_moment(reference.second_moment, shrinkage=shrinkage, count=reference.count)

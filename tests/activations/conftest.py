@@ -23,7 +23,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from atomlab.activations.local_text import LocalText
+from atomlab.activations.corpora.local import LocalText
 
 SIZES = {
     "vocab_size": 64,

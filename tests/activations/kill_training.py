@@ -13,10 +13,10 @@ from lightning import seed_everything
 from lightning.pytorch import Callback, LightningModule, Trainer
 from safetensors.torch import save_file
 
+from atomlab.activations.batches.online import Online
+from atomlab.activations.corpora.local import LocalText
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.activations.language_model import LanguageModel
-from atomlab.activations.local_text import LocalText
-from atomlab.activations.online import Online
+from atomlab.activations.model.language_model import LanguageModel
 from atomlab.sae import TargetL0
 from atomlab.training.callbacks import DecoderNorm
 from atomlab.training.interruption import LastCheckpoint

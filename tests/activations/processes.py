@@ -12,9 +12,9 @@ import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers import LlamaModel
 
+from atomlab.activations.corpora.local import LocalText
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.activations.language_model import LanguageModel
-from atomlab.activations.local_text import LocalText
+from atomlab.activations.model.language_model import LanguageModel
 
 
 def child(model: str, text: str, cache: str, note: Path | None = None) -> int:

@@ -75,8 +75,8 @@ def main(home: str) -> None:
     os.environ |= {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": home, "HF_HUB_OFFLINE": "0"}
     os.chdir(home)  # where no folder has the dataset's name
 
-    from atomlab.activations.counterfact import CounterFact  # read the environment when they are imported
-    from atomlab.activations.hub import HubText
+    from atomlab.activations.corpora.counterfact import CounterFact  # read the environment when they are imported
+    from atomlab.activations.corpora.hub import HubText
 
     def seen(corpus: HubText) -> tuple[object, list[str]]:
         return corpus.fingerprint["hub"], [example.text for example in corpus.examples()]

@@ -13,10 +13,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedTokenizerFast
 
+from atomlab.activations.corpora.local import LocalText
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.activations.language_model import LanguageModel
-from atomlab.activations.local_text import LocalText
-from atomlab.evaluation import Bench, Protocol, Recipe
+from atomlab.activations.model.language_model import LanguageModel
+from atomlab.evaluation import Recipe, SampleSizes, StudyInputs
 from atomlab.sae import TargetL0
 from atomlab.training.module import build
 
@@ -97,7 +97,7 @@ def data_of(
 
 
 @pytest.fixture
-def bench(data_of: Callable[..., ActivationDataModule], tmp_path: Path) -> Bench:
+def inputs(data_of: Callable[..., ActivationDataModule], tmp_path: Path) -> StudyInputs:
     trainer = partial(
         lightning.Trainer,
         accelerator="cpu",
@@ -108,12 +108,12 @@ def bench(data_of: Callable[..., ActivationDataModule], tmp_path: Path) -> Bench
         default_root_dir=str(tmp_path),
     )
     data = data_of()
-    return Bench(
+    return StudyInputs(
         data=data,
         recipe=Recipe(
             partial(build, sparsity=TargetL0(1.0, 4.0), initial_l0=4.0, expansion=2, shrinkage=1e-3), trainer, 64, 20
         ),
-        protocol=Protocol(200, 50, 20, 16, 1000, 100, 300, 3, 64),
+        sample_sizes=SampleSizes(200, 50, 20, 16, 1000, 100, 300, 3, 64),
         folder=tmp_path,
         shrinkage=1e-3,
         seed=0,

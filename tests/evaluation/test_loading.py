@@ -12,17 +12,17 @@ from lightning import seed_everything
 
 from atomlab import ThresholdSAE, load_sae, save_sae
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.activations.language_model import LanguageModel
-from atomlab.activations.sites import find_module, first_tensor, resolve_site
-from atomlab.evaluation import Bench, ControlledTable, origin_of
-from atomlab.evaluation.controlled_table import ROWS
+from atomlab.activations.model.language_model import LanguageModel
+from atomlab.activations.model.sites import find_module, first_tensor, resolve_site
+from atomlab.evaluation import ControlledTable, StudyInputs, origin_of
 from atomlab.evaluation.controls import CONTROLS
-from atomlab.evaluation.figures import table_figures
 from atomlab.evaluation.loading import load_at_site, locate
-from atomlab.evaluation.run import reference_metric
+from atomlab.evaluation.studies.controlled_table import ROWS
+from atomlab.evaluation.studies.table_figures import table_figures
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.callbacks import DecoderNorm
 from atomlab.training.interruption import LastCheckpoint
+from atomlab.training.module import reference_metric
 from atomlab.training.resuming import RunIdentity
 from atomlab.units import atoms
 
@@ -30,14 +30,14 @@ Data = Callable[..., ActivationDataModule]
 QUICK = ControlledTable(controls=[], certify=False, loss=False, browser=False)
 
 
-def trained(bench: Bench, folder: Path, *, seed: int = 0, **sae: object) -> Path:
+def trained(inputs: StudyInputs, folder: Path, *, seed: int = 0, **sae: object) -> Path:
     """A run's folder as train.py leaves it: checkpoints/last.ckpt and sae/, which say what they are."""
     seed_everything(seed, verbose=False)
-    module = bench.recipe.build(data=bench.data, **sae)
-    callbacks = [DecoderNorm(), LastCheckpoint(str(folder / "checkpoints")), RunIdentity(bench.identity)]
+    module = inputs.recipe.build(data=inputs.data, **sae)
+    callbacks = [DecoderNorm(), LastCheckpoint(str(folder / "checkpoints")), RunIdentity(inputs.identity)]
     options = {"callbacks": callbacks, "logger": False, "limit_val_batches": 0, "enable_checkpointing": False}
-    bench.recipe.trainer(**options).fit(module, bench.data)
-    save_sae(module.folded(), folder / "sae", origin_of(bench.data, bench.identity))
+    inputs.recipe.trainer(**options).fit(module, inputs.data)
+    save_sae(module.folded(), folder / "sae", origin_of(inputs.data, inputs.identity))
     return folder
 
 
@@ -46,35 +46,35 @@ def same(a: ThresholdSAE, b: ThresholdSAE) -> bool:
 
 
 @pytest.fixture
-def metric(bench: Bench) -> AtomicInnerProduct:
-    return reference_metric(bench.data, bench.shrinkage)
+def metric(inputs: StudyInputs) -> AtomicInnerProduct:
+    return reference_metric(inputs.data, inputs.shrinkage)
 
 
-@pytest.mark.parametrize("inputs", ["raw", "unit_mean_square", "whitened"])
+@pytest.mark.parametrize("coordinates", ["raw", "unit_mean_square", "whitened"])
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_checkpoint_is_bit_for_bit_what_its_run_saved(
-    bench: Bench, metric: AtomicInnerProduct, tmp_path: Path, inputs: str, tied: bool
+    inputs: StudyInputs, metric: AtomicInnerProduct, tmp_path: Path, coordinates: str, tied: bool
 ) -> None:
-    run = trained(bench, tmp_path / "run", inputs=inputs, tied=tied)
+    run = trained(inputs, tmp_path / "run", inputs=coordinates, tied=tied)
     saved = load_sae(run / "sae")
     for path in (run, run / "sae", run / "checkpoints" / "last.ckpt", str(run)):
-        assert same(load_at_site(path, bench.data, metric), saved), path
+        assert same(load_at_site(path, inputs.data, metric), saved), path
     (run / "sae").rename(tmp_path / "elsewhere")
-    assert locate(run, bench.data) == run / "checkpoints" / "last.ckpt"
-    assert same(load_at_site(run, bench.data, metric), saved)
+    assert locate(run, inputs.data) == run / "checkpoints" / "last.ckpt"
+    assert same(load_at_site(run, inputs.data, metric), saved)
 
 
-def test_a_stopped_run_is_measured_and_seeds_may_be_of_every_kind(bench: Bench, tmp_path: Path) -> None:
-    run, other = trained(bench, tmp_path / "run"), trained(bench, tmp_path / "other", seed=1)
-    _, finished = QUICK(replace(bench, run=run))
+def test_a_stopped_run_is_measured_and_seeds_may_be_of_every_kind(inputs: StudyInputs, tmp_path: Path) -> None:
+    run, other = trained(inputs, tmp_path / "run"), trained(inputs, tmp_path / "other", seed=1)
+    _, finished = QUICK(replace(inputs, run=run))
     (run / "sae").rename(tmp_path / "sae")
     (tmp_path / "stopped").mkdir()
-    _, stopped = QUICK(replace(bench, run=run, folder=tmp_path / "stopped"))
+    _, stopped = QUICK(replace(inputs, run=run, folder=tmp_path / "stopped"))
     assert stopped == finished
     found = []
     for seed in (other, other / "sae", other / "checkpoints" / "last.ckpt"):
-        replace(QUICK, atoms=str(run / "checkpoints" / "last.ckpt"), seeds=[str(seed)])(bench)
-        found.append(json.loads((bench.folder / "results.json").read_text())["rows"][0]["consistency"])
+        replace(QUICK, atoms=str(run / "checkpoints" / "last.ckpt"), seeds=[str(seed)])(inputs)
+        found.append(json.loads((inputs.folder / "results.json").read_text())["rows"][0]["consistency"])
     assert found[0] == found[1] == found[2] < 0.999
 
 
@@ -168,22 +168,24 @@ def test_heads_outputs_are_flat_here_and_belong_to_one_site(data_of: Data, tmp_p
         locate(tmp_path, data)
 
 
-def test_a_checkpoint_is_measured_where_its_run_was_trained(bench: Bench, tmp_path: Path) -> None:
-    run = trained(bench, tmp_path / "run")
+def test_a_checkpoint_is_measured_where_its_run_was_trained(inputs: StudyInputs, tmp_path: Path) -> None:
+    run = trained(inputs, tmp_path / "run")
     checkpoint = run / "checkpoints" / "last.ckpt"
     with pytest.raises(ValueError, match=r"trained at model\.layers\.1\.output and model\.layers\.2\.output is"):
-        locate(checkpoint, bench.data.at("resid_post", 2))
+        locate(checkpoint, inputs.data.at("resid_post", 2))
     (tmp_path / "copy.ckpt").write_bytes(checkpoint.read_bytes())  # and says so wherever it lies
-    assert locate(tmp_path / "copy.ckpt", bench.data) == tmp_path / "copy.ckpt"
+    assert locate(tmp_path / "copy.ckpt", inputs.data) == tmp_path / "copy.ckpt"
     with pytest.raises(ValueError, match=r"copy\.ckpt was trained at model\.layers\.1\.output and"):
-        locate(tmp_path / "copy.ckpt", bench.data.at("resid_post", 2))
+        locate(tmp_path / "copy.ckpt", inputs.data.at("resid_post", 2))
 
 
-def test_what_is_no_sae_is_refused_in_one_sentence(bench: Bench, metric: AtomicInnerProduct, tmp_path: Path) -> None:
+def test_what_is_no_sae_is_refused_in_one_sentence(
+    inputs: StudyInputs, metric: AtomicInnerProduct, tmp_path: Path
+) -> None:
     for path, said in (("nowhere", "does not exist"), ("nowhere.ckpt", "does not exist"), ("", "holds no SAE")):
         with pytest.raises(FileNotFoundError, match=rf"{said}: expected a run folder"):
-            locate(tmp_path / path, bench.data)
-    whole = trained(bench, tmp_path / "run") / "checkpoints" / "last.ckpt"
+            locate(tmp_path / path, inputs.data)
+    whole = trained(inputs, tmp_path / "run") / "checkpoints" / "last.ckpt"
     other = {"state_dict": {"transform.mean": torch.zeros(3)}}
     torch.save(other, tmp_path / "other.ckpt")
     torch.save([1], tmp_path / "list.ckpt")
@@ -194,10 +196,10 @@ def test_what_is_no_sae_is_refused_in_one_sentence(bench: Bench, metric: AtomicI
         with pytest.raises(
             ValueError, match=rf"{name}\.ckpt is no readable checkpoint of train\.py \(.+\): give another"
         ):
-            load_at_site(tmp_path / f"{name}.ckpt", bench.data, metric)
+            load_at_site(tmp_path / f"{name}.ckpt", inputs.data, metric)
     save_sae(ThresholdSAE(8, 9), tmp_path / "narrow", {})
     with pytest.raises(ValueError, match="d_in=8 and this site 16"):
-        load_at_site(tmp_path / "narrow", bench.data, metric)
+        load_at_site(tmp_path / "narrow", inputs.data, metric)
 
 
 @pytest.mark.parametrize(
@@ -213,23 +215,23 @@ def test_what_is_no_sae_is_refused_in_one_sentence(bench: Bench, metric: AtomicI
         *(({"features": {name: "nowhere"}}, re.escape(f"study.features names a row {name},")) for name in ROWS),
     ],
 )
-def test_a_mistake_costs_neither_a_harvest_nor_a_training(bench: Bench, options: dict, said: str) -> None:
+def test_a_mistake_costs_neither_a_harvest_nor_a_training(inputs: StudyInputs, options: dict, said: str) -> None:
     def refuse(**given: object) -> object:
         raise AssertionError("trained")
 
-    unharvested = bench.data.at("resid_post", 0)
-    unharvested.cache_dir = bench.folder / "cache"
-    idle = replace(bench, data=unharvested, recipe=replace(bench.recipe, build=refuse))
+    unharvested = inputs.data.at("resid_post", 0)
+    unharvested.cache_dir = inputs.folder / "cache"
+    idle = replace(inputs, data=unharvested, recipe=replace(inputs.recipe, build=refuse))
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         replace(QUICK, **options)(idle)
-    assert not list(bench.folder.iterdir())
+    assert not list(inputs.folder.iterdir())
 
 
-def test_an_sae_that_cannot_be_read_is_refused_before_the_training(bench: Bench, tmp_path: Path) -> None:
+def test_an_sae_that_cannot_be_read_is_refused_before_the_training(inputs: StudyInputs, tmp_path: Path) -> None:
     def refuse(**given: object) -> object:
         raise AssertionError("trained")
 
-    idle = replace(bench, recipe=replace(bench.recipe, build=refuse))
+    idle = replace(inputs, recipe=replace(inputs.recipe, build=refuse))
     save_sae(ThresholdSAE(8, 9), tmp_path / "narrow", {})
     narrow = str(tmp_path / "narrow")
     for study in (replace(QUICK, features={"imported": narrow}), replace(QUICK, seeds=[narrow])):
@@ -238,12 +240,12 @@ def test_an_sae_that_cannot_be_read_is_refused_before_the_training(bench: Bench,
 
 
 def test_every_dictionary_is_drawn_once_and_controls_go_before_imported_saes(
-    bench: Bench, metric: AtomicInnerProduct
+    inputs: StudyInputs, metric: AtomicInnerProduct
 ) -> None:
     """In the coherence, Babel and isometry figures, in one order and so in one colour; up to eight."""
     study = replace(QUICK, certify=True, controls=list(CONTROLS))
-    sae, names = bench.recipe.train(bench.data, seed=1), [f"f{i}" for i in range(4)]
-    cases, rows = study._measure(sae, [atoms(sae, name) for name in names], metric, bench)
+    sae, names = inputs.recipe.train(inputs.data, seed=1), [f"f{i}" for i in range(4)]
+    cases, rows = study._measure(sae, [atoms(sae, name) for name in names], metric, inputs)
     assert [row["unit"] for row in rows if row["unit"] not in names] == list(ROWS)
     figures = table_figures(rows, sae, metric, cases)
     expected = ["atoms", "data + OMP", "k-means + OMP", "random + OMP", "Gaussian TSAE", "f0", "f1", "f2"]

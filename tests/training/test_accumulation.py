@@ -9,7 +9,7 @@ import torch
 from lightning import Trainer
 from lightning.pytorch import Callback
 
-from atomlab.evaluation.vectors import VectorsDataModule, moments_of
+from atomlab.evaluation.surrogates import VectorsDataModule, exact_moments
 from atomlab.sae import L0, Sparsity, Tanh, TargetL0
 from atomlab.sae.ops import DensitySwitch
 from atomlab.training.callbacks import DataWait, DecoderNorm, Throughput
@@ -45,7 +45,7 @@ def run(
     folder: Path, accumulate: int, batch_size: int, sparsity: Sparsity, *callbacks: Callback
 ) -> tuple[SAEModule, Record]:
     record = Record()
-    data = VectorsDataModule(X, moments_of(X), batch_size=batch_size, steps=STEPS)
+    data = VectorsDataModule(X, exact_moments(X), batch_size=batch_size, steps=STEPS)
     torch.manual_seed(0)
     found = build(data, sparsity, expansion=2, initial_l0=5.0, implementation="dense", learning_rate=0.01, warm_up=0.2)
     trainer = Trainer(

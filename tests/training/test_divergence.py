@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from atomlab.evaluation.run import conclude
+from atomlab.evaluation.rows.conclusion import conclude
 from atomlab.sae import L0, TargetL0
 from atomlab.sae.ops import DensitySwitch
 from atomlab.training.divergence import Divergence

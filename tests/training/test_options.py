@@ -9,7 +9,7 @@ import torch
 from lightning import Trainer
 from lightning.pytorch import Callback
 
-from atomlab.evaluation.vectors import VectorsDataModule, moments_of
+from atomlab.evaluation.surrogates import VectorsDataModule, exact_moments
 from atomlab.sae import L0, Tanh, TargetL0
 from atomlab.training.callbacks import Throughput
 from atomlab.training.interruption import LastCheckpoint
@@ -69,7 +69,7 @@ def test_sparsity_terms(value: object) -> None:
 
 def test_an_l0_beyond_the_dictionary_is_refused_when_its_size_is_known() -> None:
     x = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
-    data = VectorsDataModule(x, moments_of(x), batch_size=8, steps=1)
+    data = VectorsDataModule(x, exact_moments(x), batch_size=8, steps=1)
     with pytest.raises(ValueError, match=r"^sae.initial_l0=12.0 should be below d_sae=12"):
         build(data, TargetL0(1.0, 12.0), expansion=2.0, initial_l0=12.0)
 
@@ -117,7 +117,7 @@ class Halt(Callback):
 @pytest.mark.parametrize("halted", [True, False])
 def test_a_training_that_something_ended_is_not_measured(halted: bool) -> None:
     x = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
-    data = VectorsDataModule(x, moments_of(x), batch_size=8, steps=5)
+    data = VectorsDataModule(x, exact_moments(x), batch_size=8, steps=5)
     module = build(data, TargetL0(1.0, 2.0), expansion=2.0, initial_l0=2.0)
     trainer = Trainer(
         max_steps=5, callbacks=[Halt()] if halted else [], enable_checkpointing=False, limit_val_batches=0, **QUIET
@@ -144,7 +144,7 @@ def test_callbacks_that_would_never_act(tmp_path: Path) -> None:
         (["sae.sparsity.target=null"], "sae.sparsity.target=null"),
         (["trainer.precision=bf16-true"], "trainer.precision=bf16-true"),
         (["+trainer.limit_train_batches=5"], "trainer.limit_train_batches=5"),
-        (["metrics.solved_samples=0"], "metrics.solved_samples=0"),
+        (["sample_sizes.solved=0"], "sample_sizes.solved=0"),
         (["activations.max_norm_ratio=0.1"], "activations.max_norm_ratio=0.1"),
         (["activations.shard_rows=0"], "activations.shard_rows=0"),
         (["activations.window_rows=-1"], "activations.window_rows=-1"),

@@ -16,11 +16,11 @@ import pytest
 import torch
 from lightning import Trainer, seed_everything
 
+from atomlab.activations.batches.online import Online
+from atomlab.activations.corpora.local import LocalText
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.activations.language_model import LanguageModel
-from atomlab.activations.local_text import LocalText
-from atomlab.activations.online import Online
-from atomlab.evaluation import Protocol, evaluate_run
+from atomlab.activations.model.language_model import LanguageModel
+from atomlab.evaluation import SampleSizes, evaluate_run
 from atomlab.sae import L0, Tanh, TargetL0
 from atomlab.training.callbacks import DataWait, DecoderNorm, Throughput
 from atomlab.training.interruption import LastCheckpoint
@@ -118,7 +118,7 @@ def test_trains_validates_and_measures(
     rows, text_of_table = evaluate_run(
         module.folded().cpu(),
         data,
-        Protocol(200, 32, 8, 16),
+        SampleSizes(200, 32, 8, 16),
         tmp_path,
         shrinkage=0.0,
         configuration="",

@@ -1,0 +1,172 @@
+"""Activations straight from the language model, for corpora larger than the disk.
+
+It fills a shuffle buffer while training goes on.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from atomlab.activations.batches.background import Background
+from atomlab.activations.batches.shuffle import generator
+from atomlab.activations.corpora.corpus import Corpus, Example
+from atomlab.activations.model.capture import capture
+from atomlab.activations.model.language_model import LanguageModel
+from atomlab.activations.model.sites import HookPoint
+from atomlab.activations.tokens.sequences import Batch, Sequences, batch, equal_lengths, sample
+
+_EXAMPLES_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Online:
+    """Size of the online mode.
+
+    Attributes:
+        buffer_rows: vectors that are shuffled together, in each process.
+        ahead: forward passes of the language model that wait to enter the buffer; when there are as many, it waits.
+    """
+
+    buffer_rows: int = 131_072
+    ahead: int = 4
+
+
+@dataclass(frozen=True)
+class StreamPosition:
+    """Where a stream of forward passes stands: examples read of this epoch, and passes done of the examples after
+    these.
+    """
+
+    epoch: int = 0
+    examples: int = 0
+    passes: int = 0
+
+
+def forward_passes(
+    corpus: Corpus,
+    lay_out: Callable[[list[Example]], Sequences],
+    position: StreamPosition,
+    *,
+    batch_tokens: int,
+    seed: int,
+    rank: int,
+    world_size: int,
+) -> Iterator[tuple[Batch, StreamPosition]]:
+    """The batches of this process's share of the corpus, epoch after epoch, each with the position after it.
+
+    Raises:
+        ValueError: an epoch that gives no batch.
+    """
+    while True:
+        found = position.examples > 0
+        examples = islice(corpus.stream(rank, world_size), position.examples, None)
+        while some := list(islice(examples, _EXAMPLES_AT_ONCE)):
+            sequences = sample(lay_out(some), None, seed)
+            for number, (start, stop) in enumerate(equal_lengths(sequences, batch_tokens)):
+                if number >= position.passes:
+                    found = True
+                    position = StreamPosition(position.epoch, position.examples, number + 1)
+                    yield batch(sequences, start, stop), position
+            position = StreamPosition(position.epoch, position.examples + len(some))
+        if not found:
+            raise ValueError(f"The corpus gives process {rank} of {world_size} no full context: give more text.")
+        position = StreamPosition(position.epoch + 1)
+
+
+@final
+class OnlineBatches:
+    """Training batches out of a shuffle buffer.
+
+    Whenever less than half of the buffer is left, whole forward passes are added until it is full, and all of it is
+    shuffled
+    anew. The order depends on the seed, the process and their number. The state is the buffer itself with the
+    stream's position,
+    so a resumed run goes on bit for bit.
+
+    Args:
+        rows: gives the rows of each forward pass from a position on, with the position after it.
+        online: sizes.
+        batch_size: of this process.
+        steps: of the run.
+        seed: of the shuffles.
+        rank: of this process.
+        state: of an earlier run, to go on with.
+        pinned: batches in memory that a GPU copies from without the CPU.
+
+    Attributes:
+        waited: seconds that steps have waited for data.
+    """
+
+    def __init__(
+        self,
+        rows: Callable[[StreamPosition], Iterable[tuple[Tensor, StreamPosition]]],
+        online: Online,
+        batch_size: int,
+        steps: int,
+        *,
+        seed: int,
+        rank: int,
+        state: dict[str, Any] | None = None,
+        pinned: bool = False,
+    ) -> None:
+        if online.buffer_rows < 2 * batch_size:
+            raise ValueError(
+                f"activations.online.buffer_rows={online.buffer_rows} should be at least twice the batch of "
+                f"{batch_size} vectors."
+            )
+        self.rows, self.online, self.batch_size, self.steps = rows, online, batch_size, steps
+        self.seed, self.rank, self.pinned = seed, rank, pinned
+        self.buffer: Tensor | None = None if state is None else state["buffer"]
+        self.step, self.shuffles, self.position = (
+            (0, 0, StreamPosition())
+            if state is None
+            else (state["step"], state["shuffles"], StreamPosition(*state["position"]))
+        )
+        self.waited = 0.0
+
+    def __len__(self) -> int:
+        return self.steps  # the whole run, also when resumed
+
+    def state(self) -> dict[str, Any]:
+        """After the last batch that was given out: what is left in the buffer, and what the rest depends on."""
+        position = [self.position.epoch, self.position.examples, self.position.passes]
+        left = None if self.buffer is None else self.buffer.clone()  # a view would be saved with all it is a view of
+        return {"buffer": left, "step": self.step, "shuffles": self.shuffles, "position": position}
+
+    def __iter__(self) -> Iterator[Tensor]:
+        source = Background(self.rows(self.position), ahead=self.online.ahead)
+        passes = iter(source)
+        while self.step < self.steps:
+            if self.buffer is None or len(self.buffer) < max(self.online.buffer_rows // 2, self.batch_size):
+                self._fill(passes)
+                self.waited = source.waited
+            assert self.buffer is not None
+            taken, self.buffer = self.buffer[: self.batch_size], self.buffer[self.batch_size :]
+            self.step += 1
+            yield taken.float().pin_memory() if self.pinned else taken.float()
+
+    def _fill(self, passes: Iterator[tuple[Tensor, StreamPosition]]) -> None:
+        parts = [] if self.buffer is None else [self.buffer]
+        size = sum(map(len, parts))
+        while size < self.online.buffer_rows:
+            rows, self.position = next(passes)
+            parts.append(rows)
+            size += len(rows)
+        order = torch.randperm(size, generator=generator(self.seed, self.rank, self.shuffles))
+        self.buffer = torch.cat(parts)[order.to(parts[0].device)]
+        self.shuffles += 1
+
+
+def kept_rows(
+    model: LanguageModel, point: HookPoint, passes: Iterable[tuple[Batch, StreamPosition]], limit: float
+) -> Iterator[tuple[Tensor, StreamPosition]]:
+    """What each forward pass gives at the hook point, on the CPU, without the rows whose norm is above `limit`."""
+    loaded = model.load([point])
+    for made, position in passes:
+        inputs = {name: tensor.to(model.device) for name, tensor in made.inputs.items()}
+        x = capture(loaded, [point], inputs)[point].flatten(0, 1).index_select(0, made.kept.to(model.device)).cpu()
+        yield x[x.float().norm(dim=1) <= limit], position

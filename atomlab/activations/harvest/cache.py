@@ -1,0 +1,261 @@
+"""The harvests of one model in a cache folder: named by all that determines them, made when they are missing."""
+
+import json
+import socket
+import ssl
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, final
+
+from filelock import FileLock
+from lightning.pytorch import Trainer
+
+from atomlab.activations.corpora.corpus import Corpus
+from atomlab.activations.harvest.harvester import Harvester, harvest, is_complete
+from atomlab.activations.harvest.preflight import (
+    Prepared,
+    Ranks,
+    bytes_of_row,
+    check_sequences,
+    check_space,
+    sample_ranks,
+)
+from atomlab.activations.harvest.remote import fetch
+from atomlab.activations.model.capture import probe
+from atomlab.activations.model.language_model import LanguageModel
+from atomlab.activations.model.sites import HookPoint
+from atomlab.activations.store.activation_store import ActivationStore, Rows
+from atomlab.activations.store.files import INDEX, LOCK, Unwritable, read_index, store_key, writing
+from atomlab.activations.store.moments import Moments, stored_moments
+from atomlab.activations.store.origins import Layout, has_sequences, read_sequences
+from atomlab.activations.tokens.tokenise import SPLITS, Tokens, tokenise
+from atomlab.identity import check_same, code
+
+_CLIENTS = {"aiohttp", "httpcore", "httpx", "huggingface_hub", "requests", "urllib3"}
+
+
+@contextmanager
+def _reached(what: str) -> Iterator[None]:
+    """Says of a fault of the network what was being fetched; all other errors pass."""
+    try:
+        yield
+    except Exception as error:
+        faults = (ConnectionError, TimeoutError, socket.gaierror, ssl.SSLError)
+        of_client = type(error).__module__.partition(".")[0] in _CLIENTS
+        if not isinstance(error, faults) and (not of_client or isinstance(error, FileNotFoundError)):
+            raise
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise OSError(
+            f"{what} could not be fetched over the network ({reason}): check the connection, or give a local copy."
+        ) from error
+
+
+@final
+class HarvestCache:
+    """HarvestCache of one model, made under one set of rules.
+
+    Args:
+        model: the language model.
+        cache_dir: where they are kept, one folder each.
+        tokenising: keyword arguments of `tokenise`.
+        layout: sizes of files and forward passes, which do not determine what is harvested.
+        precision: of the forward passes, as Lightning names it.
+        source: an fsspec URL of another cache folder that is looked into before anything is harvested.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        cache_dir: Path,
+        tokenising: dict[str, Any],
+        layout: Layout,
+        precision: str,
+        source: str | None = None,
+    ) -> None:
+        self.model, self.cache_dir, self.source = model, cache_dir, source
+        self.tokenising, self.layout, self.precision = tokenising, layout, precision
+
+    def description(self, corpus: Corpus) -> dict[str, Any]:
+        """All that determines a harvest of the corpus, JSON-serialisable; its digest names the folder."""
+        return {
+            "model": self.model.fingerprint,
+            "corpus": corpus.fingerprint,
+            "position": corpus.position,
+            "tokens": self.tokenising,
+            "precision": self.precision,
+        }
+
+    def folder(self, corpus: Corpus) -> Path:
+        return self.cache_dir / "activations" / store_key(self.description(corpus))
+
+    def _index(self, corpus: Corpus) -> dict[str, Any]:
+        """What the index of each hook point says of its origin."""
+        model = {
+            "name": self.model.title,
+            "revision": self.model.revision,
+            "device": str(self.model.device),
+            "code": code(),
+        }
+        return model | {"tokenizer": self.model.tokenizer_fingerprint} | self.description(corpus)
+
+    def prepare(self, corpora: Sequence[Corpus], points: Sequence[HookPoint]) -> Prepared:
+        """Everything that can be known of the harvests before the first pass; nothing is written.
+
+        Cost: if anything is missing, the corpora are tokenised, the model is loaded and reads two short batches.
+
+        Raises:
+            FileNotFoundError, ValueError: a fault of a corpus, the tokenizer, the model or a hook point.
+            OSError: the disk has no room for what is missing.
+        """
+        return self._prepare({self.folder(corpus): corpus for corpus in corpora}, points)[0]
+
+    def ensure(
+        self,
+        corpora: Sequence[Corpus],
+        points: Sequence[HookPoint],
+        trainer: Trainer | None = None,
+        check: Callable[[Prepared], None] | None = None,
+    ) -> None:
+        """Fetches or harvests what the cache lacks (`harvest`, `fetch`), after all of it was prepared and checked.
+
+        Of several runs that want the same, one works and the others wait. Every process of `trainer` calls this; the
+        first one prepares.
+
+        Args:
+            corpora: whose activations.
+            points: where in the model.
+            trainer: whose processes work, if it has several.
+            check: told what was prepared, before anything is written; raises what it finds wrong.
+
+        Raises:
+            OSError: the cache folder is full or cannot be written; the network.
+            ValueError: a fault of the corpus, the model or the source.
+        """
+        folders = {self.folder(corpus): corpus for corpus in corpora}
+        with self._writing():
+            self._ensure(folders, points, trainer, check)
+
+    def _ensure(
+        self,
+        folders: Mapping[Path, Corpus],
+        points: Sequence[HookPoint],
+        trainer: Trainer | None,
+        check: Callable[[Prepared], None] | None,
+    ) -> None:
+        if self.source is not None:
+            for folder in folders:
+                if not is_complete(folder, points):
+                    fetch(f"{self.source}/activations/{folder.name}", folder, points)
+        alone = trainer is None or trainer.world_size == 1
+        first = trainer is None or trainer.is_global_zero
+        with ExitStack() as held:
+            if first:
+                self._lock([folder for folder in sorted(folders) if not is_complete(folder, points)], held)
+            prepared, tokens = self._prepare(folders, points) if first else (None, {})
+            if prepared is not None and check is not None:
+                check(prepared)
+            loaded = None if prepared is None else prepared.loaded
+            for folder, corpus in folders.items():
+                if not (alone and is_complete(folder, points)):
+                    index, layout = partial(self._index, corpus), self.layout
+                    work = Harvester(self.model, points, tokens.get(folder), folder, index, layout, loaded)
+                    harvest(work, self.precision, trainer)
+
+    def _prepare(
+        self, folders: Mapping[Path, Corpus], points: Sequence[HookPoint]
+    ) -> tuple[Prepared, dict[Path, Tokens]]:
+        """And the tokens of the corpora that have not been tokenised before."""
+        missing = [folder for folder in folders if not is_complete(folder, points)]
+        rows: dict[Path, dict[str, int]] = {}
+        tokens: dict[Path, Tokens] = {}
+        ranks: dict[Path, Ranks] = {}
+        needed, to_read = 0, dict.fromkeys(folders, 0)
+        for folder in missing:
+            if not has_sequences(folder):
+                tokens[folder] = self._tokenise(folders[folder])
+        with _reached(f"The model {self.model.title}"):
+            loaded = self.model.load(points) if missing else None
+        if loaded is not None:
+            widths = probe(loaded, points, self.model.config.get_text_config().vocab_size)
+        else:
+            folder = next(iter(folders))
+            widths = {point: read_index(folder / str(point) / INDEX, "shards")["width"] for point in points}
+        for folder in folders:
+            if loaded is None or folder not in missing:  # the index knows, and token sequences may be large
+                rows[folder] = read_index(folder / str(points[0]) / INDEX, "shards")["rows"]
+            else:
+                splits = tokens[folder].splits if folder in tokens else {s: read_sequences(folder, s) for s in SPLITS}
+                rows[folder] = {split: sequences.rows for split, sequences in splits.items()}
+                check_sequences(splits, points, self.model, loaded)
+                own = sample_ranks(splits["train"], points[0], loaded, widths[points[0]], self.layout.batch_tokens)
+                ranks |= {} if own is None else {folder: own}
+                lacking = [point for point in points if not (folder / str(point) / INDEX).exists()]
+                every = sum(bytes_of_row(widths[point], self.model.dtype) for point in lacking)
+                needed += every * sum(rows[folder].values())
+                to_read[folder] = sum(len(sequences.input_ids) for sequences in splits.values())
+        check_space(self.cache_dir, needed)
+        return Prepared(rows, to_read, needed, widths, ranks, loaded), tokens
+
+    def _lock(self, folders: Sequence[Path], held: ExitStack) -> None:
+        """Waits for each folder's lock. A folder in which nothing was written goes when the lock is given back."""
+        for folder in folders:
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                held.callback(_remove_if_empty, folder)
+                held.enter_context(FileLock(folder / LOCK))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Unwritable as error:
+            raise OSError(
+                f"cache_dir={self.cache_dir} could not be written ({error}): give a folder with space and write access."
+            ) from error
+
+    def _tokenise(self, corpus: Corpus) -> Tokens:
+        with _reached(f"The {type(corpus).__name__} corpus"):
+            return tokenise(corpus, self.model.tokenizer, **self.tokenising)
+
+    def open(
+        self, corpus: Corpus, point: HookPoint, max_norm_ratio: float | None, verify: bool
+    ) -> tuple[dict[str, Rows], Moments]:
+        """The rows of each split without outliers, and the moments of the training rows.
+
+        Args:
+            corpus: whose harvest.
+            point: where in the model.
+            max_norm_ratio: rows whose norm is above this many times the training rows' median are left out (None:
+                none).
+            verify: compare every byte with its checksum, about 1.5 GB/s and core.
+
+        Raises:
+            FileNotFoundError, ValueError: as `ActivationStore`.
+            ValueError: the harvest says of itself that it is another one.
+        """
+        folder = self.folder(corpus) / str(point)
+        asked, found = json.loads(json.dumps(self.description(corpus))), read_index(folder / INDEX, "shards")
+        check_same(
+            asked,
+            {name: found.get(name) for name in asked},
+            what=f"The harvest in {folder.parent}",
+            remedy="its folder has another one's name: move it away",
+        )
+        stores = {split: ActivationStore(folder, split) for split in SPLITS}
+        if verify:
+            for store in stores.values():
+                store.verify()
+        median = float(stores["train"].norms.median())
+        limit = float("inf") if max_norm_ratio is None else max_norm_ratio * median
+        rows = {split: Rows(store, (store.norms <= limit).nonzero().squeeze(1)) for split, store in stores.items()}
+        file = folder / f"moments-{max_norm_ratio}.safetensors"
+        return rows, stored_moments(rows["train"], file, self.folder(corpus) / LOCK)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Of a harvest's folder with nothing but its lock."""
+    if [entry.name for entry in folder.iterdir()] == [LOCK]:
+        (folder / LOCK).unlink()
+        folder.rmdir()

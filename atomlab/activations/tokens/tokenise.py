@@ -1,0 +1,239 @@
+"""Text to token sequences of train, validation and test, which share no group."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atomlab.activations.corpora.corpus import Corpus, Example, Position, Tally, tallies
+from atomlab.activations.tokens.sequences import Sequences, pack, pack_apart, prompts, sample
+from atomlab.activations.tokens.special_tokens import frame, special_ids, without_frame
+
+SPLITS = ("train", "validation", "test")
+_TEXTS_AT_ONCE = 1024
+_NAMED = 5  # bad records that the index names
+
+
+@dataclass(frozen=True)
+class Document:
+    """An example as token ids (int32), and the position whose activation is kept (None: all)."""
+
+    tokens: Tensor
+    group: str
+    wanted: int | None = None
+
+
+@dataclass(frozen=True)
+class BadRecords:
+    """How many of the records read were left out, and location and reason of the first few."""
+
+    count: int = 0
+    read: int = 0
+    first: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A tokenised corpus.
+
+    Attributes:
+        splits: sequences of each.
+        groups: of each example, by its number.
+        bad_records: which of the corpus's were left out.
+    """
+
+    splits: dict[str, Sequences]
+    groups: list[str]
+    bad_records: BadRecords = BadRecords()
+
+
+def tokenise(
+    corpus: Corpus,
+    tokenizer: Any,
+    *,
+    context: int,
+    fractions: Sequence[float],
+    max_rows: int | None,
+    seed: int,
+    drop_first: bool,
+    drop_special: bool,
+    apart: bool,
+) -> Tokens:
+    """A corpus as token sequences of train, validation and test, which share no group.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer (a fast one for position last_subject).
+        context: tokens a sequence; longer prompts raise.
+        fractions: of the kept tokens that go to train, validation and test.
+        max_rows: kept tokens over all splits; a random sample of sequences makes them up.
+        seed: of the split and the sample.
+        drop_first: leave out position 0, an attention sink whose norm dwarfs all others.
+        drop_special: leave out special tokens.
+        apart: packed documents do not see one another; for models that read positions
+            (`LanguageModel.separates_documents`).
+
+    Memory: 4 bytes a token of the corpus while it is split, 17 a token of the sample.
+
+    Raises:
+        ValueError: an empty corpus, too many bad records, fewer than three groups, or a split without tokens.
+    """
+    counted: list[Tally] = []
+    documents = list(encode(tallies(corpus.examples(), counted), tokenizer, corpus.position))
+    bad_records = _bad_records(counted)
+    if not documents:
+        raise ValueError("The corpus is empty: it has no text; check corpus.path and corpus.limit.")
+    weights: dict[str, int] = {}
+    for document in documents:
+        weights[document.group] = weights.get(document.group, 0) + (len(document.tokens) if corpus.packed else 1)
+    split_of = split_groups(weights, fractions, seed)
+    result = {}
+    for split, fraction in zip(SPLITS, fractions, strict=True):
+        mine = [number for number, document in enumerate(documents) if split_of[document.group] == split]
+        sequences = lay_out(
+            [documents[i] for i in mine],
+            mine,
+            tokenizer,
+            packed=corpus.packed,
+            context=context,
+            drop_first=drop_first,
+            drop_special=drop_special,
+            apart=apart,
+        )
+        result[split] = sample(sequences, None if max_rows is None else round(fraction * max_rows), seed)
+        if not result[split].rows:
+            raise ValueError(
+                f"The {split} split of the corpus has no tokens left: give more text, or change "
+                f"activations.fractions={list(fractions)}."
+            )
+    return Tokens(result, [document.group for document in documents], bad_records)
+
+
+def _bad_records(counted: Sequence[Tally]) -> BadRecords:
+    for tally in counted:
+        tally.decide()  # all has been read, and the tokenizer may have found some as well
+    first = (f"{location}: {reason}" for tally in counted for location, reason in tally.first)
+    return BadRecords(sum(t.bad for t in counted), sum(t.read for t in counted), tuple(islice(first, _NAMED)))
+
+
+def encode(examples: Iterable[Example], tokenizer: Any, position: Position) -> Iterator[Document]:
+    """Examples as token ids without the special tokens around them, in order; those without text are left out.
+
+    What the tokenizer puts around a text is added later, so it goes where it is there already (`without_frame`). Token
+    ids that the tokenizer does not know, and prompts whose subject no token holds, are bad records.
+
+    Raises:
+        ValueError: position last_subject with a tokenizer that gives no character offsets.
+    """
+    if position == "last_subject" and not tokenizer.is_fast:
+        raise ValueError(
+            f"corpus.position=last_subject needs to know which characters a token stands for, and the tokenizer "
+            f"{type(tokenizer).__name__} has no fast version that says so: use corpus.position=last, or another model."
+        )
+    remaining, around = iter(examples), frame(tokenizer)
+    while some := list(islice(remaining, _TEXTS_AT_ONCE)):
+        texts = [example.text for example in some if example.input_ids is None]
+        encoded = _encoded(texts, tokenizer, offsets=position == "last_subject")
+        for example in some:
+            ids, offsets = next(encoded) if example.input_ids is None else (example.input_ids, None)
+            if (wrong := _unknown(ids, tokenizer)) is not None:
+                example.leave_out(f"the tokenizer has no token {wrong}")
+                continue
+            start, stop = without_frame(ids, around, tokenizer)
+            if start < stop and (example.input_ids is not None or example.text.strip()):
+                wanted = kept_position(example, stop - start, offsets and offsets[start:stop], position)
+                if position == "last_subject" and wanted is None:
+                    example.leave_out("no token holds the last character of its subject")
+                else:
+                    yield Document(torch.tensor(ids[start:stop], dtype=torch.int32), example.group, wanted)
+
+
+def _encoded(texts: list[str], tokenizer: Any, *, offsets: bool) -> Iterator[tuple[list[int], Any]]:
+    """Token ids of each text, and the characters of each token if they are asked for."""
+    if not texts:
+        return iter(())
+    asked = {"return_offsets_mapping": True} if offsets else {}
+    found = tokenizer(texts, add_special_tokens=False, verbose=False, **asked)
+    return zip(found["input_ids"], found["offset_mapping"] if offsets else [None] * len(texts), strict=True)
+
+
+def _unknown(ids: Sequence[int], tokenizer: Any) -> int | None:
+    """The largest token id, if the tokenizer has no token for it."""
+    largest = max(ids, default=0)
+    if largest < len(tokenizer):
+        return None
+    return None if largest <= max(tokenizer.get_vocab().values()) else largest  # a vocabulary may have holes
+
+
+def lay_out(
+    documents: Sequence[Document],
+    numbers: Sequence[int],
+    tokenizer: Any,
+    *,
+    packed: bool,
+    context: int,
+    drop_first: bool,
+    drop_special: bool,
+    apart: bool,
+) -> Sequences:
+    """Documents packed into full contexts, or one prompt a sequence; options as in `tokenise`."""
+    tokens = [document.tokens for document in documents]
+    if packed:
+        sequences = (pack_apart if apart else pack)(tokens, numbers, context, frame(tokenizer))
+    else:
+        wanted = [document.wanted for document in documents]
+        sequences = prompts(tokens, wanted, numbers, context, frame(tokenizer))
+    keep = sequences.keep
+    if drop_first:
+        keep = keep & (sequences.position > 0)
+    if drop_special:
+        special = torch.tensor(sorted(special_ids(tokenizer)), dtype=torch.int32)
+        keep = keep & ~torch.isin(sequences.input_ids, special)
+    return replace(sequences, keep=keep)
+
+
+def split_groups(weights: Mapping[str, int], fractions: Sequence[float], seed: int) -> dict[str, str]:
+    """Assigns each group to a split, so that the splits' weights are near `fractions`.
+
+    Groups are taken in the order of a keyed hash, so the split depends on the groups' names and the seed only, not on
+    the order of reading.
+
+    Raises:
+        ValueError: fewer groups than splits, or fractions that do not sum to 1.
+    """
+    if len(fractions) != len(SPLITS) or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise ValueError(
+            f"activations.fractions={list(fractions)} should be three positive numbers (train, validation, test) "
+            f"that sum to 1."
+        )
+    if len(weights) < len(SPLITS):
+        raise ValueError(
+            f"The corpus has {len(weights)} group(s) (documents, subjects or templates), and train, validation and "
+            f"test need one each: give more text."
+        )
+    order = sorted(weights, key=lambda group: hashlib.blake2b(f"{seed} {group}".encode(), digest_size=8).digest())
+    shares = torch.tensor([weights[group] for group in order], dtype=torch.float64) / sum(weights.values())
+    middle = shares.cumsum(0) - shares / 2
+    # a few large groups should leave no split empty
+    first = min(max(int((middle < fractions[0]).sum()), 1), len(order) - 2)
+    second = min(max(int((middle < fractions[0] + fractions[1]).sum()), first + 1), len(order) - 1)
+    return {group: SPLITS[(i >= first) + (i >= second)] for i, group in enumerate(order)}
+
+
+def kept_position(
+    example: Example, length: int, offsets: Sequence[tuple[int, int]] | None, position: Position
+) -> int | None:
+    """The token of a prompt whose activation is kept: None for all, the last, or the last one that holds of the
+    subject's last character (a byte-level tokenizer may spend several on it; None if there is no such token).
+    """
+    if position == "all":
+        return None
+    if position == "last":
+        return length - 1
+    assert example.subject is not None
+    assert offsets is not None
+    last = example.subject[1] - 1
+    return max((i for i, (start, end) in enumerate(offsets) if start <= last < end), default=None)

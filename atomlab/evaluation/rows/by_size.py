@@ -1,0 +1,59 @@
+"""The certified rates of every unit by support size, as a table for the page."""
+
+import math
+from collections.abc import Sequence
+
+from atomlab.evaluation.rows.certificates import LEVELS
+from atomlab.report import COLUMNS, Column, Row
+
+_HEADING = "Rates by support size"
+_DEFINITIONS = {column.key: column for column in COLUMNS}
+_COLUMNS = (
+    _DEFINITIONS["unit"],
+    Column("k", "K", "Support size of the code, in ranges that double."),
+    Column("samples", "vectors", "Held-out vectors whose code has that size, for levels 1 to 4."),
+    *(_DEFINITIONS[key] for name, key in LEVELS.items() if name != "solved"),
+    _DEFINITIONS["certified_level_4_signed"],
+    Column("samples_solved", "solved for", "Those of them for which level 5 was solved."),
+    _DEFINITIONS[LEVELS["solved"]],
+)
+
+
+def size_tables(rows: Sequence[Row]) -> dict[str, tuple[list[Row], tuple[Column, ...]]]:
+    """By heading, rows and columns of one table; nothing if no row has rates by K. Each K alone is in results.json."""
+    lines = [{"unit": row["unit"]} | line for row in rows if "by_k" in row for line in in_ranges(row["by_k"])]
+    return {_HEADING: (lines, _COLUMNS)} if lines else {}
+
+
+def in_ranges(by_k: Row) -> list[Row]:
+    """Rates over K = 1, 2, 3–4, 5–8, ...: means of the rates of each K, weighted by how many vectors have it.
+
+    >>> rates = {"samples": [9, 0, 1, 3], "samples_solved": [9, 0, 1, 1], "certified_level_3": [0.0, 0.0, 1.0, 0.5]}
+    >>> [(line["k"], line["samples"], line["certified_level_3"]) for line in in_ranges(rates)]
+    [('2', 1, 1.0), ('3–4', 3, 0.5)]
+    """
+    largest = len(by_k["samples"]) - 1
+    lines, low = [], 1
+    while low <= largest:
+        high = 2 ** math.ceil(math.log2(low))
+        sizes = range(low, min(high, largest) + 1)
+        if samples := sum(by_k["samples"][k] for k in sizes):
+            solved = sum(by_k["samples_solved"][k] for k in sizes)
+            line: Row = {
+                "k": str(low) if low == high else f"{low}–{high}",
+                "samples": samples,
+                "samples_solved": solved,
+            }
+            for key in (*LEVELS.values(), "certified_level_4_signed"):
+                if key in by_k:
+                    counts = by_k["samples_solved" if key == LEVELS["solved"] else "samples"]
+                    line[key] = _weighted_mean([by_k[key][k] for k in sizes], [counts[k] for k in sizes])
+            lines.append(line)
+        low = high + 1
+    return lines
+
+
+def _weighted_mean(values: Sequence[float], weights: Sequence[int]) -> float | None:
+    total = sum(weights)
+    pairs = zip(values, weights, strict=True)
+    return sum(value * weight for value, weight in pairs if weight) / total if total else None

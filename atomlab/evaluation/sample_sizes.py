@@ -1,0 +1,45 @@
+"""How many vectors, supports and tokens the numbers of a table are measured on."""
+
+from dataclasses import dataclass
+from typing import final
+
+
+@final
+@dataclass(frozen=True)
+class SampleSizes:
+    """Sample sizes of a table; the report prints each one beside the numbers that it was used for.
+
+    Attributes:
+        measured: training vectors, and as many held-out vectors, for every number that no other size governs. All
+            vectors of a split are used where it has fewer.
+        certified: held-out vectors for levels 3 and 4, identifiability and the isometry of the codes.
+        solved: held-out vectors for level 5, for which one linear programme is solved for each vector.
+        supports: random supports that are tried for the lower bound of δ_K.
+        controls: training vectors that k-means, the data dictionary and the Gaussian surrogate get, at most.
+        loss_tokens: held-out tokens whose activations are replaced in the language model (loss recovered, KL).
+        browsed: held-out vectors in which the atom browser looks for contexts.
+        contexts: contexts that the atom browser shows of an atom, at most.
+        batch: vectors that are encoded at a time.
+        seed: of the controls, the browsed sequences and the random supports. The measured vectors are drawn by the
+            seed of the data.
+
+    Raises:
+        ValueError: a size is below 1, or `measured` below 2.
+    """
+
+    measured: int = 4096
+    certified: int = 1000
+    solved: int = 1000
+    supports: int = 256
+    controls: int = 200_000
+    loss_tokens: int = 10_000
+    browsed: int = 16_384
+    contexts: int = 8
+    batch: int = 2048
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            least = 2 if name == "measured" else 1  # one vector has no variance to explain
+            if name != "seed" and value < least:
+                raise ValueError(f"sample_sizes.{name}={value} measures nothing: use {least} or more.")

@@ -1,0 +1,202 @@
+"""Capacity against data (theory.md 10): what an in-sample R² of 99.9% means, and when it is memory."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from atomlab.evaluation.provenance import describe, metric_of
+from atomlab.evaluation.rows.measure import explained, measure
+from atomlab.evaluation.study import StudyInputs, kept
+from atomlab.evaluation.surrogates import VectorsDataModule, gaussian_vectors
+from atomlab.report import COLUMNS, Column, Row, capacity_figure, write_results
+from atomlab.theory import AtomicInnerProduct
+from atomlab.training.module import reference_metric
+from atomlab.units import atoms
+
+_TARGET = 0.9  # in-sample R² in the S-norm whose critical number of atoms is fitted
+_COLUMNS = (
+    Column("unit", "data", "What the TSAE was trained on."),
+    Column("vectors", "vectors", "Training vectors.", "d"),
+    Column("d_sae", "atoms", "Number of atoms.", "d"),
+    Column("r2_train", "R² train", "Euclidean, on training vectors."),
+    Column("r2_test", "R² held out", "The same on held-out vectors."),
+    Column("r2_train_s", "R²_S train", "In the S-norm, on training vectors."),
+    Column("r2_test_s", "R²_S held out", "The same on held-out vectors."),
+    Column("r2_validation_s", "R²_S validation", "The same on validation vectors, which choices go by."),
+    Column("l0_train", "L0 train", "Mean number of non-zero codes a training vector.", ".1f"),
+    Column("l0", "L0", "The same, a held-out vector.", ".1f"),
+    Column(
+        "single_sample", "single", "Share of atoms that fire on exactly one of the measured training vectors.", ".1%"
+    ),
+    Column("stability_pairwise", "q* pairs", "Stability over pairs.", ".1%"),
+    Column("stability_pairwise_random", "q* pairs, random", "The same of random atoms at this L0.", ".1%"),
+    Column("stability_per_atom", "q* atoms", "Stability over atoms.", ".1%"),
+    Column("stability_per_atom_random", "q* atoms, random", "The same of random atoms at this L0.", ".1%"),
+    *(column for column in COLUMNS if column.key in ("samples_train", "samples", "s_corpus", "s_vectors", "shrinkage")),
+)
+
+
+@final
+@dataclass(frozen=True)
+class CapacityGrid:
+    """TSAEs over a grid of training vectors and atoms, on the data and on a Gaussian surrogate.
+
+    Args:
+        vectors: numbers of training vectors; those beyond what there is are cut to it.
+        expansions: d_sae / d_in.
+        surrogate: the same grid on Gaussian vectors with the same mean and covariance.
+    """
+
+    vectors: Sequence[int] = (2000, 4000, 8000, 16000)
+    expansions: Sequence[float] = (1, 4, 8)
+    surrogate: bool = True
+
+    def __call__(self, inputs: StudyInputs) -> tuple[str, float]:
+        """Returns the text and the objective: the largest gap between training and validation vectors (S-norm). Finished
+        cells are kept (`kept`).
+        Time: a TSAE a cell.
+        """
+        data = inputs.data
+        data.prepare_data()
+        data.setup()
+        metric = reference_metric(data, inputs.shrinkage)
+        available = data.sample("train", max(self.vectors))
+        counts = list(dict.fromkeys(min(count, len(available)) for count in self.vectors))
+        order = torch.randperm(len(available), generator=torch.Generator().manual_seed(inputs.seed))
+        test = data.sample("test", inputs.sample_sizes.measured)
+        validation = data.sample("validation", inputs.sample_sizes.measured)
+        sources = {"data": (available[order], validation, test)}
+        if self.surrogate:
+            generator = torch.Generator().manual_seed(inputs.seed)
+            drawn = gaussian_vectors(data.moments, len(available), generator)
+            fresh = gaussian_vectors(data.moments, len(test), generator)
+            chosen_by = gaussian_vectors(data.moments, len(validation), generator)
+            sources["Gaussian surrogate"] = (drawn, chosen_by, fresh)
+        rows = [
+            self._cell(name, (train[:count], validation, test), expansion, metric, inputs)
+            for name, (train, validation, test) in sources.items()
+            for count in counts
+            for expansion in self.expansions
+        ]
+        return self._write(rows, counts, inputs), max(row["r2_train_s"] - row["r2_validation_s"] for row in rows)
+
+    def _cell(
+        self,
+        name: str,
+        splits: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        expansion: float,
+        metric: AtomicInnerProduct,
+        inputs: StudyInputs,
+    ) -> Row:
+        """Of `splits`: the training, validation and held-out vectors."""
+        train, validation, test = splits
+
+        def compute() -> list[Row]:
+            recipe = inputs.recipe
+            vectors = VectorsDataModule(
+                train, inputs.data.reference_moments, batch_size=recipe.batch_size, steps=recipe.steps, seed=inputs.seed
+            )
+            sae = recipe.train(vectors, seed=inputs.seed, expansion=expansion)
+            sample = vectors.sample("train", inputs.sample_sizes.measured)
+            unit = atoms(sae, name)
+            row = measure(unit, sample, test, metric, inputs.sample_sizes)
+            row["r2_validation_s"] = explained(unit, validation, metric, inputs.sample_sizes.batch)
+            return [{"vectors": len(train)} | row | metric_of(inputs.data, inputs.shrinkage)]
+
+        part = f"{name}-{len(train)}-{expansion:g}".replace(" ", "-")
+        (row,) = kept(inputs, part, max(self.vectors), compute)  # it draws from as many vectors
+        return row
+
+    def _write(self, rows: list[Row], counts: list[int], inputs: StudyInputs) -> str:
+        provenance = describe(inputs.data, inputs.sample_sizes, inputs.shrinkage, inputs.seed)
+        provenance["measured on"] = (
+            f"Each cell measured on at most {inputs.sample_sizes.measured:,} of its own training vectors and "
+            f"{rows[0]['samples']:,} held-out ones."
+        )
+        figures = {"R² in the S-norm over atoms and training vectors": lambda: capacity_figure(*_maps(rows, counts))}
+        verdict = _verdict(rows)
+        return write_results(
+            inputs.folder,
+            title=f"Capacity against data: {provenance['model']}, {provenance['site']}",
+            rows=rows,
+            columns=_COLUMNS,
+            figures=figures,
+            configuration=inputs.configuration,
+            provenance=provenance,
+            identity=inputs.identity,
+            conclusion=verdict,
+        )
+
+
+def _verdict(rows: list[Row]) -> str:
+    gap = max(rows, key=lambda row: row["r2_train_s"] - row["r2_test_s"])
+    cells = [(row["vectors"], row["d_sae"], row["r2_train_s"]) for row in rows if row["unit"] == rows[0]["unit"]]
+    law = critical_law(cells, _TARGET)
+    needed = (
+        f"In sample, {_TARGET:.0%} needs about {law.coefficient:.2g} · vectors^{law.exponent:.2f} atoms "
+        f"(fit over {law.points} numbers of vectors)."
+        if law
+        else f"In sample, the grid does not show how many atoms {_TARGET:.0%} needs."
+    )
+    return (
+        f"{needed} Widest gap: {gap['d_sae']} atoms on {gap['vectors']:,} vectors ({gap['unit']}), R² in the S-norm "
+        f"{gap['r2_train_s']:.3f} in sample and {gap['r2_test_s']:.3f} held out. A high in-sample R² with about as many "
+        "atoms as vectors is no evidence of atoms: compare the Gaussian surrogate, which has none."
+    )
+
+
+def _maps(rows: list[Row], counts: list[int]) -> tuple[list[int], list[int], dict[str, NDArray]]:
+    """Training vectors, numbers of atoms, and R² over both, in sample and held out, of each data."""
+    sizes = sorted({row["d_sae"] for row in rows})
+    grids = {}
+    for name in dict.fromkeys(row["unit"] for row in rows):
+        cells = {(row["d_sae"], row["vectors"]): row for row in rows if row["unit"] == name}
+        for split, key in (("in sample", "r2_train_s"), ("held out", "r2_test_s")):
+            grids[f"{name}, {split}"] = np.array([[cells[n, count][key] for count in counts] for n in sizes])
+    return counts, sizes, grids
+
+
+class PowerLaw(NamedTuple):
+    """|D|* = coefficient · |M|^exponent, a least-squares line through the logarithms of `points` (|M|, |D|*)."""
+
+    coefficient: float
+    exponent: float
+    points: int
+
+
+def critical_size(r2: Mapping[int, float], target: float) -> float | None:
+    """The number of atoms at which R² first reaches the target, between measured numbers linear in log(atoms); None if
+    the target is passed by the smallest number already, or by none.
+
+    >>> round(critical_size({100: 0.5, 400: 0.9}, 0.7), 9)
+    200.0
+    """
+    sizes = sorted(r2)
+    for low, high in itertools.pairwise(sizes):
+        if r2[low] < target <= r2[high]:
+            share = (target - r2[low]) / (r2[high] - r2[low])
+            return low * (high / low) ** share
+    return None
+
+
+def critical_law(cells: Sequence[tuple[int, int, float]], target: float) -> PowerLaw | None:
+    """The law of the critical size over numbers of vectors; None unless it is known for two of them.
+
+    Args:
+        cells: number of vectors, number of atoms, in-sample R².
+        target: of R².
+    """
+    curves: dict[int, dict[int, float]] = {}
+    for vectors, size, r2 in cells:
+        curves.setdefault(vectors, {})[size] = r2
+    found = {vectors: size for vectors, curve in curves.items() if (size := critical_size(curve, target)) is not None}
+    if len(found) < 2:
+        return None
+    exponent, offset = np.polyfit(np.log(list(found)), np.log(list(found.values())), 1)
+    return PowerLaw(math.exp(offset), float(exponent), len(found))

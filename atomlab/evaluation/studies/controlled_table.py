@@ -1,0 +1,239 @@
+"""Are these atoms? One model, layer and site: every set of units, every column, the controls and the report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+
+from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.activations.model.language_model import LanguageModel
+from atomlab.evaluation.browser.pages import browse
+from atomlab.evaluation.controls import CONTROL_ROWS, CONTROLS, Case, check_controls, control_cases, pursuit_size
+from atomlab.evaluation.loading import check_seed, identity_in, load_at_site, locate
+from atomlab.evaluation.provenance import describe, metric_of, origin_of, trained_on
+from atomlab.evaluation.rows.by_size import size_tables
+from atomlab.evaluation.rows.certificates import certify
+from atomlab.evaluation.rows.conclusion import conclude, with_memory
+from atomlab.evaluation.rows.measure import on_validation
+from atomlab.evaluation.rows.splicing import splice
+from atomlab.evaluation.studies.table_figures import shift_figures, table_figures
+from atomlab.evaluation.study import StudyInputs
+from atomlab.identity import check_same
+from atomlab.report import Row, attempt, write_numbers, write_results
+from atomlab.sae import ThresholdSAE, save_sae
+from atomlab.theory import AtomicInnerProduct, mean_matched_cosine, random_dictionary
+from atomlab.training.module import reference_metric
+from atomlab.units import Unit, atoms, neurons
+
+ROWS = ("atoms", "neurons", *CONTROL_ROWS)
+NOTES = {
+    "atoms": "The trained TSAE: its decoder rows, coded by its own one-step threshold encoder.",
+    "neurons": "The identity basis of the site: the code is the activation, so R² = 1 at L0 = d_in by construction.",
+    "features": "An imported SAE, as released.",
+}
+
+
+@final
+@dataclass(frozen=True)
+class ControlledTable:
+    """The table with controls.
+
+    Args:
+        atoms: a run's folder or checkpoint, or an SAE folder; the run's own if None; without a run, one is trained.
+        features: imported SAEs by the name of their row: SAELens folders or Gemma Scope's params.npz.
+        seeds: runs that differ in their seed, as `atoms` or `features` are given, for consistency.
+        retrain: further seeds trained here for consistency.
+        controls: names of `atomlab.evaluation.controls.CONTROLS`.
+        certify: all levels, isometry verdicts and identifiability too.
+        loss: run the language model with x̂ in place of x.
+        browser: atom browser and monosemanticity proxies.
+        embedder: sentence-embedding model for context agreement, if there is one.
+        delphi: write the firings in eai-delphi's format.
+    """
+
+    atoms: str | None = None
+    features: Mapping[str, str] | None = None
+    seeds: Sequence[str] = ()
+    retrain: int = 0
+    controls: Sequence[str] = tuple(CONTROLS)
+    certify: bool = True
+    loss: bool = True
+    browser: bool = True
+    embedder: LanguageModel | None = None
+    delphi: bool = False
+
+    def __call__(self, inputs: StudyInputs) -> tuple[str, float]:
+        """Writes `write_results`; returns its text and the objective: the atoms' R² in the S-norm on validation vectors.
+
+        The numbers are on disk as soon as they are computed, row by row, so that nothing that fails later costs them.
+
+        Raises:
+            FileNotFoundError, ValueError: an SAE that cannot be read or does not fit the site, an unknown control, a
+                feature named like another row; before anything is trained or measured.
+        """
+        data = inputs.data
+        self._check(inputs)
+        data.prepare_data()
+        data.setup()
+        metric = reference_metric(data, inputs.shrinkage)
+        imported = [atoms(load_at_site(path, data, metric), name) for name, path in (self.features or {}).items()]
+        others = [load_at_site(path, data, metric) for path in self.seeds]
+        sae = self._sae(metric, inputs)
+        cases, rows = self._measure(sae, imported, metric, inputs)
+        missing: list[str] = []
+        found = attempt(
+            "The consistency between seeds", lambda: self._consistency(sae, others, metric, inputs), missing
+        )
+        rows[0] |= found or {}
+        keep(rows, inputs)
+        model = data.model.load() if (self.loss or self.browser) and data.model.is_causal else None
+        if self.loss and model is not None:
+            attempt(
+                "The loss with reconstructions",
+                lambda: _add_losses(cases, rows, model, data, inputs.sample_sizes.loss_tokens),
+                missing,
+            )
+            keep(rows, inputs)
+        browser = None
+        if self.browser:
+            browser = attempt(
+                "The atom browser", lambda: browse(sae, cases, rows, model, metric, inputs, self, missing), missing
+            )
+        return _write(rows, sae, metric, cases, browser, missing, inputs), rows[0]["r2_validation_s"]
+
+    def _check(self, inputs: StudyInputs) -> None:
+        """Everything that can be wrong with the options, before anything is harvested, trained or measured."""
+        check_controls(self.controls)
+        if isinstance(self.seeds, str):
+            raise ValueError(f"study.seeds={self.seeds} is one word: expected a list, study.seeds=[{self.seeds}].")
+        if taken := [name for name in self.features or {} if name in ROWS]:
+            raise ValueError(
+                f"study.features names a row {', '.join(taken)}, which the table has: choose another name."
+            )
+        if self.embedder is not None:
+            _ = self.embedder.config, self.embedder.tokenizer  # read here, so that a wrong name is found now
+        own = self._own(inputs)
+        ours = inputs.identity if own is None else identity_in(locate(own, inputs.data))
+        if self.atoms is None and ours is not None:
+            remedy = (
+                f"put back what {inputs.run} was left with, or name the other SAE as study.atoms beside its own options"
+            )
+            check_same(inputs.identity, ours, what=f"The SAE in {inputs.run}", remedy=remedy, may_differ=("code",))
+        for path in (self.features or {}).values():
+            locate(path, inputs.data)
+        for path in self.seeds:
+            check_seed(locate(path, inputs.data), ours)
+
+    def _own(self, inputs: StudyInputs) -> str | Path | None:
+        return inputs.run if self.atoms is None else self.atoms
+
+    def _sae(self, metric: AtomicInnerProduct, inputs: StudyInputs) -> ThresholdSAE:
+        own = self._own(inputs)
+        if own is not None:
+            return load_at_site(own, inputs.data, metric)
+        sae = inputs.recipe.train(inputs.data, seed=inputs.seed)
+        save_sae(sae, inputs.folder / "sae", origin_of(inputs.data, inputs.identity))
+        return sae
+
+    def _measure(
+        self, sae: ThresholdSAE, imported: list[Unit], metric: AtomicInnerProduct, inputs: StudyInputs
+    ) -> tuple[list[Case], list[Row]]:
+        data, sample_sizes = inputs.data, inputs.sample_sizes
+        train, test = data.sample("train", sample_sizes.measured), data.sample("test", sample_sizes.measured)
+        cases = [Case(atoms(sae), train, test, trained_on(data) if self.atoms is None else None)]
+        cases += [Case(unit, train, test) for unit in (neurons(data.d_in), *imported)]
+        rows = [self._row(cases[0], metric, inputs) | on_validation(cases[0].unit, data, metric, sample_sizes)]
+        keep(rows, inputs)
+        k = pursuit_size(rows[0]["l0"], data.d_in)
+        cases += control_cases(self.controls, sae.d_sae, k, cases[0], data, metric, inputs.recipe, sample_sizes)
+        for case in cases[1:]:
+            rows.append(self._row(case, metric, inputs))
+            keep(rows, inputs)
+        return cases, with_memory(rows)
+
+    def _row(self, case: Case, metric: AtomicInnerProduct, inputs: StudyInputs) -> Row:
+        row = case.row(metric, inputs.sample_sizes)
+        if self.certify:
+            row = certify(case.unit, row, case.train, case.test, metric, inputs.sample_sizes)
+        return row | metric_of(inputs.data, inputs.shrinkage)
+
+    def _consistency(
+        self, sae: ThresholdSAE, seeds: list[ThresholdSAE], metric: AtomicInnerProduct, inputs: StudyInputs
+    ) -> Row:
+        """Mean matched cosine with the atoms of other seeds, if there are any, and of two random dictionaries."""
+        expansion = sae.d_sae / sae.d_in
+        others = seeds + [
+            inputs.recipe.train(inputs.data, seed=inputs.seed + i + 1, expansion=expansion) for i in range(self.retrain)
+        ]
+        if not others:
+            return {}
+        cosines = [mean_matched_cosine(sae.W_dec.detach(), other.W_dec.detach(), metric) for other in others]
+        generator = torch.Generator().manual_seed(inputs.sample_sizes.seed)
+        a, b = (random_dictionary(sae.d_sae, sae.d_in, generator) for _ in range(2))
+        return {
+            "consistency": sum(cosines) / len(cosines),
+            "consistency_random": mean_matched_cosine(a, b),
+            "samples_seeds": len(others),
+        }
+
+
+def _add_losses(
+    cases: list[Case], rows: list[Row], model: torch.nn.Module, data: ActivationDataModule, tokens: int
+) -> None:
+    """Units that are measured on the data itself; not the surrogate's own vectors."""
+    edits = {
+        str(number): case.unit.reconstruct
+        for number, case in enumerate(cases)
+        if case.test is cases[0].test and case.unit.name != "neurons"
+    }
+    spliced = splice(model, data.point, data.rows["test"], data.moments.mean.float(), edits, tokens)
+    for number in edits:
+        rows[int(number)] |= spliced.row(number)
+
+
+def keep(rows: list[Row], inputs: StudyInputs) -> None:
+    """What is known so far, on disk (`write_numbers`)."""
+    provenance = _provenance(inputs)
+    conclusion = _conclusion(rows, provenance)
+    write_numbers(inputs.folder, rows=rows, provenance=provenance, identity=inputs.identity, conclusion=conclusion)
+
+
+def _write(
+    rows: list[Row],
+    sae: ThresholdSAE,
+    metric: AtomicInnerProduct,
+    cases: list[Case],
+    browser: dict[str, Any] | None,
+    missing: list[str],
+    inputs: StudyInputs,
+) -> str:
+    provenance = _provenance(inputs)
+    shift = shift_figures(inputs.data, inputs.shrinkage, inputs.seed, missing)
+    return write_results(
+        inputs.folder,
+        title=f"Atoms of {provenance['model']}, {provenance['site']}",
+        rows=rows,
+        figures=table_figures(rows, sae, metric, cases) | shift,
+        configuration=inputs.configuration,
+        provenance=provenance,
+        identity=inputs.identity,
+        conclusion=_conclusion(rows, provenance),
+        tables=size_tables(rows),
+        notes=NOTES | CONTROLS,
+        browser=browser,
+        missing=missing,
+    )
+
+
+def _provenance(inputs: StudyInputs) -> dict[str, str]:
+    return describe(inputs.data, inputs.sample_sizes, inputs.shrinkage, inputs.seed) | {"sample sizes": _sizes(inputs)}
+
+
+def _conclusion(rows: list[Row], provenance: dict[str, str]) -> str:
+    return f"{conclude(rows)} {provenance['measured on']}"
+
+
+def _sizes(inputs: StudyInputs) -> str:
+    return ", ".join(f"{name} {value:,}" for name, value in vars(inputs.sample_sizes).items())

@@ -1,0 +1,217 @@
+"""The paper's protocol (arXiv:2509.20784) over a model's layers: one harvest, a TSAE a layer, the published figures."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, final
+
+import torch
+
+from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.evaluation.controls import CONTROLS, Case, check_controls, control_cases, pursuit_size
+from atomlab.evaluation.loading import load_at_site, locate
+from atomlab.evaluation.provenance import describe, metric_of, origin_of, trained_on
+from atomlab.evaluation.rows.conclusion import with_memory
+from atomlab.evaluation.rows.measure import on_validation
+from atomlab.evaluation.study import StudyInputs, kept, layers_of
+from atomlab.report import COLUMNS, UNIT, Column, Row, layers_figure, write_results
+from atomlab.sae import save_sae
+from atomlab.training.module import reference_metric
+from atomlab.units import atoms, neurons
+
+_LAYERS = Column("layers", "layers", "Layers that the row is a mean of.", "d")
+_ALSO = ("l0_train", "stability_pairwise_train", "stability_pairwise_random", "stability_per_atom_random")
+_SHOWN = tuple(
+    column
+    for column in COLUMNS[1:]
+    if column.key in _ALSO or column.group == "sizes" or (column.closing and column.key != "restricted_isometry_k")
+)
+_COLUMNS = (UNIT, _LAYERS, *_SHOWN)
+_BY_LAYER = (
+    UNIT,
+    Column("layer", "layer", "Counted from 0.", "d"),
+    *(column for column in _SHOWN if column.group != "sizes"),
+)
+
+
+class Published(NamedTuple):
+    """Of the paper: layers (from 0), R² and q* of its atoms; in sample, as far as it says."""
+
+    layers: int
+    r2: float
+    stability: float
+
+
+PUBLISHED = {
+    "google/gemma-2-2b": Published(26, 0.9992, 0.9974),
+    "google/gemma-2-9b": Published(42, 0.9993, 0.9987),
+    "meta-llama/Llama-3.1-8B": Published(30, 0.9985, 0.9995),
+}
+_FEATURES, _NEURONS = (0.488, 0.682), (1.0, 0.005)  # published R² and q*: Gemma Scope and Llama Scope; neurons
+_BESIDE = (
+    Column("unit", "units", "What was measured, on which model."),
+    Column("source", "source", "Ours are means over the layers of this run."),
+    Column(
+        "r2_train", "R²", "Euclidean; ours on training vectors, the published ones as far as the paper says.", ".2%"
+    ),
+    Column("r2_test", "R² held out", "Not published.", ".2%"),
+    Column(
+        "stability_pairwise_train", "q*", "Ours over pairs of atoms (the paper's reading), training vectors.", ".2%"
+    ),
+    Column("stability_pairwise", "q* held out", "Not published.", ".2%"),
+    Column(
+        "stability_pairwise_random", "q* held out, random", "That of random atoms at the same L0; not published.", ".2%"
+    ),
+)
+
+
+@final
+@dataclass(frozen=True)
+class PaperTable:
+    """Atoms, neurons and controls at every layer, and their means over layers.
+
+    Args:
+        layers: counted from 0; None: the paper's for its models (Llama3.1-8B: 30 of 32), all of any other.
+        controls: names of `atomlab.evaluation.controls.CONTROLS`; `gaussian` trains a second TSAE a layer.
+        features: imported SAEs by the name of their row, `{layer}` in the path standing for the number of the layer.
+    """
+
+    layers: Sequence[int] | None = None
+    controls: Sequence[str] = ("data", "k_means", "random")
+    features: Mapping[str, str] | None = None
+
+    def __call__(self, inputs: StudyInputs) -> tuple[str, float]:
+        """Writes `write_results` (results.json has a row a unit and layer, and the means); returns its text and the
+        objective: the atoms' mean R² in the S-norm on validation vectors. Time: a TSAE a layer; memory: one layer's activations.
+
+        Finished layers are kept (`kept`), and layers may be added to a finished study; every layer's TSAE is saved in
+        sae/layer-<number>.
+        """
+        check_controls(self.controls)
+        known = PUBLISHED.get(inputs.data.model.name)
+        layers = layers_of(inputs.data, self.layers, known.layers if known else inputs.data.model.num_layers)
+        first = inputs.data.at(inputs.data.site, layers[0])
+        first.layers = layers
+        for layer in layers:
+            for path in (self.features or {}).values():
+                locate(path.format(layer=layer), first.at(first.site, layer))
+        first.prepare_data()
+        rows = [
+            row
+            for data in (first.at(first.site, layer) for layer in layers)
+            for row in kept(
+                inputs, f"layer-{data.layer}", (self.controls, self.features), partial(self._layer, data, inputs)
+            )
+        ]
+        means = mean_rows(rows)
+        last = first.at(first.site, layers[-1])
+        last.setup()
+        return self._write(rows, means, layers, last, inputs), means[0]["r2_validation_s"]
+
+    def _layer(self, data: ActivationDataModule, inputs: StudyInputs) -> list[Row]:
+        data.setup()
+        metric, sample_sizes = reference_metric(data, inputs.shrinkage), inputs.sample_sizes
+        sae = inputs.recipe.train(data, seed=inputs.seed)
+        save_sae(sae, inputs.folder / "sae" / f"layer-{data.layer}", origin_of(data, inputs.identity))
+        train, test = data.sample("train", sample_sizes.measured), data.sample("test", sample_sizes.measured)
+        cases = [Case(atoms(sae), train, test, trained_on(data)), Case(neurons(data.d_in), train, test)]
+        for name, path in (self.features or {}).items():
+            imported = load_at_site(path.format(layer=data.layer), data, metric)
+            cases.append(Case(atoms(imported, name), train, test))
+        rows = [case.row(metric, sample_sizes) for case in cases]
+        rows[0] |= on_validation(cases[0].unit, data, metric, sample_sizes)
+        k = pursuit_size(rows[0]["l0"], data.d_in)
+        controls = control_cases(self.controls, sae.d_sae, k, cases[0], data, metric, inputs.recipe, sample_sizes)
+        rows += [case.row(metric, sample_sizes) for case in controls]
+        return [{"layer": data.layer} | row | metric_of(data, inputs.shrinkage) for row in with_memory(rows)]
+
+    def _write(
+        self, rows: list[Row], means: list[Row], layers: list[int], data: ActivationDataModule, inputs: StudyInputs
+    ) -> str:
+        provenance = describe(data, inputs.sample_sizes, inputs.shrinkage, inputs.seed) | {
+            "layers": f"{layers}, from 0"
+        }
+        return write_results(
+            inputs.folder,
+            title=f"The paper's protocol on {provenance['model']}, {data.site}, {len(layers)} layers",
+            rows=means,
+            columns=_COLUMNS,
+            records={"rows": rows, "means": means},
+            figures=_figures(rows, layers),
+            configuration=inputs.configuration,
+            provenance=provenance,
+            identity=inputs.identity,
+            conclusion=f"{_verdict(means, data)} {provenance['corpus']}; site {data.site}, layers {layers}.",
+            tables={
+                "Beside the published figures": (beside_published(means, data.model.title), _BESIDE),
+                "Layer by layer": (rows, _BY_LAYER),
+            },
+            notes=CONTROLS,
+        )
+
+
+def beside_published(means: Sequence[Row], model: str) -> list[Row]:
+    """Rows of one table: this run's units, then what the paper prints (arXiv:2509.20784)."""
+    published = {f"atoms, {name}, {known.layers} layers": known[1:] for name, known in PUBLISHED.items()}
+    published |= {"features (Gemma Scope, Llama Scope)": _FEATURES, "neurons": _NEURONS}
+    return [
+        *(row | {"unit": f"{row['unit']}, {model}, {row['layers']} layers", "source": "this run"} for row in means),
+        *(
+            {"unit": unit, "source": "published", "r2_train": r2, "stability_pairwise_train": stability}
+            for unit, (r2, stability) in published.items()
+        ),
+    ]
+
+
+def mean_rows(rows: Sequence[Row]) -> list[Row]:
+    """Mean over layers of every number of each unit; what is missing at a layer (None, NaN) is left out of its mean.
+    Whole numbers and texts that are the same at every layer stay as they are.
+    """
+    means = []
+    for name in dict.fromkeys(row["unit"] for row in rows):
+        mine = [row for row in rows if row["unit"] == name]
+        mean: Row = {"unit": name, "layers": len(mine)}
+        for key, value in mine[0].items():
+            if key in ("unit", "layer"):
+                continue
+            if isinstance(value, int | str) and all(row[key] == value for row in mine):
+                mean[key] = value
+            elif isinstance(value, int | float) or value is None:
+                found = torch.tensor([row[key] for row in mine if row[key] is not None], dtype=torch.float64)
+                mean[key] = float(found.nanmean()) if len(found) else None
+        means.append(mean)
+    return means
+
+
+def _verdict(means: Sequence[Row], data: ActivationDataModule) -> str:
+    ours, known = means[0], PUBLISHED.get(data.model.name)
+    published = (
+        f"Published for this model's atoms: R² {known.r2:.2%}, q* {known.stability:.2%}."
+        if known
+        else "The paper has no figures for this model (its own: R² 99.9%, q* 99.7% to 99.95%)."
+    )
+    return (
+        f"Atoms, mean over {ours['layers']} layers: R² {ours['r2_train']:.2%} in sample and {ours['r2_test']:.2%} held out "
+        f"(S-norm {ours['r2_train_s']:.2%} and {ours['r2_test_s']:.2%}), q* over pairs "
+        f"{ours['stability_pairwise_train']:.2%} and {ours['stability_pairwise']:.2%}, at L0 {ours['l0_train']:.1f} and "
+        f"{ours['l0']:.1f}. {published} "
+        f"Published for features (Gemma Scope, Llama Scope): R² {_FEATURES[0]:.1%}, q* {_FEATURES[1]:.1%}."
+    )
+
+
+def _figures(rows: Sequence[Row], layers: Sequence[int]) -> dict[str, Callable[[], Any]]:
+    names = list(dict.fromkeys(row["unit"] for row in rows if row["unit"] != "neurons"))
+
+    def drawn(label: str, key: str) -> Any:
+        series = {name: [row[key] for row in rows if row["unit"] == name] for name in names}
+        return layers_figure(layers, series, label)
+
+    return {
+        f"{label} a layer, {split}": partial(drawn, label, key)
+        for label, split, key in (
+            ("R²", "training vectors", "r2_train"),
+            ("R²", "held out", "r2_test"),
+            ("R² in the S-norm", "held out", "r2_test_s"),
+            ("q* over pairs", "held out", "stability_pairwise"),
+        )
+    }

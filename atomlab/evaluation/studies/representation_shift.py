@@ -1,0 +1,192 @@
+"""Representation shift per layer (theory.md 2): angles in every metric, same corpus and across, with the null."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.activations.store.moments import Moments
+from atomlab.evaluation.provenance import describe
+from atomlab.evaluation.study import StudyInputs, layers_of
+from atomlab.evaluation.surrogates import exact_moments
+from atomlab.report import Column, Row, angles_figure, attempt, layers_figure, write_results
+from atomlab.theory import Geometry, angle_distribution, geometries, representation_shift
+
+_COLUMNS = (
+    Column("unit", "metric", "Where angles are measured, and what the metric was estimated on."),
+    Column("layer", "layer", "Counted from 0.", "d"),
+    Column("mean", "mean angle", "Mean over pairs of distinct held-out vectors, in degrees.", ".2f"),
+    Column("sd", "sd", "Standard deviation over pairs.", ".2f"),
+    Column("shift", "shift", "|mean − 90°|.", ".2f"),
+    Column("shift_validation", "shift, validation", "The same of validation vectors, which choices go by.", ".2f"),
+    Column("null_mean", "null", "The same of a Gaussian sample with the vectors' own mean and second moment.", ".2f"),
+    Column("null_sd", "null sd", "Its standard deviation.", ".2f"),
+    Column("samples", "vectors", "Held-out vectors.", "d", "sizes"),
+    Column("pairs", "pairs", "Pairs of them.", "d", "sizes"),
+    Column("shrinkage", "shrinkage", "λ of S = (C + λ tr(C)/d I)⁻¹, for the AIP.", "g", "sizes"),
+)
+_ACROSS = "AIP, reference corpus"
+_NOTE = (
+    "In sample, the atomic inner product brings the mean angle near 90° by construction (an identity, not a "
+    "discovery); only a metric from other data has content, and only beyond its null."
+)
+
+
+@final
+@dataclass(frozen=True)
+class RepresentationShiftStudy:
+    """Angle distributions of held-out vectors at several layers.
+
+    Args:
+        layers: counted from 0; None: all.
+        samples: held-out vectors; pairs are their square.
+        causal: the causal inner product too, where the site is the residual stream (loads the unembedding).
+    """
+
+    layers: Sequence[int] | None = None
+    samples: int = 2048
+    causal: bool = True
+
+    def __call__(self, inputs: StudyInputs) -> tuple[str, float]:
+        """Writes `write_results`; returns its text and the objective: the mean cross-corpus shift in the AIP over the
+        layers, in degrees, of validation vectors. Rows and figures are of held-out ones.
+        """
+        data = inputs.data
+        layers = layers_of(data, self.layers, data.model.num_layers)
+        first = data.at(data.site, layers[0])
+        first.layers = layers
+        first.prepare_data()
+        unembedding = self._unembedding(first)
+        rows, histograms, missing = [], {}, []
+        for layer in layers:
+            found, angles = self._layer(first.at(first.site, layer), inputs, unembedding, missing)
+            rows += found
+            histograms[layer] = angles
+        provenance = describe(_opened(first), inputs.sample_sizes, inputs.shrinkage, inputs.seed)
+        provenance["measured on"] = (
+            f"Measured on {rows[0]['samples']:,} held-out vectors, {rows[0]['pairs']:,} pairs of them."
+        )
+        names = list(dict.fromkeys(row["unit"] for row in rows))
+        middle = layers[len(layers) // 2]
+        figures: dict[str, Callable[[], Any]] = {
+            "Mean angle between activations a layer": lambda: layers_figure(
+                layers, _series(rows, names, layers), "mean angle, degrees"
+            ),
+            f"Angles at layer {middle}, null dotted": partial(angles_figure, histograms[middle]),
+        }
+        text = write_results(
+            inputs.folder,
+            title=f"Representation shift of {provenance['model']}, {data.site}",
+            rows=rows,
+            columns=_COLUMNS,
+            figures=figures,
+            configuration=inputs.configuration,
+            provenance=provenance,
+            identity=inputs.identity,
+            conclusion=_NOTE,
+            missing=missing,
+        )
+        across = [row["shift_validation"] for row in rows if "shift_validation" in row]
+        return text, sum(across) / len(across) if across else math.nan
+
+    def _unembedding(self, data: ActivationDataModule) -> Tensor | None:
+        if not self.causal or not data.model.is_causal or data.site not in ("resid_pre", "resid_post"):
+            return None
+        return data.model.unembedding()
+
+    def _layer(
+        self, data: ActivationDataModule, inputs: StudyInputs, unembedding: Tensor | None, missing: list[str]
+    ) -> tuple[list[Row], dict[str, tuple[Tensor, Tensor]]]:
+        x = _opened(data).sample("test", self.samples)
+        places = metrics_of(data, x, inputs.shrinkage, unembedding, missing)
+        shrinkages = {name: float(used) for name, (_, used) in aip_sources(data, x, inputs.shrinkage).items()}
+        generator = torch.Generator().manual_seed(inputs.seed)
+        found = representation_shift(x, places, generator=generator)
+        rows = [
+            {
+                "unit": name,
+                "layer": data.layer,
+                "mean": shift.observed.mean,
+                "sd": shift.observed.sd,
+                "shift": shift.observed.shift,
+                "null_mean": shift.null.mean,
+                "null_sd": shift.null.sd,
+                "samples": len(x),
+                "pairs": shift.observed.count,
+                "shrinkage": shrinkages.get(name),
+            }
+            for name, shift in found.items()
+        ]
+        for row in rows:
+            if row["unit"] == _ACROSS:
+                y = data.sample("validation", self.samples)
+                row["shift_validation"] = angle_distribution(y, places[_ACROSS]).shift
+        return rows, {name: (shift.observed.histogram, shift.null.histogram) for name, shift in found.items()}
+
+
+def metrics_of(
+    data: ActivationDataModule, x: Tensor, shrinkage: float, unembedding: Tensor | None, missing: list[str]
+) -> dict[str, Geometry]:
+    """Euclidean, centred, Mahalanobis and causal, and the AIP with S from the measured vectors, from the corpus'
+    training part and from the reference corpus; a geometry that these activations do not have is left out, and
+    `missing` gets a sentence.
+    """
+    own = data.moments
+    mine = geometries(own.mean, own.second_moment, shrinkage=shrinkage, count=own.count, unembedding=unembedding)
+    names = {"euclidean": "Euclidean", "centred": "centred", "mahalanobis": "Mahalanobis", "causal": "causal"}
+    makers = {name: mine[key] for key, name in names.items() if key in mine}
+    for name, (moments, used) in aip_sources(data, x, shrinkage).items():
+        makers[name] = geometries(moments.mean, moments.second_moment, shrinkage=used)["aip"]
+    made = {
+        name: attempt(f"The geometry {name} of {data.point}", partial(_made, make), missing)
+        for name, make in makers.items()
+    }
+    return {name: geometry for name, geometry in made.items() if geometry is not None}
+
+
+def _made(make: Callable[[], Geometry]) -> Geometry:
+    """Raises ValueError with a remedy that there is beside `run` too, which fixes the shrinkage of the run's S."""
+    try:
+        return make()
+    except ValueError as error:
+        reason = str(error).split(":")[0].strip()
+        raise ValueError(
+            f"{reason}, as where a LayerNorm confines the vectors to a hyperplane; `python evaluate.py "
+            "experiment=representation_shift sae.shrinkage=1e-3` of this model, without run, measures it."
+        ) from error
+
+
+def aip_sources(data: ActivationDataModule, x: Tensor, shrinkage: float) -> dict[str, tuple[Moments, float]]:
+    """Whose second moment gives the S of each AIP, and its shrinkage: at least 1e-6 from fewer than 2·d_in vectors, of
+    which S would be (nearly) singular.
+    """
+    sources = {
+        "these vectors": exact_moments(x),
+        "training part": data.moments,
+        "reference corpus": data.reference_moments,
+    }
+    return {
+        f"AIP, {name}": (moments, max(shrinkage, 1e-6) if moments.count < 2 * x.shape[1] else shrinkage)
+        for name, moments in sources.items()
+    }
+
+
+def _opened(data: ActivationDataModule) -> ActivationDataModule:
+    data.setup()
+    return data
+
+
+def _series(rows: Sequence[Row], names: Sequence[str], layers: Sequence[int]) -> dict[str, list[float]]:
+    """Mean angles by name, one a layer; NaN at a layer that does not have the geometry."""
+
+    def along(name: str, key: str) -> list[float]:
+        found = {row["layer"]: row[key] for row in rows if row["unit"] == name}
+        return [found.get(layer, math.nan) for layer in layers]
+
+    series = {name: along(name, "mean") for name in names}
+    return series | ({f"{_ACROSS}: null": along(_ACROSS, "null_mean")} if _ACROSS in names else {})

@@ -1,0 +1,110 @@
+"""The figures of the table with controls."""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import torch
+
+from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.evaluation.controls import CONTROL_ROWS, Case
+from atomlab.evaluation.studies.representation_shift import metrics_of
+from atomlab.report import (
+    Row,
+    angles_figure,
+    babel_figure,
+    coherence_figure,
+    isometry_figure,
+    rates_figure,
+    thresholds_figure,
+)
+from atomlab.sae import ThresholdSAE
+from atomlab.theory import (
+    AtomicInnerProduct,
+    CoherenceStatistics,
+    coherence_statistics,
+    firing_counts,
+    representation_shift,
+    welch_bound,
+)
+
+_BABEL = 256
+_LINES = 8  # what a plot bears, and has colours for
+_BORROWED = ("neurons", "data, nearest", "Gaussian TSAE on its own")  # no atoms, or those of another row
+_LEVELS = {
+    "1: coherence": "certified_level_1",
+    "2b: Babel": "certified_level_2b",
+    "3: ERC": "certified_level_3",
+    "4: dual": "certified_level_4",
+    "4 ±: dual, any sign": "certified_level_4_signed",
+}
+
+
+def table_figures(
+    rows: list[Row], sae: ThresholdSAE, metric: AtomicInnerProduct, cases: list[Case]
+) -> dict[str, Callable[[], Any]]:
+    """Coherence and Babel curves, isometry intervals, uniqueness rates, thresholds and firing frequencies; each is drawn
+    when it is called.
+    """
+    welch = welch_bound(sae.d_sae, sae.d_in)
+
+    @cache
+    def statistics() -> dict[str, CoherenceStatistics]:
+        shown = _with_atoms(cases)
+        return {case.unit.name: coherence_statistics(case.unit.dictionary, metric, k=_BABEL) for case in shown}
+
+    def coherence() -> Any:
+        return coherence_figure({name: found.per_atom.numpy() for name, found in statistics().items()}, welch)
+
+    def babel() -> Any:
+        return babel_figure({name: found.babel.numpy() for name, found in statistics().items()}, welch)
+
+    def thresholds() -> Any:
+        firing = firing_counts(cases[0].unit.encode(cases[0].test)).double() / len(cases[0].test)
+        return thresholds_figure(sae.threshold.detach().numpy(), firing.numpy())
+
+    figures: dict[str, Callable[[], Any]] = {
+        "Per-atom coherence in the metric S, against the Welch bound": coherence,
+        "Babel function in the metric S, against the Welch bound": babel,
+        "Thresholds, and how often each latent fires on held-out vectors": thresholds,
+    }
+    isometry = {row["unit"]: row["isometry_curve"] for row in rows if "isometry_curve" in row}
+    names = [case.unit.name for case in _with_atoms(cases) if case.unit.name in isometry]
+    if names:
+        curves = {name: (isometry[name]["lower"], isometry[name]["upper"]) for name in names}
+        figures["Interval of the restricted isometry constant against K"] = partial(isometry_figure, curves)
+    if "by_k" in rows[0]:
+        by_k = rows[0]["by_k"]
+        rates = {name: by_k[key] for name, key in _LEVELS.items()}
+        figures["Certified rates of the atoms' codes against support size"] = partial(
+            rates_figure, rates, by_k["samples"]
+        )
+    return figures
+
+
+def _with_atoms(cases: list[Case]) -> list[Case]:
+    """Those with atoms of their own, at most as many as a plot bears: the trained ones, the controls, imported SAEs."""
+    first, *others = (case for case in cases if case.unit.name not in _BORROWED)
+    return [first, *sorted(others, key=lambda case: case.unit.name not in CONTROL_ROWS)][:_LINES]
+
+
+def shift_figures(
+    data: ActivationDataModule, shrinkage: float, seed: int, missing: list[str], samples: int = 2048
+) -> dict[str, Callable[[], Any]]:
+    """Angles between held-out vectors in every metric but the causal one, with their null; drawn when it is called.
+
+    Args:
+        data: set up.
+        shrinkage: of S.
+        seed: of the null.
+        missing: gets a sentence for each geometry that these activations do not have.
+        samples: held-out vectors, at most.
+    """
+    x = data.sample("test", samples)
+
+    def angles() -> Any:
+        places = metrics_of(data, x, shrinkage, None, missing)
+        found = representation_shift(x, places, generator=torch.Generator().manual_seed(seed))
+        return angles_figure({name: (shift.observed.histogram, shift.null.histogram) for name, shift in found.items()})
+
+    return {f"Representation shift: angles between {len(x):,} held-out vectors, null dotted": angles}
