@@ -14,11 +14,11 @@ from atomlab.activations.harvest.preflight import Prepared
 from atomlab.evaluation import evaluate_run, origin_of
 from atomlab.identity import identity_of, write_identity
 from atomlab.launch import launch, plain
+from atomlab.training.build import build
 from atomlab.training.checkpoints import read_checkpoint
 from atomlab.training.forecast import Forecast, forecast, render
 from atomlab.training.interruption import LastCheckpoint
 from atomlab.training.objective import validation_objective
-from atomlab.training.options import check_values
 from atomlab.training.resuming import RunIdentity, check_resumable
 from atomlab.training.trainer import check_finished, check_trainer
 
@@ -30,13 +30,12 @@ def train(config: DictConfig) -> float | None:
     alone. None on all processes but the first, with harvest_only, which stops after the harvest with statistics of the
     sites, and with dry_run, which stops after the checks with sizes, memory and time.
     """
-    check_values(config.sae)  # what can be wrong with options is found before the harvest
-    instantiate(config.sae.sparsity)
+    architecture, recipe = instantiate(config.sae), instantiate(config.training)  # refused before the harvest
     callbacks = list(instantiate(config.callbacks).values())
     trainer = instantiate(config.trainer, callbacks=callbacks, logger=instantiate(config.logger).get("logger"))
     check_trainer(trainer, config.steps)
     sample_sizes = instantiate(config.sample_sizes)
-    data = instantiate(config.activations)
+    data = instantiate(config.activations, _convert_="all")
     configuration = plain(config)
     identity = identity_of(configuration, data.identity)
     trainer.callbacks.append(RunIdentity(identity))
@@ -45,18 +44,18 @@ def train(config: DictConfig) -> float | None:
     folder = Path(HydraConfig.get().runtime.output_dir)
 
     def foresee(prepared: Prepared) -> Forecast:
-        return forecast(data, prepared, trainer, expansion=config.sae.expansion, shrinkage=config.sae.shrinkage)
+        return forecast(data, prepared, trainer, architecture=architecture, shrinkage=config.shrinkage)
 
     if config.dry_run:
         prepared = data.prepare()
-        sys.stdout.write(f"{render(foresee(prepared), data, prepared, trainer, config.sae.initial_l0)}\n")
+        sys.stdout.write(f"{render(foresee(prepared), data, prepared, trainer, recipe.calibration.l0)}\n")
         return None
     data.harvest(trainer, check=foresee)  # on all of its processes
     if config.harvest_only:
         return data.print_statistics()
     data.setup()
     seed_everything(config.seed, workers=True, verbose=False)  # here, since a harvest draws random numbers too
-    module = instantiate(config.sae, data=data)
+    module = build(data, architecture, recipe, shrinkage=config.shrinkage)
     for logger in trainer.loggers:
         logger.log_hyperparams(configuration)
     if trainer.is_global_zero:
@@ -75,7 +74,7 @@ def train(config: DictConfig) -> float | None:
         data,
         sample_sizes,
         folder,
-        shrinkage=config.sae.shrinkage,
+        shrinkage=config.shrinkage,
         configuration=OmegaConf.to_yaml(config),
         seed=config.seed,
         identity=identity,

@@ -8,7 +8,9 @@ The record is plain JSON. Its keys are those of conf/, so that a difference is n
 | hook_point | module and side |
 | corpus, reference | their content, and the rules by which examples are read |
 | activations | token rules, split, sample, outliers, order of the batches, precision of the harvest |
-| sae | architecture, coordinates of the training, loss, schedule |
+| sae | architecture, coordinates of the training |
+| training | loss, calibration, schedule, revival of dead latents, implementation |
+| shrinkage | of the metric S |
 | trainer | precision, accumulation, clipping |
 | batch_size, seed, steps | of the run |
 | code | version of the package and digest of its source files |
@@ -29,7 +31,7 @@ from atomlab.files import atomic_write, regular
 Identity = dict[str, Any]
 
 FILE = "identity.json"
-FORMAT = 1
+FORMAT = 2
 # What else a configuration holds may change whenever runs meet: steps of a resumed run (upwards), logger, callbacks,
 # devices, paths, sizes of files and samples. Another version of the code is allowed, and said.
 MAY_DIFFER = ("steps", "code")
@@ -41,7 +43,8 @@ def identity_of(configuration: Mapping[str, Any], data: Mapping[str, Any]) -> Id
     """The record of one run.
 
     Args:
-        configuration: of train.py, resolved; `sae`, `trainer`, `batch_size`, `seed` and `steps` are read.
+        configuration: of train.py, resolved. `sae`, `training`, `shrinkage`, `trainer`, `batch_size`, `seed` and `steps`
+            are read.
         data: `ActivationDataModule.identity`: model, hook point, corpora and the rules of the activations.
 
     Returns:
@@ -49,7 +52,8 @@ def identity_of(configuration: Mapping[str, Any], data: Mapping[str, Any]) -> Id
     """
     own = {key: configuration[key] for key in ("batch_size", "seed", "steps")}
     trainer = {key: configuration["trainer"].get(key) for key in _OF_TRAINER}
-    record = {"format": FORMAT, **data, "sae": configuration["sae"], "trainer": trainer, **own, "code": code()}
+    own |= {key: configuration[key] for key in ("sae", "training", "shrinkage")}
+    record = {"format": FORMAT, **data, **own, "trainer": trainer, "code": code()}
     return json.loads(json.dumps(record, default=str))
 
 

@@ -15,9 +15,11 @@ from typing import Any
 from atomlab.activations.corpora.corpus import Example, Position
 from atomlab.activations.corpora.counterfact import CounterFact
 from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.activations.harvest.cache import HarvestOptions
+from atomlab.activations.model.hook_points import HookPoints
 from atomlab.activations.model.smollm2 import smollm2
 from atomlab.activations.store.origins import Origins
-from atomlab.activations.tokens.tokenise import SPLITS
+from atomlab.activations.tokens.tokenise import SPLITS, TokenRules
 
 
 def measure(file: str, position: Position) -> dict[str, object]:
@@ -25,9 +27,13 @@ def measure(file: str, position: Position) -> dict[str, object]:
     examples = list(corpus.examples())
     with tempfile.TemporaryDirectory() as folder:
         data = ActivationDataModule(
-            model, corpus, corpus, site="resid_post", layer=5, cache_dir=folder, sites=["mlp_out", "attn_out"],
-            drop_first=False, shard_rows=16_384,
-        )  # fmt: skip
+            model,
+            corpus,
+            corpus,
+            hook_points=HookPoints(site="resid_post", layer=5, sites=["mlp_out", "attn_out"]),
+            tokens=TokenRules(drop_first=False),
+            harvest=HarvestOptions(cache_dir=folder, shard_rows=16_384),
+        )
         since = time.perf_counter()
         data.prepare_data()
         seconds = time.perf_counter() - since

@@ -20,7 +20,7 @@ from atomlab.activations.harvest.plan import plan
 from atomlab.activations.model.smollm2 import smollm2
 from atomlab.activations.store.origins import Layout
 from atomlab.activations.tokens.sequences import batch
-from atomlab.activations.tokens.tokenise import tokenise
+from atomlab.activations.tokens.tokenise import TokenRules, tokenise
 
 ROUNDS, ROWS, BATCH_TOKENS, SHARD_ROWS = 5, 24_000, 8192, 8192
 SITES = {1: ["resid_post"], 3: ["resid_post", "mlp_out", "attn_out"]}
@@ -30,10 +30,7 @@ def measure(layers: int, sites: int) -> dict[str, object]:
     model = smollm2("~/.cache/atomlab")
     points = [model.hook_point(site, layers - 1) for site in SITES[sites]]
     loaded = model.load(points)  # both use the same weights
-    tokens = tokenise(
-        WikipediaEmbedded(), model.tokenizer, context=256, fractions=(0.8, 0.1, 0.1), max_rows=ROWS, seed=0,
-        drop_first=True, drop_special=True, apart=True,
-    )  # fmt: skip
+    tokens = tokenise(WikipediaEmbedded(), model.tokenizer, TokenRules(max_tokens=ROWS))
     shards = [shard for split, s in tokens.splits.items() for shard in plan(split, s, SHARD_ROWS, BATCH_TOKENS)]
     inputs = [batch(tokens.splits[shard.split], *span).inputs for shard in shards for span in shard.batches]
     count = sum(made["input_ids"].numel() for made in inputs)

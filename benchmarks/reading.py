@@ -15,15 +15,19 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Trainer
 
+from atomlab.activations.batches.order import TrainingBatches
 from atomlab.activations.batches.shuffle import ShuffledBatches, neighbour_correlation
 from atomlab.activations.corpora.wikipedia import WikipediaEmbedded
 from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.activations.harvest.cache import HarvestOptions
+from atomlab.activations.model.hook_points import HookPoints
 from atomlab.activations.model.smollm2 import smollm2
 from atomlab.activations.store.activation_store import ActivationStore, Rows
 from atomlab.activations.store.files import INDEX, read_tensors, write_index, write_tensors
-from atomlab.sae import TargetL0
+from atomlab.activations.tokens.tokenise import TokenRules
+from atomlab.training.build import build
 from atomlab.training.callbacks import DataWait, DecoderNorm
-from atomlab.training.module import build
+from atomlab.training.recipe import Architecture
 
 BATCH, SHARD, ROWS, ROUNDS = 4096, 65_536, 262_144, 5
 HARVESTED, STEPS, EXPANSION = 40_000, 12, 1
@@ -69,9 +73,14 @@ def copying(folder: Path, width: int) -> dict[str, object]:
 def harvested(cache: str, site: str) -> ActivationDataModule:
     corpus = WikipediaEmbedded()
     data = ActivationDataModule(
-        smollm2("~/.cache/atomlab"), corpus, corpus, site=site, layer=1, sites=list(SITES), cache_dir=cache,
-        max_tokens=HARVESTED, batch_size=BATCH, steps=STEPS,
-    )  # fmt: skip
+        smollm2("~/.cache/atomlab"),
+        corpus,
+        corpus,
+        hook_points=HookPoints(site=site, layer=1, sites=list(SITES)),
+        tokens=TokenRules(max_tokens=HARVESTED),
+        harvest=HarvestOptions(cache_dir=cache),
+        batches=TrainingBatches(size=BATCH, steps=STEPS),
+    )
     data.prepare_data()
     data.setup()
     return data
@@ -79,7 +88,7 @@ def harvested(cache: str, site: str) -> ActivationDataModule:
 
 def waiting(data: ActivationDataModule) -> dict[str, object]:
     """d_sae = d_in, the smallest step and so the largest share of waiting."""
-    module = build(data, TargetL0(coefficient=1.0, target=40.0), expansion=EXPANSION)
+    module = build(data, Architecture(expansion=EXPANSION))
     trainer = Trainer(
         accelerator="cpu", max_steps=STEPS, max_epochs=1, limit_val_batches=0, callbacks=[DecoderNorm(), DataWait()],
         log_every_n_steps=STEPS, logger=False, enable_checkpointing=False, enable_progress_bar=False,

@@ -12,8 +12,12 @@ from matplotlib.figure import Figure
 
 from atomlab.activations.corpora.wikipedia import WikipediaEmbedded
 from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.activations.harvest.cache import HarvestOptions
+from atomlab.activations.model.hook_points import HookPoints
 from atomlab.activations.model.smollm2 import smollm2
+from atomlab.activations.store.outliers import Outliers
 from atomlab.activations.store.statistics import LEVELS, SiteStatistics, site_statistics
+from atomlab.activations.tokens.tokenise import TokenRules
 
 LAYERS, ROWS, RATIO = (0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 29), 20_000, 10.0
 _SHOWN = {0: "#0072B2", 9: "#009E73", 18: "#E69F00", 27: "#D55E00", 29: "#000000"}
@@ -23,13 +27,18 @@ def statistics() -> dict[int, SiteStatistics]:
     model, corpus = smollm2("~/.cache/atomlab"), WikipediaEmbedded()
     with tempfile.TemporaryDirectory() as folder:
         data = ActivationDataModule(
-            model, corpus, corpus, site="resid_post", layer=LAYERS[-1], layers=LAYERS, cache_dir=folder,
-            max_tokens=ROWS, drop_first=False, max_norm_ratio=RATIO,
-        )  # fmt: skip
+            model,
+            corpus,
+            corpus,
+            hook_points=HookPoints(site="resid_post", layer=LAYERS[-1], layers=LAYERS),
+            tokens=TokenRules(max_tokens=ROWS, drop_first=False),
+            outliers=Outliers(max_norm_ratio=RATIO),
+            harvest=HarvestOptions(cache_dir=folder),
+        )
         data.prepare_data()
         result = {}
         for layer in LAYERS:
-            rows, moments = data.harvests.open(corpus, data.at("resid_post", layer).point, RATIO, verify=False)
+            rows, moments = data.harvests.open(corpus, data.at("resid_post", layer).point, Outliers(RATIO))
             result[layer] = site_statistics(rows["train"].store, moments, RATIO)
         return result
 

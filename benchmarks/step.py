@@ -33,6 +33,7 @@ from atomlab.sae.ops import Dense, DensitySwitch, objective
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.callbacks import DecoderNorm
 from atomlab.training.module import SAEModule
+from atomlab.training.recipe import Schedule, TrainingRecipe
 
 SWITCHES: dict[str, Callable[[], DensitySwitch]] = {
     "dense": lambda: DensitySwitch(0.0, 0.0),
@@ -129,11 +130,9 @@ def train(sae: ThresholdSAE, x: Tensor, l0: float, name: str, steps: int) -> tup
     module = SAEModule(
         sae,
         InputTransform.identity(d_in),
-        TargetL0(1.0, l0),
         metric,
-        learning_rate=1e-4,
-        threshold_learning_rate=1e-4,
-        switch=SWITCHES[name](),
+        TrainingRecipe(TargetL0(1.0, l0), schedule=Schedule(learning_rate=1e-4)),
+        SWITCHES[name](),
     )
     clock = Clock(x)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():

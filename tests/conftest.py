@@ -15,8 +15,8 @@ if not torch.cuda.is_available():  # Triton's kernels are interpreted; it asks o
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 SMALL = [
-    "layer=1", "steps=30", "batch_size=256", "activations.context=64", "activations.max_tokens=12000",
-    "sae.expansion=0.5", "sae.shrinkage=1e-3", "sample_sizes.measured=256",
+    "layer=1", "steps=30", "batch_size=256", "activations.tokens.context=64", "activations.tokens.max_tokens=12000",
+    "sae.expansion=0.5", "shrinkage=1e-3", "sample_sizes.measured=256",
 ]  # fmt: skip
 
 

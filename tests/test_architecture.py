@@ -31,18 +31,18 @@ MAY_IMPORT = {
     "activations/__init__": {"model", "corpora", "tokens", "store", "harvest", "batches", "datamodule"},
     # from measured rows to studies
     "evaluation/sample_sizes": set(),
-    "evaluation/recipe": set(),
+    "evaluation/retraining": {"surrogates"},
     "evaluation/surrogates": set(),
     "evaluation/provenance": {"sample_sizes"},
     "evaluation/loading": set(),
     "evaluation/rows": {"sample_sizes"},
-    "evaluation/controls": {"sample_sizes", "recipe", "surrogates", "rows"},
-    "evaluation/study": {"sample_sizes", "recipe"},  # what every study gets
+    "evaluation/controls": {"sample_sizes", "retraining", "surrogates", "rows"},
+    "evaluation/study": {"sample_sizes", "retraining"},  # what every study gets
     "evaluation/browser": {"study", "rows", "controls"},
     "evaluation/studies": {
         "study",
         "sample_sizes",
-        "recipe",
+        "retraining",
         "surrogates",
         "provenance",
         "loading",
@@ -50,7 +50,7 @@ MAY_IMPORT = {
         "controls",
         "browser",
     },
-    "evaluation/__init__": {"study", "sample_sizes", "recipe", "provenance", "rows", "studies"},
+    "evaluation/__init__": {"study", "sample_sizes", "retraining", "provenance", "rows", "studies"},
 }
 ONLY_IN = {
     "transformers": {"activations"},

@@ -93,14 +93,14 @@ def test_everything_that_a_run_leaves_says_what_it_is(place: Path) -> None:
 
 REFUSED = {
     "layer": (["layer=2"], "hook_point was model.layers.1.output and is model.layers.2.output now"),
-    "rate": (["sae.learning_rate=0.1"], "sae.learning_rate was None and is 0.1 now"),
+    "rate": (["training.schedule.learning_rate=0.1"], "training.schedule.learning_rate was None and is 0.1 now"),
     "inputs": (["sae.inputs=raw"], "sae.inputs was whitened and is raw now"),
     "expansion": (["sae.expansion=3"], "sae.expansion was 2 and is 3 now"),
-    "target": (["sae.sparsity.target=6"], "sae.sparsity.target was 5 and is 6 now"),
-    "shrinkage": (["sae.shrinkage=0.1"], "sae.shrinkage was 0.0 and is 0.1 now"),
-    "context": (["activations.context=16"], "activations.context was 32 and is 16 now"),
-    "seed": (["seed=1"], "activations.order_seed was 0 and is 1 now, seed was 0 and is 1 now"),
-    "data seed": (["activations.seed=1"], "activations.seed was 0 and is 1 now"),
+    "target": (["training.sparsity.target=6"], "training.sparsity.target was 5 and is 6 now"),
+    "shrinkage": (["shrinkage=0.1"], "shrinkage was 0.0 and is 0.1 now"),
+    "context": (["activations.tokens.context=16"], "activations.tokens.context was 32 and is 16 now"),
+    "seed": (["seed=1"], "activations.batches.seed was 0 and is 1 now, seed was 0 and is 1 now"),
+    "data seed": (["activations.tokens.seed=1"], "activations.tokens.seed was 0 and is 1 now"),
     "clipping": (["trainer.gradient_clip_val=1.0"], "trainer.gradient_clip_val was None and is 1.0 now"),
     "fewer steps": (["steps=10"], "has done 20 steps, more than steps=10"),
     "text": (["corpus.path=other.txt"], "corpus.local was"),
@@ -222,7 +222,7 @@ def test_the_cache_is_named_by_what_determines_the_activations_and_by_nothing_el
     cache = place / "cache"
     before = list((cache / "activations").iterdir())
     shutil.copytree(place / "model", tmp_path / "copy")
-    sizes = ["activations.shard_rows=100", "activations.harvest_batch_tokens=64"]
+    sizes = ["activations.harvest.shard_rows=100", "activations.harvest.batch_tokens=64"]
     words = [*OPTIONS, "seed=1", f"model.name={tmp_path / 'copy'}", *sizes, "harvest_only=true"]
     finished = run("train.py", *words, cwd=place, cache=cache)
     assert finished.returncode == 0, finished.stderr

@@ -15,7 +15,10 @@ from tests.tiny import CONFIG, OPTIONS, WORDS, save_model, save_text, tokenizer,
 
 WRONG = {
     "layer": (["site.name=model.layers.0.output"], "site.name=model.layers.0.output names layer 0, and layer=1: write"),
-    "context": (["activations.context=128"], "activations.context=128 is more than the 64 positions of model: use"),
+    "context": (
+        ["activations.tokens.context=128"],
+        "activations.tokens.context=128 is more than the 64 positions of model: use",
+    ),
     "embedding": (["model.name=small"], "has no row in the embedding of small, which has 100"),
     "rank": (
         ["reference.limit=3"],
@@ -61,7 +64,7 @@ def test_a_site_without_full_rank_is_named_before_the_harvest(place: Path) -> No
     model.save_pretrained(place / "gpt")
     said = one_sentence(run("train.py", *words, cwd=place, cache=place / "cache"))
     assert "transformer.h.1.ln_2.output span 31 of d_in=32 dimensions in" in said
-    shrunk = run("train.py", *words, "sae.shrinkage=1e-3", cwd=place, cache=place / "cache")
+    shrunk = run("train.py", *words, "shrinkage=1e-3", cwd=place, cache=place / "cache")
     assert shrunk.returncode == 0, shrunk.stderr
 
 

@@ -21,7 +21,7 @@ from tests.tiny import OPTIONS, workplace
 
 WEIGHTS = "sae/sae_weights.safetensors"
 TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
-ONLINE = ("activations=online", "activations.online.buffer_rows=1024", "activations.harvest_batch_tokens=1024")
+ONLINE = ("activations=online", "activations.batches.online.buffer_rows=1024", "activations.harvest.batch_tokens=1024")
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_two_widths_cost_one_harvest(tmp_path: Path, monkeypatch: pytest.MonkeyP
     place, passes = workplace(tmp_path / "place"), tmp_path / "passes"
     cache = place / "cache"
     monkeypatch.setenv("FORWARD_PASSES", str(passes))
-    words = [*OPTIONS, "logger=none", "activations.shard_rows=1000", "activations.harvest_batch_tokens=512"]
+    words = [*OPTIONS, "logger=none", "activations.harvest.shard_rows=1000", "activations.harvest.batch_tokens=512"]
     alone = [run("tests/counting.py", *words, "harvest_only=true", cwd=place, cache=cache) for _ in range(2)]
     assert [finished.returncode for finished in alone] == [0, 0], alone[0].stderr
     (folder,) = (cache / "activations").iterdir()

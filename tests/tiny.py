@@ -19,9 +19,9 @@ CONFIG = LlamaConfig(
 # Overrides of train.py for a run of 40 steps, in a folder that holds `model/` and `text.txt`.
 OPTIONS = [
     "model=hf", "model.name=model", "model.dtype=float32", "corpus=local", "corpus.path=text.txt",
-    "corpus@reference=local", "reference.path=text.txt", "activations.context=32", "activations.max_tokens=8000",
-    "batch_size=128", "steps=40", "sae.expansion=2", "sae.sparsity.target=5", "layer=1", "logger=csv",
-    "sae.calibration_samples=1000", "sample_sizes.measured=500", "sample_sizes.certified=32", "sample_sizes.solved=8",
+    "corpus@reference=local", "reference.path=text.txt", "activations.tokens.context=32", "activations.tokens.max_tokens=8000",
+    "batch_size=128", "steps=40", "sae.expansion=2", "training.sparsity.target=5", "layer=1", "logger=csv",
+    "training.calibration.samples=1000", "sample_sizes.measured=500", "sample_sizes.certified=32", "sample_sizes.solved=8",
 ]  # fmt: skip
 
 

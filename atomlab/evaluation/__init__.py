@@ -1,7 +1,7 @@
 """Units x metrics -> tables, on held-out activations."""
 
 from atomlab.evaluation.provenance import origin_of
-from atomlab.evaluation.recipe import Recipe
+from atomlab.evaluation.retraining import Retraining
 from atomlab.evaluation.rows.measure import measure
 from atomlab.evaluation.sample_sizes import SampleSizes
 from atomlab.evaluation.studies.capacity import CapacityGrid
@@ -15,8 +15,8 @@ __all__ = [
     "CapacityGrid",
     "ControlledTable",
     "PaperTable",
-    "Recipe",
     "RepresentationShiftStudy",
+    "Retraining",
     "SampleSizes",
     "Study",
     "StudyInputs",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.evaluation.recipe import Recipe
+from atomlab.evaluation.retraining import Retraining
 from atomlab.evaluation.rows.measure import measure
 from atomlab.evaluation.sample_sizes import SampleSizes
 from atomlab.evaluation.surrogates import VectorsDataModule, gaussian_vectors
@@ -73,7 +73,7 @@ def control_cases(
     atoms_case: Case,
     data: ActivationDataModule,
     metric: AtomicInnerProduct,
-    recipe: Recipe,
+    retraining: Retraining,
     sample_sizes: SampleSizes,
 ) -> list[Case]:
     """The named controls, ready to be measured.
@@ -84,7 +84,7 @@ def control_cases(
         atoms_case: the trained atoms, on whose vectors the controls are measured.
         data: set up.
         metric: S.
-        recipe: of the surrogate's training.
+        retraining: of the surrogate's training.
         sample_sizes: sample sizes and seed.
 
     Raises:
@@ -108,7 +108,7 @@ def control_cases(
         units.append(random_atoms(d_sae, mean, k, metric, generator))
     cases = [Case(unit, train, test, None if unit.name == "random + OMP" else len(vectors)) for unit in units]
     return cases + (
-        _gaussian(d_sae, data, len(vectors), train, test, recipe, sample_sizes) if "gaussian" in names else []
+        _gaussian(d_sae, data, len(vectors), train, test, retraining, sample_sizes) if "gaussian" in names else []
     )
 
 
@@ -118,15 +118,19 @@ def _gaussian(
     count: int,
     train: Tensor,
     test: Tensor,
-    recipe: Recipe,
+    retraining: Retraining,
     sample_sizes: SampleSizes,
 ) -> list[Case]:
     generator = torch.Generator().manual_seed(_SEEDS + sample_sizes.seed)
     vectors = gaussian_vectors(data.moments, count, generator)
     surrogate = VectorsDataModule(
-        vectors, data.reference_moments, batch_size=recipe.batch_size, steps=recipe.steps, seed=sample_sizes.seed
+        vectors,
+        data.reference_moments,
+        batch_size=retraining.batch_size,
+        steps=retraining.steps,
+        seed=sample_sizes.seed,
     )
-    sae = recipe.train(surrogate, seed=sample_sizes.seed, expansion=d_sae / data.d_in)
+    sae = retraining.train(surrogate, seed=sample_sizes.seed, expansion=d_sae / data.d_in)
     fresh = gaussian_vectors(data.moments, len(test), generator)
     return [
         Case(atoms(sae, "Gaussian TSAE"), train, test, count),

@@ -107,7 +107,7 @@ def check_seed(found: Path, ours: Identity | None) -> None:
             theirs,
             what=f"The SAE in {found}, named in study.seeds,",
             remedy="name runs that differ in their seed only",
-            may_differ=("seed", "activations.order_seed", *MAY_DIFFER),
+            may_differ=("seed", "activations.batches.seed", *MAY_DIFFER),
         )
 
 
@@ -142,7 +142,7 @@ def _agrees(named: str, data: ActivationDataModule) -> bool:
     site = _TRANSFORMER_LENS.get(lens[2]) if lens else None
     try:
         if site is not None:
-            point = data.model.hook_point(site, int(layer[1]) if layer else data.layer)
+            point = data.model.hook_point(site, int(layer[1]) if layer else data.hook_points.layer)
         else:
             point = HookPoint.parse(named)
     except ValueError:

@@ -65,7 +65,7 @@ def origin_of(data: ActivationDataModule, identity: Identity) -> dict[str, Any]:
 
 def trained_on(data: ActivationDataModule) -> int:
     """Number of training vectors that a run on `data` draws from: those of the cache, or all that it sees online."""
-    return len(data.rows["train"]) if data.online is None else data.steps * data.batch_size
+    return len(data.rows["train"]) if data.batches.online is None else data.batches.steps * data.batches.size
 
 
 def commit() -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol, final
 
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.evaluation.recipe import Recipe
+from atomlab.evaluation.retraining import Retraining
 from atomlab.evaluation.sample_sizes import SampleSizes
 from atomlab.identity import Identity, source_digest
 from atomlab.report import Row, write_json
@@ -21,10 +21,9 @@ class StudyInputs:
 
     Attributes:
         data: not yet harvested.
-        recipe: how a TSAE is trained.
+        retraining: how a TSAE is trained.
         sample_sizes: sample sizes.
         folder: where files go.
-        shrinkage: of S.
         seed: of the run.
         configuration: as YAML, for the report.
         setting: what every number depends on beside the study's own options, as text.
@@ -33,15 +32,19 @@ class StudyInputs:
     """
 
     data: ActivationDataModule
-    recipe: Recipe
+    retraining: Retraining
     sample_sizes: SampleSizes
     folder: Path
-    shrinkage: float
     seed: int
     configuration: str
     setting: str
     identity: Identity
     run: Path | None = None
+
+    @property
+    def shrinkage(self) -> float:
+        """λ of the metric S."""
+        return self.retraining.shrinkage
 
 
 class Study(Protocol):
@@ -61,7 +64,7 @@ def layers_of(data: ActivationDataModule, layers: Sequence[int] | None, all_laye
     if not isinstance(layers, Sequence) or not layers:
         raise ValueError(f"study.layers={layers} names no layer: give a list such as [0,5], or null for all.")
     for layer in layers:
-        _ = data.at(data.site, layer).point  # raises where there is no such layer
+        _ = data.at(data.hook_points.site, layer).point  # raises where there is no such layer
     return list(layers)
 
 

@@ -2,5 +2,6 @@
 
 from atomlab.launch.folders import Claim
 from atomlab.launch.shell import launch, plain
+from atomlab.launch.trained_run import as_yaml, config_of_run, setting_of, trainer_config
 
-__all__ = ["Claim", "launch", "plain"]
+__all__ = ["Claim", "as_yaml", "config_of_run", "launch", "plain", "setting_of", "trainer_config"]

@@ -88,7 +88,7 @@ class TargetL0:
         _check(coefficient=self.coefficient)
         if isinstance(self.target, bool) or not isinstance(self.target, int | float) or not 0 < self.target < math.inf:
             raise ValueError(
-                f"sae.sparsity.target={self.target} should be the number of latents that are to fire on a vector, above "
+                f"training.sparsity.target={self.target} should be the number of latents that are to fire on a vector, above "
                 "0, such as 40."
             )
 
@@ -114,4 +114,4 @@ class Tanh:
 def _check(**numbers: object) -> None:
     for name, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise ValueError(f"sae.sparsity.{name}={value} should be 0 or a number above it.")
+            raise ValueError(f"training.sparsity.{name}={value} should be 0 or a number above it.")

@@ -49,7 +49,7 @@ class Divergence(nn.Module):
         """What is said of a run that diverged."""
         return (
             f"the training diverged: the reconstruction error was {self.first:.3g} times the variance of the inputs at "
-            f"the first step and is {self.error / self.variance:.3g} times it at the end. Lower sae.learning_rate."
+            f"the first step and is {self.error / self.variance:.3g} times it at the end. Lower training.schedule.learning_rate."
         )
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -73,6 +73,6 @@ def check_finite(loss: Tensor, batch: Tensor, step: int, learning_rate: float) -
             "precision, and remove the harvest from the cache."
         )
     raise ValueError(
-        f"The loss is {float(loss)} at step {step}: lower sae.learning_rate={learning_rate:.3g}, or use "
+        f"The loss is {float(loss)} at step {step}: lower training.schedule.learning_rate={learning_rate:.3g}, or use "
         "trainer.precision=32-true if it is another."
     )

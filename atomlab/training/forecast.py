@@ -16,6 +16,7 @@ from atomlab.activations.harvest.preflight import Prepared, Ranks
 from atomlab.activations.model.capture import capture
 from atomlab.sae import TargetL0, ThresholdSAE, calibrate_thresholds_
 from atomlab.sae.ops import DensitySwitch, objective
+from atomlab.training.recipe import Architecture
 
 _BYTES_A_WEIGHT = 16  # the weight, its gradient and Adam's two moments, float32
 _TIMED_STEPS = 3
@@ -46,7 +47,7 @@ class Forecast:
 
 
 def forecast(
-    data: ActivationDataModule, prepared: Prepared, trainer: Trainer, *, expansion: float, shrinkage: float
+    data: ActivationDataModule, prepared: Prepared, trainer: Trainer, *, architecture: Architecture, shrinkage: float
 ) -> Forecast:
     """The sizes of a run, once nothing in them is certain to fail.
 
@@ -54,7 +55,7 @@ def forecast(
         data: not yet harvested.
         prepared: of `data`.
         trainer: that will train; its device and number of processes count.
-        expansion: d_sae / d_in.
+        architecture: of the TSAE.
         shrinkage: of the metric S.
 
     Raises:
@@ -62,17 +63,13 @@ def forecast(
             dimensions in them, or weights that are larger than the device's memory.
     """
     d_in = prepared.widths[data.point]
-    d_sae = round(expansion * d_in)
-    if d_sae < 2:
-        raise ValueError(
-            f"sae.expansion={expansion} gives {d_sae} latents for d_in={d_in}: expected a positive number such as 4."
-        )
+    d_sae = architecture.d_sae(d_in)
     train_rows, reference_rows = (prepared.rows[data.folder(c)]["train"] for c in (data.corpus, data.reference))
-    check_batch(train_rows, data.batch_size, trainer.world_size)
+    check_batch(train_rows, data.batches.size, trainer.world_size)
     if reference_rows < d_in and shrinkage == 0:
         raise ValueError(
             f"The metric S needs at least d_in={d_in} vectors, and the training split of the reference corpus gives "
-            f"{reference_rows}: raise activations.max_tokens, give more text, or use sae.shrinkage=1e-3."
+            f"{reference_rows}: raise activations.tokens.max_tokens, give more text, or use shrinkage=1e-3."
         )
     _check_ranks(prepared.ranks.get(data.folder(data.reference)), d_in, shrinkage, str(data.point))
     loaded = [] if prepared.loaded is None else prepared.loaded.parameters()
@@ -91,7 +88,7 @@ def _check_ranks(ranks: Ranks | None, d_in: int, shrinkage: float, site: str) ->
     if ranks.second_moment < d_in and shrinkage == 0:
         raise ValueError(
             f"The activations at {site} span {ranks.second_moment} of d_in={d_in} dimensions in {ranks.rows:,} vectors of "
-            "the reference corpus, so the metric S has no inverse: use sae.shrinkage=1e-3, or another site."
+            "the reference corpus, so the metric S has no inverse: use shrinkage=1e-3, or another site."
         )
     if ranks.covariance < d_in:
         sys.stderr.write(
@@ -120,9 +117,9 @@ def render(sizes: Forecast, data: ActivationDataModule, prepared: Prepared, trai
     """
     model, tokens = data.model, sum(prepared.tokens.values())
     rows = prepared.rows[data.folder(data.corpus)]
-    there = next(place for place in (data.cache_dir, *data.cache_dir.parents) if place.exists())
+    there = next(place for place in (data.harvests.cache_dir, *data.harvests.cache_dir.parents) if place.exists())
     harvest = tokens / _tokens_per_second(data, prepared) if tokens else 0.0
-    training = data.steps * _seconds_a_step(sizes, data.batch_size, target, trainer.strategy.root_device)
+    training = data.batches.steps * _seconds_a_step(sizes, data.batches.size, target, trainer.strategy.root_device)
     lines = {
         "model": f"{model.title} ({model.kind}, {model.num_layers} layers, {str(model.dtype).removeprefix('torch.')})",
         "site": f"{data.point}, d_in {sizes.d_in:,}",
@@ -140,7 +137,7 @@ def render(sizes: Forecast, data: ActivationDataModule, prepared: Prepared, trai
 
 def _tokens_per_second(data: ActivationDataModule, prepared: Prepared) -> float:
     assert prepared.loaded is not None
-    context = data.harvests.tokenising["context"]
+    context = data.harvests.rules.context
     ids = torch.zeros(max(1, _TIMED_TOKENS // context), context, dtype=torch.int64, device=data.model.device)
     since = time.perf_counter()
     for x in capture(prepared.loaded, data.points, {"input_ids": ids}).values():

@@ -13,14 +13,18 @@ from lightning import seed_everything
 from lightning.pytorch import Callback, LightningModule, Trainer
 from safetensors.torch import save_file
 
-from atomlab.activations.batches.online import Online
+from atomlab.activations.batches.order import Online, TrainingBatches
 from atomlab.activations.corpora.local import LocalText
 from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.activations.harvest.cache import HarvestOptions
+from atomlab.activations.model.hook_points import HookPoints
 from atomlab.activations.model.language_model import LanguageModel
+from atomlab.activations.tokens.tokenise import TokenRules
 from atomlab.sae import TargetL0
+from atomlab.training.build import build
 from atomlab.training.callbacks import DecoderNorm
 from atomlab.training.interruption import LastCheckpoint
-from atomlab.training.module import build
+from atomlab.training.recipe import Architecture, TrainingRecipe
 
 STEPS, KILLS = 60, 5
 
@@ -43,14 +47,18 @@ def child(model: str, text: str, cache: str, folder: Path, online: Online | None
     torch.set_num_threads(1)
     corpus = LocalText(text)
     data = ActivationDataModule(
-        LanguageModel(model, dtype="float32", device="cpu"), corpus, corpus, site="resid_post", layer=1,
-        cache_dir=cache, context=16, batch_size=32, steps=STEPS, block_rows=16, window_rows=256,
-        harvest_batch_tokens=64, online=online,
-    )  # fmt: skip
+        LanguageModel(model, dtype="float32", device="cpu"),
+        corpus,
+        corpus,
+        hook_points=HookPoints(site="resid_post", layer=1),
+        tokens=TokenRules(context=16),
+        harvest=HarvestOptions(cache_dir=cache, batch_tokens=64),
+        batches=TrainingBatches(size=32, steps=STEPS, block_rows=16, window_rows=256, online=online),
+    )
     data.prepare_data()
     data.setup()
     seed_everything(0, verbose=False)
-    module = build(data, TargetL0(1.0, 8.0), expansion=2)
+    module = build(data, Architecture(expansion=2), TrainingRecipe(TargetL0(1.0, 8.0)))
     trainer = Trainer(
         accelerator="cpu", max_steps=STEPS, max_epochs=1, limit_val_batches=0, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,

@@ -14,7 +14,10 @@ from transformers import LlamaModel
 
 from atomlab.activations.corpora.local import LocalText
 from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.activations.harvest.cache import HarvestOptions
+from atomlab.activations.model.hook_points import HookPoints
 from atomlab.activations.model.language_model import LanguageModel
+from atomlab.activations.tokens.tokenise import TokenRules
 
 
 def child(model: str, text: str, cache: str, note: Path | None = None) -> int:
@@ -30,13 +33,9 @@ def child(model: str, text: str, cache: str, note: Path | None = None) -> int:
         LanguageModel(model, dtype="float32", device="cpu"),
         corpus,
         corpus,
-        site="resid_post",
-        layer=1,
-        cache_dir=cache,
-        sites=["mlp_out"],
-        context=16,
-        shard_rows=50,
-        harvest_batch_tokens=32,
+        hook_points=HookPoints(site="resid_post", layer=1, sites=["mlp_out"]),
+        tokens=TokenRules(context=16),
+        harvest=HarvestOptions(cache_dir=cache, shard_rows=50, batch_tokens=32),
     )
     data.prepare_data()
     if note is not None:

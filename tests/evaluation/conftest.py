@@ -13,12 +13,17 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedTokenizerFast
 
+from atomlab.activations.batches.order import TrainingBatches
 from atomlab.activations.corpora.local import LocalText
 from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.activations.harvest.cache import HarvestOptions
+from atomlab.activations.model.hook_points import HookPoints
 from atomlab.activations.model.language_model import LanguageModel
-from atomlab.evaluation import Recipe, SampleSizes, StudyInputs
+from atomlab.activations.store.outliers import Outliers
+from atomlab.activations.tokens.tokenise import TokenRules
+from atomlab.evaluation import Retraining, SampleSizes, StudyInputs
 from atomlab.sae import TargetL0
-from atomlab.training.module import build
+from atomlab.training.recipe import Architecture, Calibration, TrainingRecipe
 
 WORDS = ["[UNK]", "<s>", "</s>", "<script>alert(1)</script>", '"><img/onerror=alert(2)>', *(f"w{i}" for i in range(59))]
 CONFIGS = {
@@ -80,14 +85,11 @@ def data_of(
             models_of[family],
             text,
             text,
-            site=site,
-            layer=layer,
-            cache_dir=str(cache),
-            context=32,
-            fractions=(0.6, 0.1, 0.3),
-            batch_size=64,
-            steps=20,
-            max_norm_ratio=None,
+            hook_points=HookPoints(site=site, layer=layer),
+            tokens=TokenRules(context=32, fractions=(0.6, 0.1, 0.3)),
+            outliers=Outliers(max_norm_ratio=None),
+            harvest=HarvestOptions(cache_dir=str(cache)),
+            batches=TrainingBatches(size=64, steps=20),
         )
         data.prepare_data()
         data.setup()
@@ -110,12 +112,11 @@ def inputs(data_of: Callable[..., ActivationDataModule], tmp_path: Path) -> Stud
     data = data_of()
     return StudyInputs(
         data=data,
-        recipe=Recipe(
-            partial(build, sparsity=TargetL0(1.0, 4.0), initial_l0=4.0, expansion=2, shrinkage=1e-3), trainer, 64, 20
+        retraining=Retraining(
+            Architecture(expansion=2), TrainingRecipe(TargetL0(1.0, 4.0), Calibration(l0=4.0)), 1e-3, trainer, 64, 20
         ),
         sample_sizes=SampleSizes(200, 50, 20, 16, 1000, 100, 300, 3, 64),
         folder=tmp_path,
-        shrinkage=1e-3,
         seed=0,
         configuration="<b>config</b>",
         setting="of the test",

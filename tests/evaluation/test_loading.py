@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,9 +21,9 @@ from atomlab.evaluation.loading import load_at_site, locate
 from atomlab.evaluation.studies.controlled_table import ROWS
 from atomlab.evaluation.studies.table_figures import table_figures
 from atomlab.theory import AtomicInnerProduct
+from atomlab.training.build import build, reference_metric
 from atomlab.training.callbacks import DecoderNorm
 from atomlab.training.interruption import LastCheckpoint
-from atomlab.training.module import reference_metric
 from atomlab.training.resuming import RunIdentity
 from atomlab.units import atoms
 
@@ -30,14 +31,15 @@ Data = Callable[..., ActivationDataModule]
 QUICK = ControlledTable(controls=[], certify=False, loss=False, browser=False)
 
 
-def trained(inputs: StudyInputs, folder: Path, *, seed: int = 0, **sae: object) -> Path:
+def trained(study: StudyInputs, folder: Path, *, seed: int = 0, **architecture: Any) -> Path:
     """A run's folder as train.py leaves it: checkpoints/last.ckpt and sae/, which say what they are."""
     seed_everything(seed, verbose=False)
-    module = inputs.recipe.build(data=inputs.data, **sae)
-    callbacks = [DecoderNorm(), LastCheckpoint(str(folder / "checkpoints")), RunIdentity(inputs.identity)]
+    plan = study.retraining
+    module = build(study.data, replace(plan.architecture, **architecture), plan.recipe, shrinkage=plan.shrinkage)
+    callbacks = [DecoderNorm(), LastCheckpoint(str(folder / "checkpoints")), RunIdentity(study.identity)]
     options = {"callbacks": callbacks, "logger": False, "limit_val_batches": 0, "enable_checkpointing": False}
-    inputs.recipe.trainer(**options).fit(module, inputs.data)
-    save_sae(module.folded(), folder / "sae", origin_of(inputs.data, inputs.identity))
+    study.retraining.trainer(**options).fit(module, study.data)
+    save_sae(module.folded(), folder / "sae", origin_of(study.data, study.identity))
     return folder
 
 
@@ -221,7 +223,7 @@ def test_a_mistake_costs_neither_a_harvest_nor_a_training(inputs: StudyInputs, o
 
     unharvested = inputs.data.at("resid_post", 0)
     unharvested.cache_dir = inputs.folder / "cache"
-    idle = replace(inputs, data=unharvested, recipe=replace(inputs.recipe, build=refuse))
+    idle = replace(inputs, data=unharvested, retraining=replace(inputs.retraining, build=refuse))
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         replace(QUICK, **options)(idle)
     assert not list(inputs.folder.iterdir())
@@ -231,7 +233,7 @@ def test_an_sae_that_cannot_be_read_is_refused_before_the_training(inputs: Study
     def refuse(**given: object) -> object:
         raise AssertionError("trained")
 
-    idle = replace(inputs, recipe=replace(inputs.recipe, build=refuse))
+    idle = replace(inputs, retraining=replace(inputs.retraining, build=refuse))
     save_sae(ThresholdSAE(8, 9), tmp_path / "narrow", {})
     narrow = str(tmp_path / "narrow")
     for study in (replace(QUICK, features={"imported": narrow}), replace(QUICK, seeds=[narrow])):
@@ -244,7 +246,7 @@ def test_every_dictionary_is_drawn_once_and_controls_go_before_imported_saes(
 ) -> None:
     """In the coherence, Babel and isometry figures, in one order and so in one colour; up to eight."""
     study = replace(QUICK, certify=True, controls=list(CONTROLS))
-    sae, names = inputs.recipe.train(inputs.data, seed=1), [f"f{i}" for i in range(4)]
+    sae, names = inputs.retraining.train(inputs.data, seed=1), [f"f{i}" for i in range(4)]
     cases, rows = study._measure(sae, [atoms(sae, name) for name in names], metric, inputs)
     assert [row["unit"] for row in rows if row["unit"] not in names] == list(ROWS)
     figures = table_figures(rows, sae, metric, cases)

@@ -14,11 +14,11 @@ WRONG = {
     "sae.expansion=true": "sae.expansion=true should be a number.",
     "steps=ten": "steps=ten should be a whole number.",
     "layer=1.5": "layer=1.5 should be a whole number.",
-    "activations.fractions=3": "activations.fractions=3 should be a list of 3 (a number, a number, a number)",
-    "activations.fractions=[1,2]": "activations.fractions=[1, 2] should be a list of 3",
-    "activations.sites=mlp_out": "activations.sites=mlp_out should be a list (text each), as [a,b]",
-    "sae.sparsity.target=null": "sae.sparsity.target=null should be a number.",
-    "sae.sparsity.target=many": "sae.sparsity.target=many should be a number.",
+    "activations.tokens.fractions=3": "activations.tokens.fractions=3 should be a list of 3 (a number, a number, a number)",
+    "activations.tokens.fractions=[1,2]": "activations.tokens.fractions=[1, 2] should be a list of 3",
+    "activations.hook_points.sites=mlp_out": "activations.hook_points.sites=mlp_out should be a list (text each), as [a,b]",
+    "training.sparsity.target=null": "training.sparsity.target=null should be a number.",
+    "training.sparsity.target=many": "training.sparsity.target=many should be a number.",
     "sae.inputs=raww": "sae.inputs=raww should be one of raw, unit_mean_square, whitened.",
     "trainer.precision=bf16mixed": "trainer.precision=bf16mixed should be one of 64, 32, 16, transformer-engine",
     "activations.model=abc": "activations.model=abc should be LanguageModel (a _target_ with its arguments)",
@@ -35,9 +35,11 @@ WRONG = {
     "corpus=local": "corpus.path has no value yet: give corpus.path=...",
 }
 RIGHT = [
-    "sae.expansion=2", "sae.learning_rate=1", "activations.max_tokens=null", "activations.fractions=[1,0,0]",
-    "activations.sites=[mlp_out]", "trainer.devices=[0,1]", "trainer.devices=auto", "trainer.precision=16",
-    "sae.sparsity._target_=atomlab.sae.L0 ~sae.sparsity.target sae.initial_l0=40", "+width=3 sae.expansion=${width}",
+    "sae.expansion=2", "training.schedule.learning_rate=1", "activations.tokens.max_tokens=null",
+    "activations.tokens.fractions=[1,0,0]",
+    "activations.hook_points.sites=[mlp_out]", "trainer.devices=[0,1]", "trainer.devices=auto", "trainer.precision=16",
+    "training.sparsity._target_=atomlab.sae.L0 ~training.sparsity.target training.calibration.l0=40",
+    "+width=3 sae.expansion=${width}",
     f"+callbacks.more={{_target_: {THROUGHPUT}, every: 3}}", "trainer=ddp", "resume=last.ckpt",
 ]  # fmt: skip
 

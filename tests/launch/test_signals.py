@@ -16,7 +16,7 @@ LONG = ("steps=100000", "callbacks.progress_bar.refresh_rate=1", "logger=none")
 TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 SWEEP = ("-m", "sae.expansion=1,2", "hydra.sweep.dir=out")
 STEP, HARVEST = "| 7/", "harvest:"
-SLOW = "activations.harvest_batch_tokens=64"
+SLOW = "activations.harvest.batch_tokens=64"
 CASES = {
     "int": ([*LONG], STEP, signal.SIGINT, True),
     "term": ([*LONG], STEP, signal.SIGTERM, False),

@@ -214,7 +214,7 @@ def lying(make: Callable[[Path], None], file: Path) -> Path:
 @pytest.mark.parametrize("make", [os.mkfifo, lambda file: file.symlink_to("/dev/zero"), Path.mkdir])
 def test_only_ordinary_files_are_opened(tmp_path: Path, make: Callable[[Path], None]) -> None:
     """faults.md E5: a pipe in place of a file hangs, /dev/zero never ends."""
-    said = "ordinary file was expected"
+    said = "expected a regular file"
     for name in ("cfg.json", "sae_weights.safetensors"):
         folder = folder_of(tmp_path / name.replace(".", "-"), parameters())
         lying(make, folder / name)

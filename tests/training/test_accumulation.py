@@ -12,9 +12,11 @@ from lightning.pytorch import Callback
 from atomlab.evaluation.surrogates import VectorsDataModule, exact_moments
 from atomlab.sae import L0, Sparsity, Tanh, TargetL0
 from atomlab.sae.ops import DensitySwitch
+from atomlab.training.build import build
 from atomlab.training.callbacks import DataWait, DecoderNorm, Throughput
 from atomlab.training.interruption import LastCheckpoint
-from atomlab.training.module import SAEModule, build
+from atomlab.training.module import SAEModule
+from atomlab.training.recipe import Architecture, Calibration, Schedule, TrainingRecipe
 from tests.training.runs import QUIET, assert_same, batches, fit, module
 
 STEPS = 10
@@ -47,7 +49,9 @@ def run(
     record = Record()
     data = VectorsDataModule(X, exact_moments(X), batch_size=batch_size, steps=STEPS)
     torch.manual_seed(0)
-    found = build(data, sparsity, expansion=2, initial_l0=5.0, implementation="dense", learning_rate=0.01, warm_up=0.2)
+    schedule = Schedule(learning_rate=0.01, warm_up=0.2)
+    recipe = TrainingRecipe(sparsity, Calibration(l0=5.0), schedule, implementation="dense")
+    found = build(data, Architecture(expansion=2), recipe)
     trainer = Trainer(
         callbacks=[DecoderNorm(), record, *callbacks], default_root_dir=folder, precision="64-true", max_steps=STEPS,
         accumulate_grad_batches=accumulate, limit_val_batches=0, enable_checkpointing=False, **QUIET,

@@ -81,7 +81,7 @@ def test_what_is_no_checkpoint_names_the_other_one(tmp_path: Path) -> None:
     refused(r"sae\.b is not finite")
     file.unlink()
     file.mkdir()
-    refused("a folder: an ordinary file was expected")
+    refused("a folder: expected a regular file")
     file.rmdir()
     os.mkfifo(file)
     refused("a pipe")

@@ -55,7 +55,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_once(tmp_path: Path) -> None:
     found = module(DensitySwitch.of("dense"))
     with torch.no_grad():
         found.sae.b_dec.fill_(1e30)
-    with pytest.raises(ValueError, match=r"^The loss is inf at step 0: lower sae.learning_rate=0.01,"):
+    with pytest.raises(ValueError, match=r"^The loss is inf at step 0: lower training.schedule.learning_rate=0.01,"):
         fit(found, tmp_path, batches(3))
 
 

@@ -11,31 +11,36 @@ from lightning.pytorch import Callback
 
 from atomlab.evaluation.surrogates import VectorsDataModule, exact_moments
 from atomlab.sae import L0, Tanh, TargetL0
+from atomlab.training.build import build
 from atomlab.training.callbacks import Throughput
 from atomlab.training.interruption import LastCheckpoint
-from atomlab.training.module import build
-from atomlab.training.options import check_values
+from atomlab.training.recipe import (
+    Architecture,
+    Calibration,
+    Revival,
+    Schedule,
+    TrainingRecipe,
+    check_shrinkage,
+)
 from atomlab.training.trainer import check_finished, check_trainer
 from tests.processes import one_sentence, run
-from tests.test_config import composed
 from tests.tiny import OPTIONS
 from tests.training.runs import QUIET
 
 BAD = [
-    ("expansion", [0, -1, None, "abc", math.inf, True]),
-    ("bandwidth", [0, -0.1, None, math.nan]),
-    ("initial_l0", [0, -3, None]),
-    ("calibration_samples", [0, -1]),
-    ("shrinkage", [-1e-3, None]),
-    ("learning_rate", [0, -1.0, math.inf, "fast"]),
-    ("threshold_learning_rate", [-1.0]),
-    ("warm_up", [-0.1, 1.1, None]),
-    ("decay", [-0.1, 2]),
-    ("freeze", [-0.5, 1.5]),
-    ("dead_after", [0, -1]),
-    ("dead_coefficient", [-1.0, None]),
-    ("inputs", ["white", None]),
-    ("implementation", ["fast"]),
+    (Architecture, "sae.expansion", [0, -1, None, "abc", math.inf, True]),
+    (Architecture, "sae.bandwidth", [0, -0.1, None, math.nan]),
+    (Architecture, "sae.inputs", ["white", None]),
+    (Calibration, "training.calibration.l0", [0, -3, None]),
+    (Calibration, "training.calibration.samples", [0, -1]),
+    (Schedule, "training.schedule.learning_rate", [0, -1.0, math.inf, "fast"]),
+    (Schedule, "training.schedule.threshold_learning_rate", [-1.0]),
+    (Schedule, "training.schedule.warm_up", [-0.1, 1.1, None]),
+    (Schedule, "training.schedule.decay", [-0.1, 2]),
+    (Schedule, "training.schedule.freeze", [-0.5, 1.5]),
+    (Revival, "training.revival.after", [0, -1]),
+    (Revival, "training.revival.coefficient", [-1.0, None]),
+    (TrainingRecipe, "training.implementation", ["fast"]),
 ]
 
 
@@ -45,33 +50,40 @@ def _without_shape_annotations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD for value in values])
-def test_options_of_the_sae(name: str, value: object) -> None:
-    with pytest.raises(ValueError, match=rf"^sae\.{name}={value} "):
-        check_values({name: value})
+@pytest.mark.parametrize(
+    ("kind", "key", "value"), [(kind, key, value) for kind, key, values in BAD for value in values]
+)
+def test_values_that_no_data_could_train_with(kind: type, key: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"^{key}={value} "):
+        kind(**{key.rpartition(".")[2]: value})
 
 
-def test_the_configuration_as_it_comes_is_accepted() -> None:
-    check_values(composed([]).sae)
-    check_values({"warm_up": 0, "decay": 1.0, "freeze": 1, "learning_rate": None, "another": "word"})
+@pytest.mark.parametrize("value", [-1e-3, None, math.inf])
+def test_a_shrinkage_that_gives_no_metric(value: float) -> None:
+    with pytest.raises(ValueError, match=f"^shrinkage={value} "):
+        check_shrinkage(value)
+
+
+def test_shares_at_the_ends_of_their_range_are_accepted() -> None:
+    Schedule(warm_up=0, decay=1.0, freeze=1)
 
 
 @pytest.mark.parametrize("value", [None, 0, -3, math.nan, "five"])
 def test_sparsity_terms(value: object) -> None:
-    """`sae.sparsity.target=null` compared None with int, after the harvest."""
-    with pytest.raises(ValueError, match=f"^sae.sparsity.target={value} "):
+    """`training.sparsity.target=null` compared None with int, after the harvest."""
+    with pytest.raises(ValueError, match=f"^training.sparsity.target={value} "):
         TargetL0(1.0, value)  # type: ignore[arg-type]
     if value != 0:
         for kind in (L0, Tanh):
-            with pytest.raises(ValueError, match=f"^sae.sparsity.coefficient={value} "):
+            with pytest.raises(ValueError, match=f"^training.sparsity.coefficient={value} "):
                 kind(value)  # type: ignore[arg-type]
 
 
 def test_an_l0_beyond_the_dictionary_is_refused_when_its_size_is_known() -> None:
     x = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
     data = VectorsDataModule(x, exact_moments(x), batch_size=8, steps=1)
-    with pytest.raises(ValueError, match=r"^sae.initial_l0=12.0 should be below d_sae=12"):
-        build(data, TargetL0(1.0, 12.0), expansion=2.0, initial_l0=12.0)
+    with pytest.raises(ValueError, match=r"^training.calibration.l0=12.0 should be below d_sae=12"):
+        build(data, Architecture(expansion=2.0), TrainingRecipe(calibration=Calibration(l0=12.0)))
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
@@ -118,7 +130,7 @@ class Halt(Callback):
 def test_a_training_that_something_ended_is_not_measured(halted: bool) -> None:
     x = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
     data = VectorsDataModule(x, exact_moments(x), batch_size=8, steps=5)
-    module = build(data, TargetL0(1.0, 2.0), expansion=2.0, initial_l0=2.0)
+    module = build(data, Architecture(expansion=2.0), TrainingRecipe(TargetL0(1.0, 2.0), Calibration(l0=2.0)))
     trainer = Trainer(
         max_steps=5, callbacks=[Halt()] if halted else [], enable_checkpointing=False, limit_val_batches=0, **QUIET
     )
@@ -141,13 +153,13 @@ def test_callbacks_that_would_never_act(tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["steps=0"], "steps=0"),
-        (["sae.sparsity.target=null"], "sae.sparsity.target=null"),
+        (["training.sparsity.target=null"], "training.sparsity.target=null"),
         (["trainer.precision=bf16-true"], "trainer.precision=bf16-true"),
         (["+trainer.limit_train_batches=5"], "trainer.limit_train_batches=5"),
         (["sample_sizes.solved=0"], "sample_sizes.solved=0"),
-        (["activations.max_norm_ratio=0.1"], "activations.max_norm_ratio=0.1"),
-        (["activations.shard_rows=0"], "activations.shard_rows=0"),
-        (["activations.window_rows=-1"], "activations.window_rows=-1"),
+        (["activations.outliers.max_norm_ratio=0.1"], "activations.outliers.max_norm_ratio=0.1"),
+        (["activations.harvest.shard_rows=0"], "activations.harvest.shard_rows=0"),
+        (["activations.batches.window_rows=-1"], "activations.batches.window_rows=-1"),
         (["model.device=cuda"], "model.device=cuda is not here"),
     ],
 )

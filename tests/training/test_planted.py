@@ -18,6 +18,7 @@ from atomlab.sae import InputTransform, TargetL0, ThresholdSAE, calibrate_thresh
 from atomlab.theory import AtomicInnerProduct, mean_matched_cosine, mutual_coherence
 from atomlab.training.callbacks import DecoderNorm
 from atomlab.training.module import SAEModule
+from atomlab.training.recipe import Schedule, TrainingRecipe
 
 
 def unbiased_bases() -> torch.Tensor:
@@ -55,7 +56,9 @@ def test_planted_atoms_are_found_and_unseen_data_explained() -> None:
     sae = ThresholdSAE(64, 512, bandwidth=0.1)  # twice the width, so that no atom is left without a latent
     calibrate_thresholds_(sae, transform(train[:8192]), 16.0)
     metric = AtomicInnerProduct.from_second_moment(second)
-    module = SAEModule(sae, transform, TargetL0(0.3, 4.0), metric, learning_rate=1e-2, threshold_learning_rate=1e-2)
+    module = SAEModule(
+        sae, transform, metric, TrainingRecipe(TargetL0(0.3, 4.0), schedule=Schedule(learning_rate=1e-2))
+    )
     trainer = lightning.Trainer(
         accelerator="cpu", max_steps=2500, max_epochs=-1, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0, callbacks=[DecoderNorm()],

@@ -16,15 +16,19 @@ import pytest
 import torch
 from lightning import Trainer, seed_everything
 
-from atomlab.activations.batches.online import Online
+from atomlab.activations.batches.order import Online, TrainingBatches
 from atomlab.activations.corpora.local import LocalText
 from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.activations.harvest.cache import HarvestOptions
+from atomlab.activations.model.hook_points import HookPoints
 from atomlab.activations.model.language_model import LanguageModel
+from atomlab.activations.tokens.tokenise import TokenRules
 from atomlab.evaluation import SampleSizes, evaluate_run
 from atomlab.sae import L0, Tanh, TargetL0
+from atomlab.training.build import build
 from atomlab.training.callbacks import DataWait, DecoderNorm, Throughput
 from atomlab.training.interruption import LastCheckpoint
-from atomlab.training.module import build
+from atomlab.training.recipe import Architecture, Calibration, Revival, TrainingRecipe
 from atomlab.training.trainer import check_trainer
 from tests.training.runs import QUIET
 
@@ -89,9 +93,14 @@ def test_trains_validates_and_measures(
     precision, accumulate, online = (options.pop(name) for name in ("precision", "accumulate", "online"))
     model, text, cache = tokens
     data = ActivationDataModule(
-        model, text, text, site="resid_post", layer=1, cache_dir=cache, context=32, max_tokens=6000, batch_size=64,
-        steps=20, online=online,
-    )  # fmt: skip
+        model,
+        text,
+        text,
+        hook_points=HookPoints(site="resid_post", layer=1),
+        tokens=TokenRules(context=32, max_tokens=6000),
+        harvest=HarvestOptions(cache_dir=cache),
+        batches=TrainingBatches(size=64, steps=20, online=online),
+    )
     callbacks = [DecoderNorm(), Throughput(5), DataWait(), LastCheckpoint(str(tmp_path), every=8)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(does not have many workers|sync_dist|smaller than the logging)")
@@ -104,7 +113,12 @@ def test_trains_validates_and_measures(
         data.harvest(trainer)
         data.setup()
         seed_everything(0, verbose=False)
-        module = build(data, expansion=2.0, initial_l0=5.0, dead_after=200, calibration_samples=1000, **options)
+        architecture = Architecture(expansion=2.0, inputs=options["inputs"], tied=options["tied"])
+        recipe = TrainingRecipe(
+            options["sparsity"], Calibration(5.0, 1000), revival=Revival(200, options["dead_coefficient"]),
+            implementation=options["implementation"],
+        )  # fmt: skip
+        module = build(data, architecture, recipe)
         trainer.fit(module, data)
         validated = dict(trainer.callback_metrics)
     assert trainer.global_step == 20

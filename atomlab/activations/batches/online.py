@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from atomlab.activations.batches.background import Background
+from atomlab.activations.batches.order import Online
 from atomlab.activations.batches.shuffle import generator
 from atomlab.activations.corpora.corpus import Corpus, Example
 from atomlab.activations.model.capture import capture
@@ -23,22 +24,13 @@ _EXAMPLES_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
-class Online:
-    """Size of the online mode.
+class StreamPosition:
+    """How far a stream of forward passes has come.
 
     Attributes:
-        buffer_rows: vectors that are shuffled together, in each process.
-        ahead: forward passes of the language model that wait to enter the buffer; when there are as many, it waits.
-    """
-
-    buffer_rows: int = 131_072
-    ahead: int = 4
-
-
-@dataclass(frozen=True)
-class StreamPosition:
-    """Where a stream of forward passes stands: examples read of this epoch, and passes done of the examples after
-    these.
+        epoch: of the corpus, counted from 0.
+        examples: of this epoch whose forward passes are all done.
+        passes: forward passes done of the next group of examples.
     """
 
     epoch: int = 0
@@ -82,10 +74,8 @@ class OnlineBatches:
     """Training batches out of a shuffle buffer.
 
     Whenever less than half of the buffer is left, whole forward passes are added until it is full, and all of it is
-    shuffled
-    anew. The order depends on the seed, the process and their number. The state is the buffer itself with the
-    stream's position,
-    so a resumed run goes on bit for bit.
+    shuffled anew. The order depends on the seed, the process and the number of processes. The state holds the buffer
+    itself and the position of the stream, so that a resumed run goes on bit for bit.
 
     Args:
         rows: gives the rows of each forward pass from a position on, with the position after it.
@@ -115,7 +105,7 @@ class OnlineBatches:
     ) -> None:
         if online.buffer_rows < 2 * batch_size:
             raise ValueError(
-                f"activations.online.buffer_rows={online.buffer_rows} should be at least twice the batch of "
+                f"activations.batches.online.buffer_rows={online.buffer_rows} should be at least twice the batch of "
                 f"{batch_size} vectors."
             )
         self.rows, self.online, self.batch_size, self.steps = rows, online, batch_size, steps

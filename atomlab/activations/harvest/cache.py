@@ -5,6 +5,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -30,7 +31,8 @@ from atomlab.activations.store.activation_store import ActivationStore, Rows
 from atomlab.activations.store.files import INDEX, LOCK, Unwritable, read_index, store_key, writing
 from atomlab.activations.store.moments import Moments, stored_moments
 from atomlab.activations.store.origins import Layout, has_sequences, read_sequences
-from atomlab.activations.tokens.tokenise import SPLITS, Tokens, tokenise
+from atomlab.activations.store.outliers import Outliers
+from atomlab.activations.tokens.tokenise import SPLITS, TokenRules, Tokens, tokenise
 from atomlab.identity import check_same, code
 
 _CLIENTS = {"aiohttp", "httpcore", "httpx", "huggingface_hub", "requests", "urllib3"}
@@ -53,38 +55,68 @@ def _reached(what: str) -> Iterator[None]:
 
 
 @final
+@dataclass(frozen=True)
+class HarvestOptions:
+    """How harvests are made, and where they are kept.
+
+    Attributes:
+        cache_dir: the folder of all harvests.
+        precision: of the forward passes, as Lightning names it; "32-true" computes in the model's own dtype.
+        batch_tokens: tokens of a forward pass, at most.
+        shard_rows: vectors of a file, at least.
+        source: an fsspec URL of another cache folder, which is looked into before anything is harvested; None for none.
+        verify: whether every byte of a harvest is compared with its checksum before it is used, about 1.5 GB/s and core.
+
+    Raises:
+        ValueError: a size below 1.
+    """
+
+    cache_dir: str
+    precision: str = "32-true"
+    batch_tokens: int = 8192
+    shard_rows: int = 16_384
+    source: str | None = None
+    verify: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("batch_tokens", "shard_rows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"activations.harvest.{name}={getattr(self, name)} leaves nothing: use 1 or more.")
+
+
+@final
 class HarvestCache:
-    """HarvestCache of one model, made under one set of rules.
+    """The harvests of one model, made under one set of rules.
 
     Args:
         model: the language model.
-        cache_dir: where they are kept, one folder each.
-        tokenising: keyword arguments of `tokenise`.
-        layout: sizes of files and forward passes, which do not determine what is harvested.
-        precision: of the forward passes, as Lightning names it.
-        source: an fsspec URL of another cache folder that is looked into before anything is harvested.
+        rules: of the tokens. Documents are kept apart only if the model can do this.
+        options: how harvests are made, and where they are kept.
     """
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        cache_dir: Path,
-        tokenising: dict[str, Any],
-        layout: Layout,
-        precision: str,
-        source: str | None = None,
-    ) -> None:
-        self.model, self.cache_dir, self.source = model, cache_dir, source
-        self.tokenising, self.layout, self.precision = tokenising, layout, precision
+    def __init__(self, model: LanguageModel, rules: TokenRules, options: HarvestOptions) -> None:
+        apart = rules.separate_documents and model.separates_documents
+        self.model, self.rules, self.options = model, replace(rules, separate_documents=apart), options
+        self.cache_dir = Path(options.cache_dir).expanduser()
+        self.layout = Layout(options.shard_rows, options.batch_tokens)
 
     def description(self, corpus: Corpus) -> dict[str, Any]:
-        """All that determines a harvest of the corpus, JSON-serialisable; its digest names the folder."""
+        """Returns all that determines a harvest of the corpus, as plain JSON. Its digest names the folder."""
+        rules = self.rules
         return {
             "model": self.model.fingerprint,
             "corpus": corpus.fingerprint,
             "position": corpus.position,
-            "tokens": self.tokenising,
-            "precision": self.precision,
+            "tokens": {
+                "context": rules.context,
+                "fractions": list(rules.fractions),
+                "max_rows": rules.max_tokens,
+                "seed": rules.seed,
+                "drop_first": rules.drop_first,
+                "drop_special": rules.drop_special,
+                "apart": rules.separate_documents,
+            },
+            "precision": self.options.precision,
         }
 
     def folder(self, corpus: Corpus) -> Path:
@@ -144,10 +176,10 @@ class HarvestCache:
         trainer: Trainer | None,
         check: Callable[[Prepared], None] | None,
     ) -> None:
-        if self.source is not None:
+        if self.options.source is not None:
             for folder in folders:
                 if not is_complete(folder, points):
-                    fetch(f"{self.source}/activations/{folder.name}", folder, points)
+                    fetch(f"{self.options.source}/activations/{folder.name}", folder, points)
         alone = trainer is None or trainer.world_size == 1
         first = trainer is None or trainer.is_global_zero
         with ExitStack() as held:
@@ -161,7 +193,7 @@ class HarvestCache:
                 if not (alone and is_complete(folder, points)):
                     index, layout = partial(self._index, corpus), self.layout
                     work = Harvester(self.model, points, tokens.get(folder), folder, index, layout, loaded)
-                    harvest(work, self.precision, trainer)
+                    harvest(work, self.options.precision, trainer)
 
     def _prepare(
         self, folders: Mapping[Path, Corpus], points: Sequence[HookPoint]
@@ -217,19 +249,15 @@ class HarvestCache:
 
     def _tokenise(self, corpus: Corpus) -> Tokens:
         with _reached(f"The {type(corpus).__name__} corpus"):
-            return tokenise(corpus, self.model.tokenizer, **self.tokenising)
+            return tokenise(corpus, self.model.tokenizer, self.rules)
 
-    def open(
-        self, corpus: Corpus, point: HookPoint, max_norm_ratio: float | None, verify: bool
-    ) -> tuple[dict[str, Rows], Moments]:
-        """The rows of each split without outliers, and the moments of the training rows.
+    def open(self, corpus: Corpus, point: HookPoint, outliers: Outliers) -> tuple[dict[str, Rows], Moments]:
+        """Opens a harvest: the rows of each split without outliers, and the moments of the training rows.
 
         Args:
             corpus: whose harvest.
             point: where in the model.
-            max_norm_ratio: rows whose norm is above this many times the training rows' median are left out (None:
-                none).
-            verify: compare every byte with its checksum, about 1.5 GB/s and core.
+            outliers: which rows are left out.
 
         Raises:
             FileNotFoundError, ValueError: as `ActivationStore`.
@@ -244,13 +272,12 @@ class HarvestCache:
             remedy="its folder has another one's name: move it away",
         )
         stores = {split: ActivationStore(folder, split) for split in SPLITS}
-        if verify:
+        if self.options.verify:
             for store in stores.values():
                 store.verify()
-        median = float(stores["train"].norms.median())
-        limit = float("inf") if max_norm_ratio is None else max_norm_ratio * median
+        limit = outliers.limit(stores["train"].norms)
         rows = {split: Rows(store, (store.norms <= limit).nonzero().squeeze(1)) for split, store in stores.items()}
-        file = folder / f"moments-{max_norm_ratio}.safetensors"
+        file = folder / f"moments-{outliers.max_norm_ratio}.safetensors"
         return rows, stored_moments(rows["train"], file, self.folder(corpus) / LOCK)
 
 

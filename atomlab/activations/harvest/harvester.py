@@ -110,8 +110,8 @@ class Harvester(LightningModule):
         if self.mine:
             self.loaded = self._given.pop() or self.model.load(self.points)
 
-    def predict_dataloader(self) -> "Batches":
-        return Batches(self.mine, self.sequences, self.layout.batch_tokens)
+    def predict_dataloader(self) -> "ForwardPasses":
+        return ForwardPasses(self.mine, self.sequences, self.layout.batch_tokens)
 
     def on_predict_start(self) -> None:
         if threading.current_thread() is threading.main_thread():  # Lightning's handler would wait for other processes
@@ -208,7 +208,7 @@ def _trainer(device: torch.device, trainer: Trainer | None, precision: Any) -> T
 
 
 @final
-class Batches:
+class ForwardPasses:
     """The batches of some shards: number of the shard, inputs of the model, numbers of the kept tokens."""
 
     def __init__(self, shards: Sequence[Shard], sequences: dict[str, Sequences], batch_tokens: int) -> None:

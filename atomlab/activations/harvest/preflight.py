@@ -84,16 +84,6 @@ def _rank(moment: Tensor) -> int:
     return int((values > values[-1] * len(values) * torch.finfo(torch.float64).eps).sum())
 
 
-def check_sizes(**sizes: float | None) -> None:
-    """Raises ValueError for an option of the activations that is below 1, where it would leave nothing; None is no limit.
-
-    A `max_norm_ratio` of 1 or more keeps at least half of the vectors, whatever they are.
-    """
-    for name, value in sizes.items():
-        if value is not None and not value >= 1:
-            raise ValueError(f"activations.{name}={value} leaves nothing: use 1 or more.")
-
-
 def check_sequences(
     splits: Mapping[str, Sequences], points: Sequence[HookPoint], model: LanguageModel, loaded: nn.Module
 ) -> None:
@@ -107,8 +97,8 @@ def check_sequences(
     length, limit = int(longest.lengths.max()), positions_of(model, loaded)
     if limit is not None and length > limit:
         raise ValueError(
-            f"activations.context={length} is more than the {limit} positions of {model.title}: "
-            f"use activations.context={limit} or less."
+            f"activations.tokens.context={length} is more than the {limit} positions of {model.title}: "
+            f"use activations.tokens.context={limit} or less."
         )
     highest = max(int(s.input_ids.max()) for s in splits.values() if len(s.input_ids))
     size = loaded.get_input_embeddings().num_embeddings  # type: ignore[operator]  # every model of transformers has it
@@ -124,7 +114,7 @@ def check_sequences(
         seen = capture(loaded, points, inputs)
     except (IndexError, RuntimeError) as error:  # learned positions run out in either way
         raise ValueError(
-            f"{model.title} cannot read a sequence of {length} tokens ({error}): lower activations.context."
+            f"{model.title} cannot read a sequence of {length} tokens ({error}): lower activations.tokens.context."
         ) from error
     for point, x in seen.items():
         if not x.isfinite().all():
@@ -151,7 +141,7 @@ def check_space(folder: Path, needed: int) -> None:
     if needed > free:
         raise OSError(
             f"The harvest needs {needed / 1e9:.3g} GB and the disk has {free / 1e9:.3g} GB left; free some space, "
-            f"or lower activations.max_tokens."
+            f"or lower activations.tokens.max_tokens."
         )
 
 

@@ -73,7 +73,7 @@ def fetch(url: str, folder: Path, points: Sequence[HookPoint]) -> None:
             shutil.rmtree(aside, ignore_errors=True)
             what = error.what if isinstance(error, Damaged) else error
             raise ValueError(
-                f"activations.source: what lies at {url} is refused ({what}); name another source, or none (null)."
+                f"activations.harvest.source: what lies at {url} is refused ({what}); name another source, or none (null)."
             ) from error
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -236,8 +236,8 @@ class _Source:
         except Exception as error:  # each kind of source has errors of its own
             reason = (str(error).splitlines() or [""])[0] or type(error).__name__
             raise OSError(
-                f"activations.source={self.url} could not be reached ({reason}): check the address, the network and your "
-                f"access, or harvest without it (activations.source=null)."
+                f"activations.harvest.source={self.url} could not be reached ({reason}): check the address, the network and your "
+                f"access, or harvest without it (activations.harvest.source=null)."
             ) from error
 
 

@@ -148,7 +148,7 @@ def prompts(
         ValueError: a prompt longer than the context.
     """
     if documents and (longest := max(map(len, documents)) + frame.size) > context:
-        raise ValueError(f"A prompt has {longest} tokens, more than activations.context={context}: raise it.")
+        raise ValueError(f"A prompt has {longest} tokens, more than activations.tokens.context={context}: raise it.")
     before, after = (torch.tensor(ids, dtype=torch.int32) for ids in (frame.prefix, frame.suffix))
     lengths = torch.tensor([len(document) + frame.size for document in documents], dtype=torch.int64)
     offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
@@ -178,7 +178,7 @@ def sample(sequences: Sequences, max_rows: int | None, seed: int) -> Sequences:
 def _room(context: int, frame: Frame) -> int:
     if context <= frame.size:
         raise ValueError(
-            f"activations.context={context} leaves no room for text beside {frame.size} special tokens: raise it."
+            f"activations.tokens.context={context} leaves no room for text beside {frame.size} special tokens: raise it."
         )
     return context - frame.size
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -51,32 +51,50 @@ class Tokens:
     bad_records: BadRecords = BadRecords()
 
 
-def tokenise(
-    corpus: Corpus,
-    tokenizer: Any,
-    *,
-    context: int,
-    fractions: Sequence[float],
-    max_rows: int | None,
-    seed: int,
-    drop_first: bool,
-    drop_special: bool,
-    apart: bool,
-) -> Tokens:
-    """A corpus as token sequences of train, validation and test, which share no group.
+@final
+@dataclass(frozen=True)
+class TokenRules:
+    """The rules by which a text becomes token sequences, and which tokens' activations are kept.
+
+    Attributes:
+        context: tokens of a sequence. A prompt that is longer is an error.
+        max_tokens: tokens that are kept over all splits, in randomly chosen sequences; None keeps all.
+        fractions: shares of the kept tokens that go to train, validation and test.
+        drop_first: leave out position 0, an attention sink whose norm is far above all others'. Where documents are
+            kept apart, this is the first position of each document.
+        drop_special: leave out special tokens.
+        separate_documents: documents that are packed into one sequence do not see one another, in models that can do
+            this (`LanguageModel.separates_documents`).
+        seed: of the split, of the choice of sequences, and of the measured samples. It is independent of the seed of a
+            run, so that runs of several seeds have the same data.
+
+    Raises:
+        ValueError: `max_tokens` is below 1.
+    """
+
+    context: int = 256
+    max_tokens: int | None = None
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    drop_first: bool = True
+    drop_special: bool = True
+    separate_documents: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is not None and not self.max_tokens >= 1:
+            raise ValueError(f"activations.tokens.max_tokens={self.max_tokens} leaves nothing: use 1 or more.")
+
+
+def tokenise(corpus: Corpus, tokenizer: Any, rules: TokenRules) -> Tokens:
+    """Turns a corpus into token sequences of train, validation and test, which share no group.
 
     Args:
+        corpus: the text.
         tokenizer: a Hugging Face tokenizer (a fast one for position last_subject).
-        context: tokens a sequence; longer prompts raise.
-        fractions: of the kept tokens that go to train, validation and test.
-        max_rows: kept tokens over all splits; a random sample of sequences makes them up.
-        seed: of the split and the sample.
-        drop_first: leave out position 0, an attention sink whose norm dwarfs all others.
-        drop_special: leave out special tokens.
-        apart: packed documents do not see one another; for models that read positions
-            (`LanguageModel.separates_documents`).
+        rules: of the tokens and the split.
 
-    Memory: 4 bytes a token of the corpus while it is split, 17 a token of the sample.
+    Returns:
+        The sequences of each split. Memory: 4 bytes a token of the corpus while it is split, 17 a token that is kept.
 
     Raises:
         ValueError: an empty corpus, too many bad records, fewer than three groups, or a split without tokens.
@@ -89,25 +107,18 @@ def tokenise(
     weights: dict[str, int] = {}
     for document in documents:
         weights[document.group] = weights.get(document.group, 0) + (len(document.tokens) if corpus.packed else 1)
-    split_of = split_groups(weights, fractions, seed)
+    split_of = split_groups(weights, rules.fractions, rules.seed)
     result = {}
-    for split, fraction in zip(SPLITS, fractions, strict=True):
+    for split, fraction in zip(SPLITS, rules.fractions, strict=True):
         mine = [number for number, document in enumerate(documents) if split_of[document.group] == split]
-        sequences = lay_out(
-            [documents[i] for i in mine],
-            mine,
-            tokenizer,
-            packed=corpus.packed,
-            context=context,
-            drop_first=drop_first,
-            drop_special=drop_special,
-            apart=apart,
+        sequences = lay_out([documents[i] for i in mine], mine, tokenizer, rules, packed=corpus.packed)
+        result[split] = sample(
+            sequences, None if rules.max_tokens is None else round(fraction * rules.max_tokens), rules.seed
         )
-        result[split] = sample(sequences, None if max_rows is None else round(fraction * max_rows), seed)
         if not result[split].rows:
             raise ValueError(
                 f"The {split} split of the corpus has no tokens left: give more text, or change "
-                f"activations.fractions={list(fractions)}."
+                f"activations.tokens.fractions={list(rules.fractions)}."
             )
     return Tokens(result, [document.group for document in documents], bad_records)
 
@@ -169,27 +180,33 @@ def _unknown(ids: Sequence[int], tokenizer: Any) -> int | None:
 
 
 def lay_out(
-    documents: Sequence[Document],
-    numbers: Sequence[int],
-    tokenizer: Any,
-    *,
-    packed: bool,
-    context: int,
-    drop_first: bool,
-    drop_special: bool,
-    apart: bool,
+    documents: Sequence[Document], numbers: Sequence[int], tokenizer: Any, rules: TokenRules, *, packed: bool
 ) -> Sequences:
-    """Documents packed into full contexts, or one prompt a sequence; options as in `tokenise`."""
+    """Packs documents into full contexts, or makes one sequence of each prompt.
+
+    Args:
+        documents: as token ids.
+        numbers: the number of each document in the corpus.
+        tokenizer: whose special tokens are put around a text.
+        rules: of the tokens.
+        packed: whether documents are packed end to end; otherwise each is a prompt.
+
+    Returns:
+        The sequences, with the tokens marked that are kept.
+
+    Raises:
+        ValueError: a prompt that is longer than the context, or a context without room beside the special tokens.
+    """
     tokens = [document.tokens for document in documents]
     if packed:
-        sequences = (pack_apart if apart else pack)(tokens, numbers, context, frame(tokenizer))
+        sequences = (pack_apart if rules.separate_documents else pack)(tokens, numbers, rules.context, frame(tokenizer))
     else:
         wanted = [document.wanted for document in documents]
-        sequences = prompts(tokens, wanted, numbers, context, frame(tokenizer))
+        sequences = prompts(tokens, wanted, numbers, rules.context, frame(tokenizer))
     keep = sequences.keep
-    if drop_first:
+    if rules.drop_first:
         keep = keep & (sequences.position > 0)
-    if drop_special:
+    if rules.drop_special:
         special = torch.tensor(sorted(special_ids(tokenizer)), dtype=torch.int32)
         keep = keep & ~torch.isin(sequences.input_ids, special)
     return replace(sequences, keep=keep)
@@ -206,7 +223,7 @@ def split_groups(weights: Mapping[str, int], fractions: Sequence[float], seed: i
     """
     if len(fractions) != len(SPLITS) or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(
-            f"activations.fractions={list(fractions)} should be three positive numbers (train, validation, test) "
+            f"activations.tokens.fractions={list(fractions)} should be three positive numbers (train, validation, test) "
             f"that sum to 1."
         )
     if len(weights) < len(SPLITS):

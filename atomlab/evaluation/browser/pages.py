@@ -68,7 +68,7 @@ def browse(
         known = (data.model.tokenizer.pad_token_id, data.model.tokenizer.eos_token_id, 0)
         pad = next(token for token in known if token is not None)
         export_delphi(found, held_out, inputs.folder / "delphi", str(data.point), data.model.title, pad)
-    residual = model is not None and data.site in ("resid_pre", "resid_post")
+    residual = model is not None and data.hook_points.site in ("resid_pre", "resid_post")
     logits = None
     if residual and model is not None:
         logits = attempt(

@@ -39,7 +39,7 @@ def _doubt(trained: Row) -> str:
         return ""
     return (
         f"The atoms reconstruct worse than the mean vector alone would (R² {trained['r2_train']:,.3g} on training vectors): "
-        "the training diverged, or was too short; lower sae.learning_rate or raise steps. "
+        "the training diverged, or was too short; lower training.schedule.learning_rate or raise steps. "
     )
 
 

@@ -16,7 +16,7 @@ from atomlab.evaluation.study import StudyInputs, kept
 from atomlab.evaluation.surrogates import VectorsDataModule, gaussian_vectors
 from atomlab.report import COLUMNS, Column, Row, capacity_figure, write_results
 from atomlab.theory import AtomicInnerProduct
-from atomlab.training.module import reference_metric
+from atomlab.training.build import reference_metric
 from atomlab.units import atoms
 
 _TARGET = 0.9  # in-sample R² in the S-norm whose critical number of atoms is fitted
@@ -98,11 +98,15 @@ class CapacityGrid:
         train, validation, test = splits
 
         def compute() -> list[Row]:
-            recipe = inputs.recipe
+            retraining = inputs.retraining
             vectors = VectorsDataModule(
-                train, inputs.data.reference_moments, batch_size=recipe.batch_size, steps=recipe.steps, seed=inputs.seed
+                train,
+                inputs.data.reference_moments,
+                batch_size=retraining.batch_size,
+                steps=retraining.steps,
+                seed=inputs.seed,
             )
-            sae = recipe.train(vectors, seed=inputs.seed, expansion=expansion)
+            sae = retraining.train(vectors, seed=inputs.seed, expansion=expansion)
             sample = vectors.sample("train", inputs.sample_sizes.measured)
             unit = atoms(sae, name)
             row = measure(unit, sample, test, metric, inputs.sample_sizes)

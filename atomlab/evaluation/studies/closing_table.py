@@ -16,7 +16,7 @@ from atomlab.identity import Identity
 from atomlab.report import Row, coherence_figure, render_text, spectrum_figure, thresholds_figure, write_results
 from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct, firing_counts, per_atom_coherence, welch_bound
-from atomlab.training.module import reference_metric
+from atomlab.training.build import reference_metric
 from atomlab.units import Unit, atoms, neurons, random_atoms
 
 

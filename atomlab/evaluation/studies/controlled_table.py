@@ -24,7 +24,7 @@ from atomlab.identity import check_same
 from atomlab.report import Row, attempt, write_numbers, write_results
 from atomlab.sae import ThresholdSAE, save_sae
 from atomlab.theory import AtomicInnerProduct, mean_matched_cosine, random_dictionary
-from atomlab.training.module import reference_metric
+from atomlab.training.build import reference_metric
 from atomlab.units import Unit, atoms, neurons
 
 ROWS = ("atoms", "neurons", *CONTROL_ROWS)
@@ -133,7 +133,7 @@ class ControlledTable:
         own = self._own(inputs)
         if own is not None:
             return load_at_site(own, inputs.data, metric)
-        sae = inputs.recipe.train(inputs.data, seed=inputs.seed)
+        sae = inputs.retraining.train(inputs.data, seed=inputs.seed)
         save_sae(sae, inputs.folder / "sae", origin_of(inputs.data, inputs.identity))
         return sae
 
@@ -147,7 +147,7 @@ class ControlledTable:
         rows = [self._row(cases[0], metric, inputs) | on_validation(cases[0].unit, data, metric, sample_sizes)]
         keep(rows, inputs)
         k = pursuit_size(rows[0]["l0"], data.d_in)
-        cases += control_cases(self.controls, sae.d_sae, k, cases[0], data, metric, inputs.recipe, sample_sizes)
+        cases += control_cases(self.controls, sae.d_sae, k, cases[0], data, metric, inputs.retraining, sample_sizes)
         for case in cases[1:]:
             rows.append(self._row(case, metric, inputs))
             keep(rows, inputs)
@@ -165,7 +165,8 @@ class ControlledTable:
         """Mean matched cosine with the atoms of other seeds, if there are any, and of two random dictionaries."""
         expansion = sae.d_sae / sae.d_in
         others = seeds + [
-            inputs.recipe.train(inputs.data, seed=inputs.seed + i + 1, expansion=expansion) for i in range(self.retrain)
+            inputs.retraining.train(inputs.data, seed=inputs.seed + i + 1, expansion=expansion)
+            for i in range(self.retrain)
         ]
         if not others:
             return {}

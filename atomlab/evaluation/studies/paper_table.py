@@ -16,7 +16,7 @@ from atomlab.evaluation.rows.measure import on_validation
 from atomlab.evaluation.study import StudyInputs, kept, layers_of
 from atomlab.report import COLUMNS, UNIT, Column, Row, layers_figure, write_results
 from atomlab.sae import save_sae
-from atomlab.training.module import reference_metric
+from atomlab.training.build import reference_metric
 from atomlab.units import atoms, neurons
 
 _LAYERS = Column("layers", "layers", "Layers that the row is a mean of.", "d")
@@ -90,40 +90,44 @@ class PaperTable:
         check_controls(self.controls)
         known = PUBLISHED.get(inputs.data.model.name)
         layers = layers_of(inputs.data, self.layers, known.layers if known else inputs.data.model.num_layers)
-        first = inputs.data.at(inputs.data.site, layers[0])
-        first.layers = layers
+        first = inputs.data.over_layers(layers)
         for layer in layers:
             for path in (self.features or {}).values():
-                locate(path.format(layer=layer), first.at(first.site, layer))
+                locate(path.format(layer=layer), first.at(first.hook_points.site, layer))
         first.prepare_data()
         rows = [
             row
-            for data in (first.at(first.site, layer) for layer in layers)
+            for data in (first.at(first.hook_points.site, layer) for layer in layers)
             for row in kept(
-                inputs, f"layer-{data.layer}", (self.controls, self.features), partial(self._layer, data, inputs)
+                inputs,
+                f"layer-{data.hook_points.layer}",
+                (self.controls, self.features),
+                partial(self._layer, data, inputs),
             )
         ]
         means = mean_rows(rows)
-        last = first.at(first.site, layers[-1])
+        last = first.at(first.hook_points.site, layers[-1])
         last.setup()
         return self._write(rows, means, layers, last, inputs), means[0]["r2_validation_s"]
 
     def _layer(self, data: ActivationDataModule, inputs: StudyInputs) -> list[Row]:
         data.setup()
         metric, sample_sizes = reference_metric(data, inputs.shrinkage), inputs.sample_sizes
-        sae = inputs.recipe.train(data, seed=inputs.seed)
-        save_sae(sae, inputs.folder / "sae" / f"layer-{data.layer}", origin_of(data, inputs.identity))
+        sae = inputs.retraining.train(data, seed=inputs.seed)
+        save_sae(sae, inputs.folder / "sae" / f"layer-{data.hook_points.layer}", origin_of(data, inputs.identity))
         train, test = data.sample("train", sample_sizes.measured), data.sample("test", sample_sizes.measured)
         cases = [Case(atoms(sae), train, test, trained_on(data)), Case(neurons(data.d_in), train, test)]
         for name, path in (self.features or {}).items():
-            imported = load_at_site(path.format(layer=data.layer), data, metric)
+            imported = load_at_site(path.format(layer=data.hook_points.layer), data, metric)
             cases.append(Case(atoms(imported, name), train, test))
         rows = [case.row(metric, sample_sizes) for case in cases]
         rows[0] |= on_validation(cases[0].unit, data, metric, sample_sizes)
         k = pursuit_size(rows[0]["l0"], data.d_in)
-        controls = control_cases(self.controls, sae.d_sae, k, cases[0], data, metric, inputs.recipe, sample_sizes)
+        controls = control_cases(self.controls, sae.d_sae, k, cases[0], data, metric, inputs.retraining, sample_sizes)
         rows += [case.row(metric, sample_sizes) for case in controls]
-        return [{"layer": data.layer} | row | metric_of(data, inputs.shrinkage) for row in with_memory(rows)]
+        return [
+            {"layer": data.hook_points.layer} | row | metric_of(data, inputs.shrinkage) for row in with_memory(rows)
+        ]
 
     def _write(
         self, rows: list[Row], means: list[Row], layers: list[int], data: ActivationDataModule, inputs: StudyInputs
@@ -133,7 +137,7 @@ class PaperTable:
         }
         return write_results(
             inputs.folder,
-            title=f"The paper's protocol on {provenance['model']}, {data.site}, {len(layers)} layers",
+            title=f"The paper's protocol on {provenance['model']}, {data.hook_points.site}, {len(layers)} layers",
             rows=means,
             columns=_COLUMNS,
             records={"rows": rows, "means": means},
@@ -141,7 +145,7 @@ class PaperTable:
             configuration=inputs.configuration,
             provenance=provenance,
             identity=inputs.identity,
-            conclusion=f"{_verdict(means, data)} {provenance['corpus']}; site {data.site}, layers {layers}.",
+            conclusion=f"{_verdict(means, data)} {provenance['corpus']}; site {data.hook_points.site}, layers {layers}.",
             tables={
                 "Beside the published figures": (beside_published(means, data.model.title), _BESIDE),
                 "Layer by layer": (rows, _BY_LAYER),

@@ -58,13 +58,12 @@ class RepresentationShiftStudy:
         """
         data = inputs.data
         layers = layers_of(data, self.layers, data.model.num_layers)
-        first = data.at(data.site, layers[0])
-        first.layers = layers
+        first = data.over_layers(layers)
         first.prepare_data()
         unembedding = self._unembedding(first)
         rows, histograms, missing = [], {}, []
         for layer in layers:
-            found, angles = self._layer(first.at(first.site, layer), inputs, unembedding, missing)
+            found, angles = self._layer(first.at(first.hook_points.site, layer), inputs, unembedding, missing)
             rows += found
             histograms[layer] = angles
         provenance = describe(_opened(first), inputs.sample_sizes, inputs.shrinkage, inputs.seed)
@@ -81,7 +80,7 @@ class RepresentationShiftStudy:
         }
         text = write_results(
             inputs.folder,
-            title=f"Representation shift of {provenance['model']}, {data.site}",
+            title=f"Representation shift of {provenance['model']}, {data.hook_points.site}",
             rows=rows,
             columns=_COLUMNS,
             figures=figures,
@@ -95,7 +94,7 @@ class RepresentationShiftStudy:
         return text, sum(across) / len(across) if across else math.nan
 
     def _unembedding(self, data: ActivationDataModule) -> Tensor | None:
-        if not self.causal or not data.model.is_causal or data.site not in ("resid_pre", "resid_post"):
+        if not self.causal or not data.model.is_causal or data.hook_points.site not in ("resid_pre", "resid_post"):
             return None
         return data.model.unembedding()
 
@@ -110,7 +109,7 @@ class RepresentationShiftStudy:
         rows = [
             {
                 "unit": name,
-                "layer": data.layer,
+                "layer": data.hook_points.layer,
                 "mean": shift.observed.mean,
                 "sd": shift.observed.sd,
                 "shift": shift.observed.shift,
@@ -157,7 +156,7 @@ def _made(make: Callable[[], Geometry]) -> Geometry:
         reason = str(error).split(":")[0].strip()
         raise ValueError(
             f"{reason}, as where a LayerNorm confines the vectors to a hyperplane; `python evaluate.py "
-            "experiment=representation_shift sae.shrinkage=1e-3` of this model, without run, measures it."
+            "experiment=representation_shift shrinkage=1e-3` of this model, without run, measures it."
         ) from error
 
 

@@ -63,7 +63,9 @@ class DensitySwitch(nn.Module):
             return cls(0.0, 0.0)
         if implementation in ("sparse", "screened"):
             return cls(math.inf, math.inf, screened=implementation == "screened")
-        raise ValueError(f"sae.implementation={implementation} is unknown: choose auto, dense, sparse or screened.")
+        raise ValueError(
+            f"training.implementation={implementation} is unknown: choose auto, dense, sparse or screened."
+        )
 
     def choose(self, sae: ThresholdSAE, x: Tensor) -> Operators:
         """The implementation for the batch x; before the first step some of its rows are counted."""

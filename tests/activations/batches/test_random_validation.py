@@ -10,6 +10,7 @@ from atomlab.activations.corpora.local import LocalText
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.harvest.cache import SPLITS
 from atomlab.activations.model.language_model import LanguageModel
+from tests.activations.modules import data_module
 from tests.tiny import workplace
 
 ROWS, FIRST = 10_000, 256
@@ -42,8 +43,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ActivationDataModule:
     folder = workplace(tmp_path_factory.mktemp("work"))
     model = LanguageModel(str(folder / "model"), dtype="float32", device="cpu")
     text = LocalText(str(folder / "text.txt"))
-    options = {"site": "resid_post", "layer": 1, "context": 32, "cache_dir": str(folder / "cache"), "batch_size": 100}
-    found = ActivationDataModule(model, text, text, fractions=(0.4, 0.3, 0.3), seed=3, **options)
+    found = data_module(
+        model, text, site="resid_post", layer=1, context=32, cache_dir=str(folder / "cache"), size=100,
+        fractions=(0.4, 0.3, 0.3), seed=3,
+    )  # fmt: skip
     found.prepare_data()
     found.setup()
     return found

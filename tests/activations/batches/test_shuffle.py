@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from atomlab.activations.batches.background import Background
-from atomlab.activations.batches.online import Online, OnlineBatches, StreamPosition
+from atomlab.activations.batches.online import OnlineBatches, StreamPosition
+from atomlab.activations.batches.order import Online
 from atomlab.activations.batches.shuffle import ShuffledBatches
 
 

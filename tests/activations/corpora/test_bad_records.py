@@ -22,12 +22,11 @@ from atomlab.activations.corpora.local import LocalText
 from atomlab.activations.corpora.mixture import Mixture
 from atomlab.activations.corpora.records import Record
 from atomlab.activations.store.origins import Layout, read_bad_records, write_sequences
-from atomlab.activations.tokens.tokenise import BadRecords, encode, tokenise
+from atomlab.activations.tokens.tokenise import BadRecords, TokenRules, encode, tokenise
 from tests import tiny
 
 GOOD = [json.dumps({"text": f"w{i} w1"}).encode() for i in range(99)]
-OPTIONS: dict[str, Any] = {"context": 8, "fractions": (0.6, 0.2, 0.2), "max_rows": None, "seed": 0}
-OPTIONS |= {"drop_first": True, "drop_special": True, "apart": True}
+RULES = TokenRules(context=8, fractions=(0.6, 0.2, 0.2))
 BAD = {
     b'{"text": null}': "its field 'text' is null, and neither text nor token ids",
     b'{"body": "w1"}': "it has no text field 'text' but body",
@@ -165,7 +164,7 @@ def test_marks_line_ends_and_empty_lines_are_no_records(tmp_path: Path) -> None:
     for name in ("e.jsonl", "e.json", "e.txt"):
         (tmp_path / name).write_bytes(b"\xef\xbb\xbf")
         with pytest.raises(ValueError, match="The corpus is empty"):
-            tokenise(LocalText(str(tmp_path / name)), tiny.tokenizer(), **OPTIONS)
+            tokenise(LocalText(str(tmp_path / name)), tiny.tokenizer(), RULES)
 
 
 def test_text_that_is_not_utf8_is_named_by_its_line(tmp_path: Path) -> None:
@@ -242,14 +241,14 @@ def test_what_the_tokenizer_finds_counts_as_well(tmp_path: Path) -> None:
     rows[7] = [4, 257]
     lines = [*(json.dumps({"ids": row}) for row in rows[:199]), "{"]
     (tmp_path / "t.jsonl").write_text("\n".join(lines))
-    tokens = tokenise(LocalText(str(tmp_path / "t.jsonl"), field="ids"), tokenizer, **OPTIONS)
+    tokens = tokenise(LocalText(str(tmp_path / "t.jsonl"), field="ids"), tokenizer, RULES)
     first = {"t.jsonl, line 8: the tokenizer has no token 257", "t.jsonl, line 200: it is not JSON"}
     assert (tokens.bad_records.count, tokens.bad_records.read) == (2, 200)
     assert {text.partition(" (")[0] for text in tokens.bad_records.first} == first
     write_sequences(tmp_path / "harvest", tokens, Layout(100, 64))
     assert read_bad_records(tmp_path / "harvest") == tokens.bad_records
     with pytest.raises(ValueError, match="2 of 200 records"):
-        tokenise(LocalText(str(tmp_path / "t.jsonl"), field="ids", max_bad_share=0.009), tokenizer, **OPTIONS)
+        tokenise(LocalText(str(tmp_path / "t.jsonl"), field="ids", max_bad_share=0.009), tokenizer, RULES)
 
 
 def test_each_corpus_of_a_mixture_has_its_own_share(tmp_path: Path) -> None:
@@ -263,7 +262,7 @@ def test_each_corpus_of_a_mixture_has_its_own_share(tmp_path: Path) -> None:
     found = list(Mixture({"good": good, "bad": lenient}, {"good": 1.0, "bad": 1.0}).examples())
     assert len(found) == 198
     assert tokenise(
-        Mixture({"a": good, "b": lenient}, {"a": 1.0, "b": 1.0}), tiny.tokenizer(), **OPTIONS
+        Mixture({"a": good, "b": lenient}, {"a": 1.0, "b": 1.0}), tiny.tokenizer(), RULES
     ).bad_records.count in (98, 99)
 
 
@@ -354,4 +353,4 @@ def test_damaged_files_never_end_in_a_foreign_error(tmp_path: Path) -> None:
 
 def test_none_left_out_is_the_default_of_the_index(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_bytes(b"\n".join(GOOD))
-    assert tokenise(LocalText(str(tmp_path / "t.jsonl")), tiny.tokenizer(), **OPTIONS).bad_records == BadRecords(0, 99)
+    assert tokenise(LocalText(str(tmp_path / "t.jsonl")), tiny.tokenizer(), RULES).bad_records == BadRecords(0, 99)

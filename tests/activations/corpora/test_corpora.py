@@ -12,7 +12,7 @@ from atomlab.activations.corpora.corpus import Corpus
 from atomlab.activations.corpora.hub import HubText
 from atomlab.activations.corpora.local import LocalText
 from atomlab.activations.corpora.mixture import Mixture
-from atomlab.activations.tokens.tokenise import SPLITS, tokenise
+from atomlab.activations.tokens.tokenise import SPLITS, TokenRules, tokenise
 
 TEXTS = [" ".join(f"w{(5 * i + j) % 60}" for j in range(3 + i % 7)) for i in range(40)]
 RECORDS = [{"text": text, "source": f"s{i // 4}"} for i, text in enumerate(TEXTS)]
@@ -58,13 +58,11 @@ def test_token_ids_give_what_their_text_gives(families: dict[str, Path], tmp_pat
     tokenizer = AutoTokenizer.from_pretrained(families["llama"])
     records = [{"input_ids": tokenizer(text)["input_ids"], "source": text} for text in TEXTS]
     Dataset.from_list(records).save_to_disk(str(tmp_path / "ids"))
-    options = {"context": 8, "fractions": (0.6, 0.2, 0.2), "max_rows": None, "seed": 0}
-    options |= {"drop_first": True, "drop_special": True, "apart": True}
+    rules = TokenRules(context=8, fractions=(0.6, 0.2, 0.2))
     ids = HubText(str(tmp_path / "ids"), field="input_ids", group_field="source")
     Dataset.from_list([{"text": text, "source": text} for text in TEXTS]).save_to_disk(str(tmp_path / "same"))
     a, b = (
-        tokenise(corpus, tokenizer, **options)
-        for corpus in (ids, HubText(str(tmp_path / "same"), group_field="source"))
+        tokenise(corpus, tokenizer, rules) for corpus in (ids, HubText(str(tmp_path / "same"), group_field="source"))
     )
     for split in SPLITS:
         assert a.splits[split].input_ids.tolist() == b.splits[split].input_ids.tolist()

@@ -16,15 +16,14 @@ from atomlab.activations.corpora.corpus import Example
 from atomlab.activations.corpora.local import LocalText
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.model.language_model import LanguageModel
+from tests.activations.modules import data_module
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount and be somebody else")
 
 
-def data_module(folder: Path, text: LocalText, cache: Path, **options) -> ActivationDataModule:
+def tiny_module(folder: Path, text: LocalText, cache: Path, **options) -> ActivationDataModule:
     model = LanguageModel(str(folder), dtype="float32", device="cpu")
-    return ActivationDataModule(
-        model, text, text, site="resid_post", layer=0, cache_dir=str(cache), context=16, batch_size=32, **options
-    )
+    return data_module(model, text, site="resid_post", layer=0, cache_dir=str(cache), context=16, size=32, **options)
 
 
 @pytest.fixture
@@ -48,7 +47,7 @@ def test_a_complete_cache_is_read_from_a_disk_that_cannot_be_written(
     families: dict[str, Path], text: LocalText, tmp_path: Path, read_only, caplog: pytest.LogCaptureFixture, kept: bool
 ) -> None:
     """faults.md D10: the lock made it unreadable. Moments that are not there are computed, and one line says so."""
-    writable = data_module(families["llama"], text, tmp_path / "cache")
+    writable = tiny_module(families["llama"], text, tmp_path / "cache")
     writable.prepare_data()
     writable.setup()
     if not kept:
@@ -56,7 +55,7 @@ def test_a_complete_cache_is_read_from_a_disk_that_cannot_be_written(
             file.unlink()
     (writable.folder(text) / "lock").unlink(missing_ok=True)
     with caplog.at_level(logging.WARNING):
-        data = data_module(families["llama"], text, read_only(tmp_path / "cache"), source="file:///nowhere")
+        data = tiny_module(families["llama"], text, read_only(tmp_path / "cache"), source="file:///nowhere")
         data.harvest(Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False))
         data.prepare_data()
         data.setup()
@@ -67,13 +66,13 @@ def test_a_complete_cache_is_read_from_a_disk_that_cannot_be_written(
     assert len(said) == (0 if kept else 2)  # of the corpus and of the reference, which are the same here
     assert all("computed anew in every run" in each and "Read-only file system" in each for each in said)
     with pytest.raises(OSError, match=r"cache_dir=.* could not be written .*Read-only file system"):
-        data_module(families["llama"], text, tmp_path / "read only", max_tokens=200).prepare_data()
+        tiny_module(families["llama"], text, tmp_path / "read only", max_tokens=200).prepare_data()
 
 
 @needs_root
 def test_a_cache_of_somebody_else_is_read(families: dict[str, Path], text: LocalText, tmp_path: Path) -> None:
     """Owned by root and writable by its owner only, read by a process of another user."""
-    data = data_module(families["llama"], text, tmp_path / "cache")
+    data = tiny_module(families["llama"], text, tmp_path / "cache")
     data.prepare_data()
     data.setup()
     for folder in (tmp_path, *tmp_path.parents[:3], families["llama"], *families["llama"].parents[:4]):
@@ -85,7 +84,7 @@ def test_a_cache_of_somebody_else_is_read(families: dict[str, Path], text: Local
         try:
             os.setgroups([])
             os.setuid(65534)
-            other = data_module(families["llama"], text, tmp_path / "cache")
+            other = tiny_module(families["llama"], text, tmp_path / "cache")
             other.prepare_data()
             other.setup()
             os._exit(0 if torch.equal(other.moments.mean, data.moments.mean) else 3)
@@ -101,10 +100,10 @@ def test_every_file_and_folder_obeys_the_umask(
     """faults.md E6: safetensors had mode 0600 beside JSON of 0644; also of what is copied from elsewhere."""
     before = os.umask(umask)
     try:
-        data = data_module(families["llama"], text, tmp_path / "cache")
+        data = tiny_module(families["llama"], text, tmp_path / "cache")
         data.prepare_data()
         data.setup()
-        copied = data_module(families["llama"], text, tmp_path / "copied", source=f"file://{tmp_path / 'cache'}")
+        copied = tiny_module(families["llama"], text, tmp_path / "copied", source=f"file://{tmp_path / 'cache'}")
         copied.prepare_data()
     finally:
         os.umask(before)
@@ -137,13 +136,15 @@ def test_a_network_that_fails_is_not_the_caches_fault(
     families: dict[str, Path], text: LocalText, tmp_path: Path
 ) -> None:
     """faults.md D10: it was reported as a cache folder that could not be written."""
-    data = data_module(families["llama"], text, tmp_path / "cache")
+    data = tiny_module(families["llama"], text, tmp_path / "cache")
     data.corpus = data.reference = Unreachable()  # type: ignore[assignment]
     with pytest.raises(OSError, match=r"Unreachable corpus could not be fetched over the network .*refused") as error:
         data.prepare_data()
     assert "cache_dir" not in str(error.value)
-    data = data_module(families["llama"], text, tmp_path / "cache", source="http://127.0.0.1:9/cache")
-    with pytest.raises(OSError, match=r"activations\.source=http://127\.0\.0\.1:9/.* could not be reached") as error:
+    data = tiny_module(families["llama"], text, tmp_path / "cache", source="http://127.0.0.1:9/cache")
+    with pytest.raises(
+        OSError, match=r"activations\.harvest\.source=http://127\.0\.0\.1:9/.* could not be reached"
+    ) as error:
         data.prepare_data()
     assert "cache_dir" not in str(error.value)
 
@@ -151,4 +152,4 @@ def test_a_network_that_fails_is_not_the_caches_fault(
 def test_a_cache_that_is_a_file_is_the_caches_fault(families: dict[str, Path], text: LocalText, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(OSError, match=r"cache_dir=.*cache could not be written \(.*Not a directory"):
-        data_module(families["llama"], text, tmp_path / "cache").prepare_data()
+        tiny_module(families["llama"], text, tmp_path / "cache").prepare_data()

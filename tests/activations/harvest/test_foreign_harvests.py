@@ -72,7 +72,7 @@ def refused(url: str, tmp_path: Path, said: str) -> None:
     cache = tmp_path / "place" / "cache"
     with pytest.raises(ValueError, match=said) as error:
         fetch(url, cache, [POINT])
-    assert str(error.value).startswith(f"activations.source: what lies at {url} is refused (")
+    assert str(error.value).startswith(f"activations.harvest.source: what lies at {url} is refused (")
     assert "\n" not in str(error.value)
     kept = {name for name in everything(tmp_path / "place") if not name.endswith("/lock")}
     tokens = {f"cache/{name}" for name in everything(cache) if "/" not in name}
@@ -268,7 +268,7 @@ def test_a_whole_harvest_arrives_byte_for_byte_and_goes_on_where_it_was_interrup
     name = source / str(POINT) / "test-00001.safetensors"
     content = name.read_bytes()
     name.unlink()
-    with pytest.raises(OSError, match=r"activations\.source=file://.* could not be reached"):
+    with pytest.raises(OSError, match=r"activations\.harvest\.source=file://.* could not be reached"):
         fetch(f"file://{source}", cache, [POINT])
     name.write_bytes(content)
     fetch(f"file://{source}", cache, [POINT])
@@ -294,7 +294,7 @@ def test_only_ordinary_files_of_the_cache_are_opened(tmp_path: Path, make: Calla
         (cache / name).unlink()
         make(cache / name)
         read = ActivationStore if name.startswith(str(POINT)) else Origins.read
-        with pytest.raises(ValueError, match=r"ordinary file was expected|missing or truncated"):
+        with pytest.raises(ValueError, match=r"expected a regular file|missing or truncated"):
             read(cache / str(POINT) if read is ActivationStore else cache, "train")
 
 
@@ -302,7 +302,7 @@ def test_only_ordinary_files_of_the_cache_are_opened(tmp_path: Path, make: Calla
 def test_a_source_without_this_harvest_is_left_alone(tmp_path: Path, url: str) -> None:
     if url.startswith("nonsense"):
         with pytest.raises(
-            OSError, match=r"activations\.source=nonsense://x could not be reached \(Protocol not known"
+            OSError, match=r"activations\.harvest\.source=nonsense://x could not be reached \(Protocol not known"
         ):
             fetch(url, tmp_path / "cache", [POINT])
     else:

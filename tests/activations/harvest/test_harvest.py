@@ -23,14 +23,15 @@ from atomlab.activations.store.origins import TOKENS, read_sequences
 from atomlab.activations.tokens.sequences import Frame, batch, prompts, sample
 from atomlab.activations.tokens.tokenise import SPLITS
 from tests.activations.conftest import in_own_process
+from tests.activations.modules import data_module
 
 ROOT = Path(__file__).parents[3]
 
 
-def data_module(folder: Path, text: LocalText, cache: Path, **options) -> ActivationDataModule:
+def tiny_module(folder: Path, text: LocalText, cache: Path, **options) -> ActivationDataModule:
     model = LanguageModel(str(folder), dtype="float32", device="cpu")
-    options = {"shard_rows": 50, "harvest_batch_tokens": 32, "context": 16, "batch_size": 32} | options
-    return ActivationDataModule(model, text, text, site="resid_post", layer=1, cache_dir=str(cache), **options)
+    options = {"shard_rows": 50, "batch_tokens": 32, "context": 16, "size": 32} | options
+    return data_module(model, text, site="resid_post", layer=1, cache_dir=str(cache), **options)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -48,7 +49,7 @@ def test_ten_kills_end_in_the_cache_of_an_uninterrupted_harvest(
 
 
 def test_what_a_kill_left_half_written_is_removed(families: dict[str, Path], text: LocalText, tmp_path: Path) -> None:
-    data = data_module(families["llama"], text, tmp_path)
+    data = tiny_module(families["llama"], text, tmp_path)
     place = data.folder(text) / str(data.point)
     place.mkdir(parents=True)
     for name in (".writing-1-train-00000.safetensors", ".tmpvOwbNO"):  # ours, and the one that safetensors renames
@@ -62,7 +63,7 @@ def test_of_two_processes_one_harvests_and_the_other_waits(
 ) -> None:
     in_own_process("processes.py", "share", families["llama"], text.path, tmp_path / "cache", tmp_path)
     first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("first", "second"))
-    folder = data_module(families["llama"], text, tmp_path / "cache").folder(text)
+    folder = tiny_module(families["llama"], text, tmp_path / "cache").folder(text)
     shards = [shard for split in SPLITS for shard in plan(split, read_sequences(folder, split), 50, 32)]
     assert first["passes"] == sum(len(shard.batches) for shard in shards) + 6  # and six short ones before the first
     assert second["passes"] == 0
@@ -72,7 +73,7 @@ def test_of_two_processes_one_harvests_and_the_other_waits(
 def test_every_byte_of_every_file_is_guarded(families: dict[str, Path], text: LocalText, tmp_path: Path) -> None:
     """Headers, rows, norms, token sequences, groups, moments and the indices themselves."""
     short = LocalText(str(text.path), limit=3)
-    data = data_module(families["llama"], short, tmp_path, context=8, shard_rows=25)
+    data = tiny_module(families["llama"], short, tmp_path, context=8, shard_rows=25)
     data.prepare_data()
     data.setup()
     folder = data.folder(short)
@@ -111,7 +112,7 @@ def test_the_named_command_rebuilds_the_same_bytes(families: dict[str, Path], te
     """Whatever file is damaged: a run names it, and after the command that it names the same run rebuilds it."""
 
     def run() -> ActivationDataModule:
-        data = data_module(families["llama"], text, tmp_path, shard_rows=500)
+        data = tiny_module(families["llama"], text, tmp_path, shard_rows=500)
         data.prepare_data()
         data.setup()
         return data
@@ -133,21 +134,21 @@ def test_the_named_command_rebuilds_the_same_bytes(families: dict[str, Path], te
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 def test_a_full_disk_is_announced_and_loses_nothing(families: dict[str, Path], text: LocalText, tmp_path: Path) -> None:
-    data_module(families["llama"], text, tmp_path / "whole").prepare_data()
+    tiny_module(families["llama"], text, tmp_path / "whole").prepare_data()
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk], check=False).returncode:
         pytest.skip("this container may not mount")
     try:
         with pytest.raises(OSError, match=r"needs .* GB and the disk has .* GB left"):
-            data_module(families["llama"], text, disk).prepare_data()
+            tiny_module(families["llama"], text, disk).prepare_data()
         original, shutil.disk_usage = (
             shutil.disk_usage,
             lambda path: original("/"),
         )  # the check is passed, and then it fills
         try:
             with pytest.raises(OSError, match=r"cache_dir=.*could not be written"):
-                data_module(families["llama"], text, disk).prepare_data()
+                tiny_module(families["llama"], text, disk).prepare_data()
         finally:
             shutil.disk_usage = original
         kept, whole = contents(disk), contents(tmp_path / "whole")
@@ -156,16 +157,16 @@ def test_a_full_disk_is_announced_and_loses_nothing(families: dict[str, Path], t
         shutil.copytree(disk, tmp_path / "larger")
     finally:
         subprocess.run(["umount", "--lazy", disk], check=True)  # what failed may still map its files
-    data_module(families["llama"], text, tmp_path / "larger").prepare_data()
+    tiny_module(families["llama"], text, tmp_path / "larger").prepare_data()
     assert contents(tmp_path / "larger") == contents(tmp_path / "whole")
 
 
 def test_another_cache_is_read_by_url_and_checked(families: dict[str, Path], text: LocalText, tmp_path: Path) -> None:
-    first = data_module(families["llama"], text, tmp_path / "first")
+    first = tiny_module(families["llama"], text, tmp_path / "first")
     first.prepare_data()
     memory = fsspec.filesystem("memory")
     memory.put(str(tmp_path / "first"), "/elsewhere", recursive=True)
-    second = data_module(families["llama"], text, tmp_path / "second", source="memory://elsewhere")
+    second = tiny_module(families["llama"], text, tmp_path / "second", source="memory://elsewhere")
     second.model.load = None  # type: ignore[method-assign]  # no forward pass is possible
     second.prepare_data()
     second.setup()
@@ -174,7 +175,7 @@ def test_another_cache_is_read_by_url_and_checked(families: dict[str, Path], tex
     assert torch.equal(first.rows["test"][rows], second.rows["test"][rows])
     name = f"/elsewhere/activations/{first.folder(text).name}/{first.point}/test-00000.safetensors"
     memory.pipe(name, memory.cat(name)[:-1] + b"!")
-    third = data_module(families["llama"], text, tmp_path / "third", source="memory://elsewhere")
+    third = tiny_module(families["llama"], text, tmp_path / "third", source="memory://elsewhere")
     with pytest.raises(ValueError, match="altered"):
         third.prepare_data()
     assert not list((tmp_path / "third").rglob("index.json"))
@@ -188,13 +189,13 @@ def test_two_processes_take_disjoint_shards_and_end_the_same(
 import sys
 from pathlib import Path
 from lightning.pytorch import Trainer
-from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.corpora.local import LocalText
+from tests.activations.modules import data_module
 text = LocalText({str(text.path)!r})
 model = LanguageModel({str(families["llama"])!r}, dtype="float32", device="cpu")
-data = ActivationDataModule(model, text, text, site="resid_post", layer=1, cache_dir={str(tmp_path / "two")!r},
-    shard_rows=50, harvest_batch_tokens=32, context=16, batch_size=32)
+data = data_module(model, text, site="resid_post", layer=1, cache_dir={str(tmp_path / "two")!r},
+    shard_rows=50, batch_tokens=32, context=16, size=32)
 data.harvest(Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False))
 """
     (tmp_path / "two.py").write_text(code)
@@ -206,9 +207,9 @@ data.harvest(Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    one = data_module(families["llama"], text, tmp_path / "one")
+    one = tiny_module(families["llama"], text, tmp_path / "one")
     one.prepare_data()
-    two = data_module(families["llama"], text, tmp_path / "two")
+    two = tiny_module(families["llama"], text, tmp_path / "two")
     assert {n.split("/")[-1] for n in contents(tmp_path / "one")} == {
         n.split("/")[-1] for n in contents(tmp_path / "two")
     }

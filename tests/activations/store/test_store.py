@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from atomlab.activations import harvest as harvest_module
-from atomlab.activations.batches.online import Online
+from atomlab.activations.batches.order import Online
 from atomlab.activations.corpora.local import LocalText
 from atomlab.activations.datamodule import ActivationDataModule, RandomBatches, ShuffledBatches
 from atomlab.activations.harvest.harvester import ShardWriter
@@ -29,12 +29,11 @@ def text(tmp_path: Path) -> LocalText:
     return LocalText(str(tmp_path / "text.txt"))
 
 
-def data_module(folder: Path, text: LocalText, cache: Path, **options) -> ActivationDataModule:
+def tiny_module(folder: Path, text: LocalText, cache: Path, **options) -> ActivationDataModule:
     model = LanguageModel(str(folder), dtype="float32", device="cpu")
-    return ActivationDataModule(
-        model, text, text, site="resid_post", layer=1, cache_dir=str(cache), context=16, batch_size=32, steps=50,
-        shard_rows=100,
-        harvest_batch_tokens=64, **options,
+    return data_module(
+        model, text, site="resid_post", layer=1, cache_dir=str(cache), context=16, size=32, steps=50, shard_rows=100,
+        batch_tokens=64, **options,
     )  # fmt: skip
 
 
@@ -47,7 +46,7 @@ def files(cache: Path) -> dict[str, bytes]:
 
 
 def test_rows_are_the_models_activations(families: dict[str, Path], text: LocalText, tmp_path: Path) -> None:
-    data = data_module(families["llama"], text, tmp_path / "cache", max_norm_ratio=None, separate_documents=False)
+    data = tiny_module(families["llama"], text, tmp_path / "cache", max_norm_ratio=None, separate_documents=False)
     data.prepare_data()
     data.setup()
     index = read_index(data.folder(text) / str(data.point) / "index.json", "shards")
@@ -78,7 +77,7 @@ def test_one_pass_serves_many_sites_and_knows_where_rows_come_from(
     """
     real, calls = harvest_module.capture, []
     monkeypatch.setattr(harvest_module, "capture", lambda *arguments: calls.append(1) or real(*arguments))
-    data = data_module(
+    data = tiny_module(
         families["llama"], text, tmp_path, sites=["mlp_out"], layers=[0], max_norm_ratio=None, drop_first=False
     )
     data.prepare_data()
@@ -103,7 +102,7 @@ def test_one_pass_serves_many_sites_and_knows_where_rows_come_from(
 def test_an_interrupted_harvest_goes_on_and_ends_the_same(
     families: dict[str, Path], text: LocalText, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = data_module(families["llama"], text, tmp_path / "whole")
+    whole = tiny_module(families["llama"], text, tmp_path / "whole")
     whole.prepare_data()
     real, calls = harvest_module.capture, []
 
@@ -114,7 +113,7 @@ def test_an_interrupted_harvest_goes_on_and_ends_the_same(
         return real(*arguments)
 
     monkeypatch.setattr(harvest_module, "capture", failing)
-    broken = data_module(families["llama"], text, tmp_path / "broken")
+    broken = tiny_module(families["llama"], text, tmp_path / "broken")
     with pytest.raises(SystemExit):  # Lightning's answer to Ctrl+C
         broken.prepare_data()
     assert files(tmp_path / "broken")
@@ -122,12 +121,12 @@ def test_an_interrupted_harvest_goes_on_and_ends_the_same(
     broken.prepare_data()
     assert files(tmp_path / "broken") == files(tmp_path / "whole")
     again = len(calls)
-    data_module(families["llama"], text, tmp_path / "broken").prepare_data()
+    tiny_module(families["llama"], text, tmp_path / "broken").prepare_data()
     assert len(calls) == again  # a second run needs no forward pass
 
 
 def test_damage_is_named(families: dict[str, Path], text: LocalText, tmp_path: Path) -> None:
-    data_module(families["llama"], text, tmp_path).prepare_data()
+    tiny_module(families["llama"], text, tmp_path).prepare_data()
     shard = next(tmp_path.rglob("train-00001.safetensors"))
     content = shard.read_bytes()
     shard.write_bytes(content[:-4])
@@ -193,8 +192,8 @@ def test_the_model_waits_for_a_slow_disk(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_order_is_refused(families: dict[str, Path], text: LocalText, tmp_path: Path) -> None:
-    cached = data_module(families["llama"], text, tmp_path)
-    online = data_module(families["llama"], text, tmp_path, online=Online(64))
+    cached = tiny_module(families["llama"], text, tmp_path)
+    online = tiny_module(families["llama"], text, tmp_path, online=Online(64))
     for data in (cached, online):
         data.prepare_data()
         data.setup()

@@ -1,6 +1,7 @@
 """What a tokenizer puts around a text is found on every kind of tokenizer, and is never there twice."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,11 @@ from atomlab.activations.corpora.counterfact import CounterFact
 from atomlab.activations.corpora.local import LocalText
 from atomlab.activations.tokens.sequences import Frame
 from atomlab.activations.tokens.special_tokens import frame, special_ids
-from atomlab.activations.tokens.tokenise import SPLITS, Tokens, encode, tokenise
+from atomlab.activations.tokens.tokenise import SPLITS, TokenRules, Tokens, encode, tokenise
 from tests import tiny
 
 SPECIAL = {"<s>": 0, "</s>": 1, "<pad>": 2}
-OPTIONS: dict[str, Any] = {"context": 6, "fractions": (0.6, 0.2, 0.2), "max_rows": None, "seed": 0}
-OPTIONS |= {"drop_first": False, "drop_special": True, "apart": True}
+RULES = TokenRules(context=6, fractions=(0.6, 0.2, 0.2), drop_first=False)
 DNA = SPECIAL | {letter: 3 + i for i, letter in enumerate("ACGT")}
 BYTES = SPECIAL | {letter: 3 + i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
 PIECES = SPECIAL | {"[UNK]": 3, "[unused1]": 4, "##s": 5, "gene": 6}
@@ -85,7 +85,7 @@ def test_tokenizers_without_a_fast_version() -> None:
 def test_a_slow_tokenizer_packs_a_corpus(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("\n\n".join(f"number {i}" for i in range(40)))
     tokenizer = ByT5Tokenizer()
-    splits = tokenise(LocalText(str(tmp_path / "t.txt")), tokenizer, **OPTIONS).splits
+    splits = tokenise(LocalText(str(tmp_path / "t.txt")), tokenizer, RULES).splits
     kept = torch.cat([s.input_ids[s.keep] for s in splits.values()])
     assert set(tokenizer.decode(kept.tolist())) <= set("number 0123456789")
 
@@ -97,7 +97,7 @@ def test_every_special_token_is_left_out(tmp_path: Path) -> None:
     user, word = tokenizer.convert_tokens_to_ids(["<|user|>", "<word>"])
     assert special_ids(tokenizer) == {0, 1, 2, 3, user}
     (tmp_path / "t.txt").write_text("\n\n".join(f"<|user|> w{i} <word> w{i}" for i in range(40)))
-    splits = tokenise(LocalText(str(tmp_path / "t.txt")), tokenizer, **OPTIONS).splits
+    splits = tokenise(LocalText(str(tmp_path / "t.txt")), tokenizer, RULES).splits
     everything = torch.cat([s.input_ids for s in splits.values()])
     kept = torch.cat([s.input_ids[s.keep] for s in splits.values()])
     assert user in everything
@@ -112,7 +112,7 @@ def splits_of(
 ) -> dict[str, tuple[list[int], list[bool]]]:
     (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     corpus = LocalText(str(folder / f"{name}.jsonl"), field="ids", group_field="group")
-    tokens: Tokens = tokenise(corpus, tokenizer, **OPTIONS)
+    tokens: Tokens = tokenise(corpus, tokenizer, RULES)
     assert tokens.bad_records.count == 0
     return {split: (tokens.splits[split].input_ids.tolist(), tokens.splits[split].keep.tolist()) for split in SPLITS}
 
@@ -152,7 +152,7 @@ def test_token_ids_are_what_their_text_is_however_they_are_framed_and_padded(tem
         for name, rows in variants.items()
     }
     (tmp_path / "text.jsonl").write_text("\n".join(json.dumps({"text": text, "group": text}) for text in texts))
-    from_text = tokenise(LocalText(str(tmp_path / "text.jsonl"), group_field="group"), tokenizer, **OPTIONS).splits
+    from_text = tokenise(LocalText(str(tmp_path / "text.jsonl"), group_field="group"), tokenizer, RULES).splits
     expected = {split: (from_text[split].input_ids.tolist(), from_text[split].keep.tolist()) for split in SPLITS}
     for name, variant in found.items():
         assert variant == expected, name
@@ -163,12 +163,12 @@ def test_text_that_holds_its_frame_already_is_not_framed_twice(tmp_path: Path) -
     tokenizer = tiny.tokenizer()
     (tmp_path / "t.jsonl").write_text("\n".join(json.dumps({"text": f"<s> w{i} w{i} </s>"}) for i in range(30)))
     corpus = LocalText(str(tmp_path / "t.jsonl"), packed=False)
-    for sequences in tokenise(corpus, tokenizer, **OPTIONS).splits.values():
+    for sequences in tokenise(corpus, tokenizer, RULES).splits.values():
         rows = sequences.input_ids.view(-1, 3).tolist()
         assert all(row[0] == 1 and row[1] == row[2] > 3 for row in rows)
     facts = [json.dumps({"prompt": f"<s> w{i} w9", "subject": f"w{i}"}) for i in range(10, 40)]
     (tmp_path / "f.jsonl").write_text("\n".join(facts))
-    for sequences in tokenise(CounterFact(str(tmp_path / "f.jsonl")), tokenizer, **OPTIONS).splits.values():
+    for sequences in tokenise(CounterFact(str(tmp_path / "f.jsonl")), tokenizer, RULES).splits.values():
         kept = tokenizer.convert_ids_to_tokens(sequences.input_ids[sequences.keep].tolist())
         assert all(token not in ("<s>", "w9") for token in kept)
 
@@ -192,7 +192,7 @@ def test_a_subject_that_no_token_holds_is_a_bad_record(tmp_path: Path) -> None:
     tokens = tokenise(
         CounterFact(str(tmp_path / "f.jsonl"), distinct=False, split_by="template"),
         wrapped(bare("DNA")),
-        **OPTIONS | {"context": 300},
+        replace(RULES, context=300),
     )
     assert tokens.bad_records.first == ("f.jsonl, line 6: no token holds the last character of its subject",)
     assert sum(sequences.rows for sequences in tokens.splits.values()) == 199

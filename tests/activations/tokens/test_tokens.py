@@ -12,17 +12,9 @@ from transformers import AutoTokenizer
 from atomlab.activations.corpora.counterfact import CounterFact
 from atomlab.activations.corpora.local import LocalText
 from atomlab.activations.tokens.sequences import Frame, pack, pack_apart, prompts, sample
-from atomlab.activations.tokens.tokenise import SPLITS, split_groups, tokenise
+from atomlab.activations.tokens.tokenise import SPLITS, TokenRules, split_groups, tokenise
 
-OPTIONS = {
-    "context": 8,
-    "fractions": (0.6, 0.2, 0.2),
-    "max_rows": None,
-    "seed": 0,
-    "drop_first": True,
-    "drop_special": True,
-    "apart": False,
-}
+RULES = TokenRules(context=8, fractions=(0.6, 0.2, 0.2), separate_documents=False)
 FRAME = Frame(prefix=(1,), suffix=(3,), separator=(2,))
 
 
@@ -97,7 +89,7 @@ def test_text_files_become_full_contexts_without_first_and_special_tokens(
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(families["llama"])
     (tmp_path / "t.txt").write_text("\n\n".join(" ".join(f"w{(7 * i + j) % 60}" for j in range(20)) for i in range(20)))
-    splits = tokenise(LocalText(str(tmp_path / "t.txt")), tokenizer, **OPTIONS).splits
+    splits = tokenise(LocalText(str(tmp_path / "t.txt")), tokenizer, RULES).splits
     groups = [set(splits[name].document.tolist()) for name in SPLITS]
     assert sum(map(len, groups)) == len(set.union(*groups))
     for sequences in splits.values():
@@ -117,10 +109,10 @@ def test_counterfact_keeps_the_last_subject_token(families: dict[str, Path], tmp
     ]
     file = tmp_path / "facts.jsonl"
     file.write_text("\n".join(json.dumps(record) for record in [*records, records[0]]))
-    splits = tokenise(CounterFact(str(file)), tokenizer, **OPTIONS).splits
+    splits = tokenise(CounterFact(str(file)), tokenizer, RULES).splits
     kept = sorted(t for s in splits.values() for t in tokenizer.convert_ids_to_tokens(s.input_ids[s.keep].tolist()))
     assert kept == sorted(subject.split()[1] for _, subject in facts)  # and the repeated record counts once
-    last = tokenise(CounterFact(str(file), position="last", split_by="template"), tokenizer, **OPTIONS).splits
+    last = tokenise(CounterFact(str(file), position="last", split_by="template"), tokenizer, RULES).splits
     assert sum(s.rows for s in last.values()) == 9
 
 
@@ -129,7 +121,7 @@ def test_bad_corpora_are_named(families: dict[str, Path], tmp_path: Path) -> Non
     for text, words in (("", "empty"), ("w1 w2 w3", "1 group"), ("w1\n\nw2\n\nw3\n\nw4", "no tokens left")):
         file.write_text(text)
         with pytest.raises(ValueError, match=words):
-            tokenise(LocalText(str(file)), tokenizer, **OPTIONS)
+            tokenise(LocalText(str(file)), tokenizer, RULES)
     with pytest.raises(FileNotFoundError, match="holds no text"):
         list(LocalText(str(tmp_path / "none.txt")).examples())
     (tmp_path / "r.jsonl").write_text('{"body": "x"}\n')

@@ -4,17 +4,24 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from matplotlib.figure import Figure
 from transformers import BertConfig, BertModel
 
+from atomlab.activations.batches.order import TrainingBatches
 from atomlab.activations.corpora.local import LocalText
 from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.activations.harvest.cache import HarvestOptions
+from atomlab.activations.model.hook_points import HookPoints
 from atomlab.activations.model.language_model import LanguageModel
-from atomlab.evaluation import ControlledTable, RepresentationShiftStudy, StudyInputs
+from atomlab.activations.store.outliers import Outliers
+from atomlab.activations.tokens.tokenise import TokenRules
+from atomlab.evaluation import ControlledTable, RepresentationShiftStudy, StudyInputs, retraining
 from atomlab.report import spectrum_figure, write_results
+from atomlab.training.build import build
 from tests.evaluation.conftest import WORDS
 from tests.report.pages import ROWS
 from tests.tiny import tokenizer
@@ -44,10 +51,15 @@ def bert(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> ActivationDa
     tokenizer(WORDS).save_pretrained(folder / "model")
     text = LocalText(str(corpus))
     data = ActivationDataModule(
-        LanguageModel(str(folder / "model"), dtype="float32", device="cpu"), text, text, site="resid_post", layer=1,
-        cache_dir=str(folder / "cache"), context=32, fractions=(0.6, 0.1, 0.3), batch_size=64, steps=20,
-        max_norm_ratio=None,
-    )  # fmt: skip
+        LanguageModel(str(folder / "model"), dtype="float32", device="cpu"),
+        text,
+        text,
+        hook_points=HookPoints(site="resid_post", layer=1),
+        tokens=TokenRules(context=32, fractions=(0.6, 0.1, 0.3)),
+        outliers=Outliers(max_norm_ratio=None),
+        harvest=HarvestOptions(cache_dir=str(folder / "cache")),
+        batches=TrainingBatches(size=64, steps=20),
+    )
     data.prepare_data()
     data.setup()
     return data
@@ -55,9 +67,7 @@ def bert(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> ActivationDa
 
 def of_bert(inputs: StudyInputs, data: ActivationDataModule) -> StudyInputs:
     """S needs no shrinkage; the covariance does."""
-    build = inputs.recipe.build
-    recipe = replace(inputs.recipe, build=lambda **given: build(**(given | {"shrinkage": 0.0})))
-    return replace(inputs, data=data, recipe=recipe, shrinkage=0.0)
+    return replace(inputs, data=data, retraining=replace(inputs.retraining, shrinkage=0.0))
 
 
 def test_a_geometry_that_bert_does_not_have_costs_one_line_of_a_figure(
@@ -72,7 +82,7 @@ def test_a_geometry_that_bert_does_not_have_costs_one_line_of_a_figure(
     assert len(list((inputs.folder / "figures").iterdir())) == 4
     for text in (page, said):
         assert "The geometry Mahalanobis of encoder.layer.1.output is left out: " in text
-        assert "experiment=representation_shift sae.shrinkage=1e-3" in text
+        assert "experiment=representation_shift shrinkage=1e-3" in text
         assert "use more vectors or a shrinkage" not in text  # which is refused beside run=
 
 
@@ -126,24 +136,24 @@ def test_what_fails_after_the_rows_does_not_cost_them(inputs: StudyInputs) -> No
     assert rows[0]["kl"] > 0
 
 
-def test_a_row_that_fails_does_not_cost_those_before_it(inputs: StudyInputs) -> None:
+def test_a_row_that_fails_does_not_cost_those_before_it(inputs: StudyInputs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A surrogate's training that ends in an error, here the second one, after the atoms' row is measured."""
     trained: list[int] = []
 
-    def build(**given: object) -> object:
+    def build_once(*given: Any, **options: Any) -> object:
         trained.append(1)
         if len(trained) > 1:
             raise RuntimeError("out of memory")
-        return inputs.recipe.build(**given)
+        return build(*given, **options)
 
-    broken = replace(inputs, recipe=replace(inputs.recipe, build=build))
+    monkeypatch.setattr(retraining, "build", build_once)
     with pytest.raises(RuntimeError, match="out of memory"):
-        replace(PLAIN, controls=["gaussian"])(broken)
+        replace(PLAIN, controls=["gaussian"])(inputs)
     assert [row["unit"] for row in json.loads((inputs.folder / "results.json").read_text())["rows"]] == ["atoms"]
 
 
 def test_a_model_without_a_known_final_norm_has_a_browser_without_logits(inputs: StudyInputs) -> None:
-    from atomlab.evaluation import logits
+    from atomlab.evaluation.browser import logits
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(logits, "_FINAL_NORMS", ("none.such",))

@@ -2,22 +2,32 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from atomlab import load_sae, save_sae
-from atomlab.evaluation import CapacityGrid, ControlledTable, PaperTable, RepresentationShiftStudy, StudyInputs
+from atomlab.evaluation import (
+    CapacityGrid,
+    ControlledTable,
+    PaperTable,
+    RepresentationShiftStudy,
+    StudyInputs,
+    retraining,
+)
 from atomlab.evaluation.studies.paper_table import mean_rows
 from atomlab.evaluation.surrogates import VectorsDataModule, gaussian_vectors
+from atomlab.training.build import build
+from atomlab.training.recipe import Architecture
 
 ALL = ["atoms", "neurons", "imported", "data, nearest", "data + OMP", "k-means + OMP", "random + OMP"]
 ALL += ["Gaussian TSAE", "Gaussian TSAE on its own"]
 
 
 def test_the_controlled_table_has_every_row_and_column_and_its_report(inputs: StudyInputs) -> None:
-    sae = inputs.recipe.train(inputs.data, seed=3)
+    sae = inputs.retraining.train(inputs.data, seed=3)
     save_sae(sae, inputs.folder / "imported", {})
     study = ControlledTable(features={"imported": str(inputs.folder / "imported")}, retrain=1, delphi=True)
     text, objective = study(inputs)
@@ -51,10 +61,10 @@ def test_a_gaussian_without_structure_is_remembered_by_as_many_atoms_as_vectors(
     moments = inputs.data.moments
     generator = torch.Generator().manual_seed(0)
     train, fresh = (gaussian_vectors(moments, count, generator) for count in (64, 1000))
-    trainer = inputs.recipe.trainer
-    recipe = replace(inputs.recipe, steps=600, trainer=lambda **given: trainer(**(given | {"max_steps": 600})))
+    trainer = inputs.retraining.trainer
+    retraining = replace(inputs.retraining, steps=600, trainer=lambda **given: trainer(**(given | {"max_steps": 600})))
     data = VectorsDataModule(train, inputs.data.reference_moments, batch_size=64, steps=600)
-    sae = recipe.train(data, seed=0, expansion=8)
+    sae = retraining.train(data, seed=0, expansion=8)
 
     def r2(x: torch.Tensor) -> float:
         with torch.no_grad():
@@ -116,7 +126,7 @@ def test_a_stopped_table_goes_on_with_the_layers_it_has(inputs: StudyInputs) -> 
     def refuse(**given: object) -> object:
         raise AssertionError("trained again")
 
-    idle = replace(inputs, recipe=replace(inputs.recipe, build=refuse))
+    idle = replace(inputs, retraining=replace(inputs.retraining, build=refuse))
     (inputs.folder / "results.json").unlink()
     assert PaperTable(layers=[0, 1], controls=[])(idle) == first
     PaperTable(layers=[1], controls=[])(replace(idle, configuration="of another list of layers"))
@@ -191,36 +201,40 @@ def test_the_first_of_a_sample_are_a_sample(inputs: StudyInputs) -> None:
 def test_what_does_not_fit_is_refused(inputs: StudyInputs) -> None:
     with pytest.raises(ValueError, match=r"study\.controls names nonsense"):
         ControlledTable(controls=["nonsense"], certify=False, loss=False, browser=False)(inputs)
-    save_sae(inputs.recipe.train(inputs.data, seed=0), inputs.folder / "sae", {})
+    save_sae(inputs.retraining.train(inputs.data, seed=0), inputs.folder / "sae", {})
     other = replace(inputs, data=inputs.data.at("mlp_hidden", 1))
     with pytest.raises(ValueError, match="d_in=16 and this site 24"):
         ControlledTable(atoms=str(inputs.folder / "sae"))(other)
 
 
-def test_finished_parts_are_kept_and_a_change_of_setting_computes_again(inputs: StudyInputs) -> None:
+def test_finished_parts_are_kept_and_a_change_of_setting_computes_again(
+    inputs: StudyInputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A study stopped after two cells goes on at the third, with the rows of an uninterrupted run."""
     study = CapacityGrid(vectors=[64, 128], expansions=[1, 2], surrogate=False)
     trained = []
 
-    def counting(stop_after: int) -> StudyInputs:
-        def build(**given: object) -> object:
-            if len(trained) == stop_after:
+    def stop_after(count: int) -> None:
+        def counting(data: Any, architecture: Architecture, *rest: Any, **options: Any) -> object:
+            if len(trained) == count:
                 raise KeyboardInterrupt
-            trained.append(given["expansion"])
-            return inputs.recipe.build(**given)
+            trained.append(architecture.expansion)
+            return build(data, architecture, *rest, **options)
 
-        return replace(inputs, recipe=replace(inputs.recipe, build=build))
+        monkeypatch.setattr(retraining, "build", counting)
 
+    stop_after(2)
     with pytest.raises(KeyboardInterrupt):
-        study(counting(2))
+        study(inputs)
     assert not (inputs.folder / "results.json").exists()
-    study(counting(99))
+    stop_after(99)
+    study(inputs)
     assert trained == [1, 2, 1, 2]
     resumed = json.loads((inputs.folder / "results.json").read_text())["rows"]
-    other = replace(counting(99), folder=inputs.folder / "other")
+    other = replace(inputs, folder=inputs.folder / "other")
     other.folder.mkdir()
     study(other)
     assert json.loads((other.folder / "results.json").read_text())["rows"] == resumed
     trained.clear()
-    study(replace(counting(99), setting="another"))
+    study(replace(inputs, setting="another"))
     assert trained == [1, 2, 1, 2]

@@ -1,0 +1,71 @@
+"""How evaluation trains TSAEs of its own: of a surrogate, another seed, a layer, a cell of the capacity grid."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import final
+
+from lightning import Trainer, seed_everything
+
+from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.evaluation.surrogates import VectorsDataModule
+from atomlab.sae import ThresholdSAE
+from atomlab.training.build import build
+from atomlab.training.callbacks import DecoderNorm, ProgressBar
+from atomlab.training.recipe import Architecture, TrainingRecipe
+from atomlab.training.trainer import check_finished, check_trainer
+
+
+@final
+@dataclass(frozen=True)
+class Retraining:
+    """The training of train.py, without its logging, validation and checkpoints.
+
+    Attributes:
+        architecture: of the TSAEs.
+        recipe: of their training.
+        shrinkage: λ of the metric S.
+        trainer: from keyword arguments to a trainer, with those of the configuration given already.
+        batch_size: vectors of a batch.
+        steps: steps of the optimiser in one training.
+    """
+
+    architecture: Architecture
+    recipe: TrainingRecipe
+    shrinkage: float
+    trainer: Callable[..., Trainer]
+    batch_size: int
+    steps: int
+
+    def train(
+        self, data: ActivationDataModule | VectorsDataModule, *, seed: int, expansion: float | None = None
+    ) -> ThresholdSAE:
+        """Trains a TSAE on one device, however many the run had.
+
+        Args:
+            data: prepared and set up.
+            seed: of the initial atoms.
+            expansion: d_sae / d_in; None takes that of `architecture`.
+
+        Returns:
+            The TSAE of raw activations, with atoms of unit S-norm, on the CPU.
+
+        Raises:
+            ValueError: a trainer that would take another number of steps, or a training that ended before its last.
+        """
+        seed_everything(seed, workers=True, verbose=False)
+        architecture = self.architecture if expansion is None else replace(self.architecture, expansion=expansion)
+        module = build(data, architecture, self.recipe, shrinkage=self.shrinkage)
+        trainer = self.trainer(
+            devices=1,
+            num_nodes=1,
+            strategy="auto",
+            callbacks=[DecoderNorm(), ProgressBar(refresh_rate=20)],
+            logger=False,
+            enable_checkpointing=False,
+            limit_val_batches=0,
+            val_check_interval=1.0,
+        )
+        check_trainer(trainer, self.steps)
+        trainer.fit(module, data)
+        check_finished(trainer, self.steps)
+        return module.folded().cpu()

@@ -1,0 +1,72 @@
+"""What evaluate.py takes from the run folder that it measures, and what may be chosen beside it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+_BESIDE_RUN = ("run", "study", "sample_sizes", "trainer", "cache_dir")
+
+
+def config_of_run(config: DictConfig) -> DictConfig:
+    """Returns the configuration that a run was trained with; without `run`, the configuration itself.
+
+    Args:
+        config: of evaluate.py. `cache_dir` is taken from it if the command line gives it.
+
+    Raises:
+        FileNotFoundError: `run` is no folder of train.py.
+        ValueError: the command line sets what the run fixes.
+    """
+    if config.run is None:
+        return config
+    file = Path(config.run) / ".hydra" / "config.yaml"
+    if not file.exists():
+        raise FileNotFoundError(f"run={config.run} is no run folder of train.py: it has no .hydra/config.yaml.")
+    overridden = overridden_keys()
+    if fixed := sorted(overridden - set(_BESIDE_RUN)):
+        raise ValueError(
+            f"run={config.run} fixes {', '.join(fixed)}: leave it out, or leave out run to measure something else."
+        )
+    found = OmegaConf.load(file)
+    assert isinstance(found, DictConfig)
+    if "cache_dir" in overridden:
+        found.cache_dir = config.cache_dir
+    return found
+
+
+def trainer_config(trained: DictConfig, config: DictConfig) -> DictConfig:
+    """Returns the configuration of the trainer: that of the run, or the one that the command line chooses beside it.
+
+    The trainer is moved to the CPU if its accelerator is not on this machine.
+
+    Args:
+        trained: configuration of the run.
+        config: of evaluate.py.
+    """
+    chosen = config.trainer if "trainer" in overridden_keys() else trained.trainer
+    absent = chosen.accelerator in ("gpu", "cuda") and not torch.cuda.is_available()
+    own = {"accelerator": "cpu" if absent else chosen.accelerator, "max_steps": trained.steps}
+    merged = OmegaConf.merge(chosen, own)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def setting_of(trained: DictConfig, sample_sizes: DictConfig, identity: Mapping[str, Any]) -> str:
+    """Returns, as text, what every number of a study depends on beside the options of the study itself."""
+    own = OmegaConf.masked_copy(trained, [str(key) for key in trained if key not in ("study", "sample_sizes")])
+    return f"{as_yaml(own, sample_sizes)}\n{json.dumps(identity)}"
+
+
+def as_yaml(*parts: DictConfig) -> str:
+    """Returns parts of a configuration as YAML, one below the other, as a report shows them."""
+    return "\n".join(OmegaConf.to_yaml(part) for part in parts)
+
+
+def overridden_keys() -> set[str]:
+    """Returns the first parts of the keys that the command line sets."""
+    return {override.lstrip("+~").split("=")[0].split(".")[0] for override in HydraConfig.get().overrides.task}
