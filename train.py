@@ -48,7 +48,7 @@ def train(config: DictConfig) -> float | None:
 
     if config.dry_run:
         prepared = data.prepare()
-        sys.stdout.write(f"{render(foresee(prepared), data, prepared, trainer, recipe.calibration.l0)}\n")
+        sys.stdout.write(f"{render(foresee(prepared), data, prepared, trainer, recipe.initial_l0)}\n")
         return None
     data.harvest(trainer, check=foresee)  # on all of its processes
     if config.harvest_only:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import atomlab.evaluation
-import atomlab.training.module
+import atomlab.training.build
 from atomlab.activations.store.activation_store import ActivationStore
 
 
@@ -41,6 +41,6 @@ if __name__ == "__main__":
     sys.path.insert(0, str(root))
     gather = ActivationStore.__getitem__
     ActivationStore.__getitem__ = read
-    atomlab.training.module.build = noted(atomlab.training.module.build, after="built")
+    atomlab.training.build.build = noted(atomlab.training.build.build, after="built")
     atomlab.evaluation.evaluate_run = noted(atomlab.evaluation.evaluate_run, before="table")
     runpy.run_path(str(root / "train.py"), run_name="__main__")

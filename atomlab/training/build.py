@@ -35,7 +35,7 @@ def build(
             that has no inverse.
     """
     check_shrinkage(shrinkage)
-    d_in, l0 = data.d_in, recipe.calibration.l0
+    d_in, l0 = data.d_in, recipe.initial_l0
     d_sae = architecture.d_sae(d_in)
     if not l0 < d_sae:
         raise ValueError(

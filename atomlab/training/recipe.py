@@ -15,6 +15,30 @@ Coordinates = Literal["raw", "unit_mean_square", "whitened"]
 _REFERENCE_WIDTH = 2304  # the number of latents at which the default learning rate was chosen
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_positive(key: str, value: float) -> None:
+    if not (_is_number(value) and value > 0):
+        raise ValueError(f"{key}={value} should be a number above 0.")
+
+
+def _check_not_negative(key: str, value: float) -> None:
+    if not (_is_number(value) and value >= 0):
+        raise ValueError(f"{key}={value} should be 0 or a number above it.")
+
+
+def _check_count(key: str, value: int) -> None:
+    if not (_is_number(value) and value >= 1):
+        raise ValueError(f"{key}={value} should be 1 or more.")
+
+
+def _check_word(key: str, value: str, words: tuple[str, ...]) -> None:
+    if value not in words:
+        raise ValueError(f"{key}={value} is unknown: choose {', '.join(words[:-1])} or {words[-1]}.")
+
+
 @final
 @dataclass(frozen=True)
 class Architecture:
@@ -61,18 +85,20 @@ class Calibration:
     """How the thresholds are chosen before the first step.
 
     Attributes:
-        l0: mean number of active latents of a vector that the first thresholds give.
+        l0: mean number of active latents of a vector that the first thresholds give; None takes the target of the
+            sparsity term, which is then `TargetL0`.
         samples: training vectors that the thresholds are calibrated on.
 
     Raises:
         ValueError: a value outside of its range; the message names the key of conf/.
     """
 
-    l0: float = 40.0
+    l0: float | None = None
     samples: int = 8192
 
     def __post_init__(self) -> None:
-        _check_positive("training.calibration.l0", self.l0)
+        if self.l0 is not None:
+            _check_positive("training.calibration.l0", self.l0)
         _check_count("training.calibration.samples", self.samples)
 
 
@@ -160,7 +186,7 @@ class TrainingRecipe:
             `dense`, `sparse` and `screened` force one of them.
 
     Raises:
-        ValueError: an unknown implementation; the message names the key of conf/.
+        ValueError: an unknown implementation, or no mean L0 for the calibration; the message names the key of conf/.
     """
 
     sparsity: Sparsity = field(default_factory=lambda: TargetL0(1.0, 40.0))
@@ -171,32 +197,21 @@ class TrainingRecipe:
 
     def __post_init__(self) -> None:
         _check_word("training.implementation", self.implementation, get_args(Implementation))
+        if self.calibration.l0 is None and not isinstance(self.sparsity, TargetL0):
+            raise ValueError(
+                "training.calibration.l0=null takes the target of the sparsity term, and training.sparsity is "
+                f"{type(self.sparsity).__name__}, which has none: give training.calibration.l0=40 or another number."
+            )
+
+    @property
+    def initial_l0(self) -> float:
+        """The mean L0 that the thresholds are calibrated to before the first step."""
+        if self.calibration.l0 is not None:
+            return self.calibration.l0
+        assert isinstance(self.sparsity, TargetL0)
+        return self.sparsity.target
 
 
 def check_shrinkage(shrinkage: float) -> None:
     """Raises ValueError for a shrinkage λ of the metric S that is negative, infinite or no number."""
     _check_not_negative("shrinkage", shrinkage)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _check_positive(key: str, value: float) -> None:
-    if not (_is_number(value) and value > 0):
-        raise ValueError(f"{key}={value} should be a number above 0.")
-
-
-def _check_not_negative(key: str, value: float) -> None:
-    if not (_is_number(value) and value >= 0):
-        raise ValueError(f"{key}={value} should be 0 or a number above it.")
-
-
-def _check_count(key: str, value: int) -> None:
-    if not (_is_number(value) and value >= 1):
-        raise ValueError(f"{key}={value} should be 1 or more.")
-
-
-def _check_word(key: str, value: str, words: tuple[str, ...]) -> None:
-    if value not in words:
-        raise ValueError(f"{key}={value} is unknown: choose {', '.join(words[:-1])} or {words[-1]}.")

@@ -22,6 +22,7 @@ from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.store.outliers import Outliers
 from atomlab.activations.tokens.tokenise import TokenRules
 from atomlab.evaluation import Retraining, SampleSizes, StudyInputs
+from atomlab.identity import FORMAT
 from atomlab.sae import TargetL0
 from atomlab.training.recipe import Architecture, Calibration, TrainingRecipe
 
@@ -120,5 +121,5 @@ def inputs(data_of: Callable[..., ActivationDataModule], tmp_path: Path) -> Stud
         seed=0,
         configuration="<b>config</b>",
         setting="of the test",
-        identity={"format": 1, **data.identity},
+        identity={"format": FORMAT, **data.identity},
     )

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -13,9 +13,10 @@ from lightning import seed_everything
 
 from atomlab import ThresholdSAE, load_sae, save_sae
 from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.activations.harvest.cache import HarvestCache
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.model.sites import find_module, first_tensor, resolve_site
-from atomlab.evaluation import ControlledTable, StudyInputs, origin_of
+from atomlab.evaluation import ControlledTable, StudyInputs, origin_of, retraining
 from atomlab.evaluation.controls import CONTROLS
 from atomlab.evaluation.loading import load_at_site, locate
 from atomlab.evaluation.studies.controlled_table import ROWS
@@ -204,6 +205,10 @@ def test_what_is_no_sae_is_refused_in_one_sentence(
         load_at_site(tmp_path / "narrow", inputs.data, metric)
 
 
+def never(*given: object, **options: object) -> NoReturn:
+    raise AssertionError("trained")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -217,28 +222,28 @@ def test_what_is_no_sae_is_refused_in_one_sentence(
         *(({"features": {name: "nowhere"}}, re.escape(f"study.features names a row {name},")) for name in ROWS),
     ],
 )
-def test_a_mistake_costs_neither_a_harvest_nor_a_training(inputs: StudyInputs, options: dict, said: str) -> None:
-    def refuse(**given: object) -> object:
-        raise AssertionError("trained")
-
-    unharvested = inputs.data.at("resid_post", 0)
-    unharvested.cache_dir = inputs.folder / "cache"
-    idle = replace(inputs, data=unharvested, retraining=replace(inputs.retraining, build=refuse))
+def test_a_mistake_costs_neither_a_harvest_nor_a_training(
+    inputs: StudyInputs, options: dict, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retraining, "build", never)
+    unharvested, known = inputs.data.at("resid_post", 0), inputs.data.harvests
+    elsewhere = replace(known.options, cache_dir=str(inputs.folder / "cache"))
+    unharvested.harvests = HarvestCache(known.model, known.rules, elsewhere)
+    idle = replace(inputs, data=unharvested)
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         replace(QUICK, **options)(idle)
     assert not list(inputs.folder.iterdir())
 
 
-def test_an_sae_that_cannot_be_read_is_refused_before_the_training(inputs: StudyInputs, tmp_path: Path) -> None:
-    def refuse(**given: object) -> object:
-        raise AssertionError("trained")
-
-    idle = replace(inputs, retraining=replace(inputs.retraining, build=refuse))
+def test_an_sae_that_cannot_be_read_is_refused_before_the_training(
+    inputs: StudyInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retraining, "build", never)
     save_sae(ThresholdSAE(8, 9), tmp_path / "narrow", {})
     narrow = str(tmp_path / "narrow")
     for study in (replace(QUICK, features={"imported": narrow}), replace(QUICK, seeds=[narrow])):
         with pytest.raises(ValueError, match="d_in=8 and this site 16"):
-            study(idle)
+            study(inputs)
 
 
 def test_every_dictionary_is_drawn_once_and_controls_go_before_imported_saes(

@@ -28,9 +28,9 @@ WRONG = {
     "+foo=1": "foo=1: nothing reads this key",
     "+modle=gpt2": "modle=gpt2: nothing reads this key; did you mean model?",
     "+site.nme=x": "site.nme=x: nothing reads this key; did you mean site.name?",
-    "+sae.learning_rat=1": "build has no option 'learning_rat'; did you mean learning_rate?",
+    "+training.schedule.learning_rat=1": "Schedule has no option 'learning_rat'; did you mean learning_rate?",
     f"+callbacks.more={{_target_: {THROUGHPUT}, evry: 3}}": "Throughput has no option 'evry'; did you mean every?",
-    "~activations.site": "activations.site is missing",
+    "~activations.hook_points.site": "activations.hook_points.site is missing",
     "+callbacks.more={_target_: atomlab.nowhere.Callback}": "callbacks.more._target_=atomlab.nowhere.Callback cannot be imported",
     "corpus=local": "corpus.path has no value yet: give corpus.path=...",
 }

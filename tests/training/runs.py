@@ -16,7 +16,7 @@ from atomlab.sae.ops import DensitySwitch
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.callbacks import DecoderNorm
 from atomlab.training.module import SAEModule
-from atomlab.training.recipe import Revival, Schedule, TrainingRecipe
+from atomlab.training.recipe import Calibration, Revival, Schedule, TrainingRecipe
 
 QUIET: dict[str, Any] = {
     "accelerator": "cpu", "max_epochs": 1, "logger": False, "enable_progress_bar": False,
@@ -58,7 +58,7 @@ def module(switch: DensitySwitch, sparsity: Sparsity | None = None) -> SAEModule
     calibrate_thresholds_(sae, batches(1)[0], 8.0)
     metric = AtomicInnerProduct(torch.eye(16, dtype=torch.float64))
     aim = TargetL0(1.0, 4.0) if sparsity is None else sparsity
-    recipe = TrainingRecipe(aim, schedule=Schedule(learning_rate=1e-2), revival=Revival(after=200))
+    recipe = TrainingRecipe(aim, Calibration(l0=8.0), Schedule(learning_rate=1e-2), Revival(after=200))
     return SAEModule(sae, InputTransform.identity(16), metric, recipe, switch)
 
 

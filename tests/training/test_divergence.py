@@ -1,6 +1,7 @@
 """A training that went wrong says so, and one that did not says nothing (faults.md E6)."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from tests.training.runs import batches, fit, module
 
 def trained(folder: Path, rate: float, data: list[torch.Tensor], coefficient: float | None = None) -> SAEModule:
     found = module(DensitySwitch.of("dense"), TargetL0(1.0, 4.0) if coefficient is None else L0(coefficient))
-    found.learning_rate = found.threshold_learning_rate = rate
+    found.recipe = replace(found.recipe, schedule=replace(found.recipe.schedule, learning_rate=rate))
     fit(found, folder, data, max_steps=len(data))
     return found
 

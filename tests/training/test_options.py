@@ -31,7 +31,7 @@ BAD = [
     (Architecture, "sae.expansion", [0, -1, None, "abc", math.inf, True]),
     (Architecture, "sae.bandwidth", [0, -0.1, None, math.nan]),
     (Architecture, "sae.inputs", ["white", None]),
-    (Calibration, "training.calibration.l0", [0, -3, None]),
+    (Calibration, "training.calibration.l0", [0, -3, "many"]),
     (Calibration, "training.calibration.samples", [0, -1]),
     (Schedule, "training.schedule.learning_rate", [0, -1.0, math.inf, "fast"]),
     (Schedule, "training.schedule.threshold_learning_rate", [-1.0]),

@@ -7,16 +7,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from atomlab.activations import harvest as harvest_module
 from atomlab.activations.batches.order import Online
 from atomlab.activations.corpora.local import LocalText
 from atomlab.activations.datamodule import ActivationDataModule, RandomBatches, ShuffledBatches
+from atomlab.activations.harvest import harvester as harvest_module
 from atomlab.activations.harvest.harvester import ShardWriter
 from atomlab.activations.harvest.plan import Shard
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.model.sites import HookPoint
 from atomlab.activations.store.activation_store import ActivationStore
 from atomlab.activations.store.files import read_index
+from tests.activations.modules import data_module
 
 
 @pytest.fixture

@@ -90,7 +90,9 @@ def test_the_shift_study_has_every_other_geometry_of_bert_and_with_the_advice_th
     inputs: StudyInputs, bert: ActivationDataModule
 ) -> None:
     for shrinkage, there in ((0.0, False), (1e-3, True)):
-        RepresentationShiftStudy(layers=[1], samples=100)(replace(of_bert(inputs, bert), shrinkage=shrinkage))
+        own = of_bert(inputs, bert)
+        own = replace(own, retraining=replace(own.retraining, shrinkage=shrinkage))
+        RepresentationShiftStudy(layers=[1], samples=100)(own)
         found = {row["unit"] for row in json.loads((inputs.folder / "results.json").read_text())["rows"]}
         assert {"Euclidean", "centred", "AIP, reference corpus"} <= found
         assert ("Mahalanobis" in found) is there

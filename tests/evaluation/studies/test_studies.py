@@ -118,23 +118,23 @@ def test_the_papers_table_has_an_imported_sae_of_each_layer(inputs: StudyInputs)
         PaperTable(layers=[0, 1], controls=[], features={"released": f"{inputs.folder}/sae/layer-{{layer}}"})(again)
 
 
-def test_a_stopped_table_goes_on_with_the_layers_it_has(inputs: StudyInputs) -> None:
+def test_a_stopped_table_goes_on_with_the_layers_it_has(inputs: StudyInputs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second run trains nothing where the first one finished; another list of layers keeps them, another
     setting nothing."""
     first = PaperTable(layers=[0, 1], controls=[])(inputs)
 
-    def refuse(**given: object) -> object:
+    def refuse(*given: object, **options: object) -> object:
         raise AssertionError("trained again")
 
-    idle = replace(inputs, retraining=replace(inputs.retraining, build=refuse))
+    monkeypatch.setattr(retraining, "build", refuse)
     (inputs.folder / "results.json").unlink()
-    assert PaperTable(layers=[0, 1], controls=[])(idle) == first
-    PaperTable(layers=[1], controls=[])(replace(idle, configuration="of another list of layers"))
+    assert PaperTable(layers=[0, 1], controls=[])(inputs) == first
+    PaperTable(layers=[1], controls=[])(replace(inputs, configuration="of another list of layers"))
     (inputs.folder / "parts" / "layer-1.json").unlink()
     with pytest.raises(AssertionError, match="trained again"):
-        PaperTable(layers=[0, 1], controls=[])(idle)
+        PaperTable(layers=[0, 1], controls=[])(inputs)
     with pytest.raises(AssertionError, match="trained again"):
-        PaperTable(layers=[0], controls=[])(replace(idle, setting="other"))
+        PaperTable(layers=[0], controls=[])(replace(inputs, setting="other"))
 
 
 def test_means_leave_out_what_is_missing() -> None:
