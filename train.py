@@ -13,9 +13,9 @@ from atomlab import save_sae
 from atomlab.activations.harvest.preflight import Prepared
 from atomlab.evaluation import evaluate_run, origin_of
 from atomlab.identity import identity_of, write_identity
+from atomlab.interop.checkpoint import read_checkpoint
 from atomlab.launch import launch, plain
 from atomlab.training.build import build
-from atomlab.training.checkpoints import read_checkpoint
 from atomlab.training.forecast import Forecast, forecast, render
 from atomlab.training.interruption import LastCheckpoint
 from atomlab.training.objective import validation_objective

@@ -1,5 +1,6 @@
 """atomlab: find the atoms of language models, and prove what you found."""
 
-from atomlab.sae import ThresholdSAE, load_sae, save_sae
+from atomlab.interop.saelens import load_sae, save_sae
+from atomlab.sae import ThresholdSAE
 
 __all__ = ["ThresholdSAE", "load_sae", "save_sae"]

@@ -11,15 +11,27 @@ MAY_IMPORT = {
     "files": set(),  # how every room opens and writes files
     "identity": {"files"},
     "theory": {"autocast"},
-    "sae": {"autocast", "files"},
+    "sae": {"autocast"},
     "activations": {"files", "identity"},  # a harvest is compared with what is asked for
     "report": set(),
     "launch": set(),
     "metrics": {"theory"},
-    "units": {"autocast", "files", "theory", "sae"},
-    "training": {"files", "identity", "sae", "metrics", "theory", "activations", "report"},
-    "evaluation": {"files", "identity", "theory", "sae", "metrics", "activations", "units", "training", "report"},
-    "__init__": {"sae"},
+    "interop": {"files", "identity", "theory", "sae", "activations"},  # activations: the site that an SAE belongs to
+    "units": {"autocast", "theory", "sae"},
+    "training": {"files", "identity", "sae", "metrics", "theory", "activations", "report", "interop"},
+    "evaluation": {
+        "files",
+        "identity",
+        "theory",
+        "sae",
+        "metrics",
+        "activations",
+        "interop",
+        "units",
+        "training",
+        "report",
+    },
+    "__init__": {"sae", "interop"},
     # the way of the data inside activations: text -> tokens -> activations on disk -> batches
     "activations/model": set(),
     "activations/corpora": set(),
@@ -34,7 +46,6 @@ MAY_IMPORT = {
     "evaluation/retraining": {"surrogates"},
     "evaluation/surrogates": set(),
     "evaluation/provenance": {"sample_sizes"},
-    "evaluation/loading": set(),
     "evaluation/rows": {"sample_sizes"},
     "evaluation/controls": {"sample_sizes", "retraining", "surrogates", "rows"},
     "evaluation/study": {"sample_sizes", "retraining"},  # what every study gets
@@ -45,7 +56,6 @@ MAY_IMPORT = {
         "retraining",
         "surrogates",
         "provenance",
-        "loading",
         "rows",
         "controls",
         "browser",

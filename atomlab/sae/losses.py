@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from atomlab.sae.autoencoder import ThresholdSAE, decoder_norms
-from atomlab.sae.code import Code
+from atomlab.sae.sparse_code import Code
 from atomlab.sae.thresholding import step
 
 

@@ -1,7 +1,6 @@
 """What is compared: atoms, neurons, features, controls; each gives a dictionary and codes."""
 
-from atomlab.units.controls import data_dictionary, data_nearest, k_means, random_atoms, with_pursuit
-from atomlab.units.features import load_features
+from atomlab.units.dictionaries import data_dictionary, data_nearest, k_means, random_atoms, with_pursuit
 from atomlab.units.unit import Unit, atoms, neurons
 
 __all__ = [
@@ -10,7 +9,6 @@ __all__ = [
     "data_dictionary",
     "data_nearest",
     "k_means",
-    "load_features",
     "neurons",
     "random_atoms",
     "with_pursuit",

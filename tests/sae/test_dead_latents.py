@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from atomlab.sae import TargetL0, ThresholdSAE
-from atomlab.sae.ops import Dense, Operators, Sparse, Stock, objective
+from atomlab.sae.ops import Dense, Operators, Sparse, TorchKernels, objective
 
 OPERATORS: dict[str, Operators] = {
     "dense": Dense(),
-    "sparse": Sparse(Stock(False)),
-    "screened": Sparse(Stock(True)),
+    "sparse": Sparse(TorchKernels(False)),
+    "screened": Sparse(TorchKernels(True)),
 }
 D_SAE = 12
 

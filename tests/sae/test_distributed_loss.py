@@ -6,8 +6,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from atomlab.sae.code import Code
 from atomlab.sae.losses import target_l0_penalty
+from atomlab.sae.sparse_code import Code
 
 
 def problem() -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,16 +14,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from atomlab.sae import L0, Sparsity, Tanh, TargetL0, ThresholdSAE
-from atomlab.sae.code import Entries
-from atomlab.sae.ops import Dense, Sparse, Stock, decode_csr, encode_csr, kernels_for
+from atomlab.sae.ops import Dense, Sparse, TorchKernels, decode_csr, encode_csr, kernels_for
+from atomlab.sae.sparse_code import Entries
 from tests.sae.cases import LOSSES, assert_is_dense, case, gradients
 
 if find_spec("triton") is None:
     pytest.skip("Triton comes with torch on Linux; here it is not installed.", allow_module_level=True)
-from atomlab.sae.ops.fused import Fused
+from atomlab.sae.ops.triton_kernels import TritonKernels
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-SMALL = Fused(room=16, tile=(16, 16, 16), group=2)  # several tiles, and an overflow, at sizes the interpreter can do
+SMALL = TritonKernels(
+    room=16, tile=(16, 16, 16), group=2
+)  # several tiles, and an overflow, at sizes the interpreter can do
 
 
 def fused_case(batch: int, d_in: int, d_sae: int, seed: int, **arguments: bool) -> tuple[ThresholdSAE, Tensor]:
@@ -108,7 +110,7 @@ def test_find_returns_all_entries_in_column_order_whatever_the_room(
     bias = torch.randint(-3, 4, (d_sae,), generator=generator).double()
     theta = (torch.randint(0, 40, (d_sae,), generator=generator).double() * share).round() + 0.25 * (bandwidth > 0)
     operands = [v.to(DEVICE) for v in (x, atoms, bias, theta)]
-    z, entries = Fused(room, (16, 16, 16), 2).find(*operands, bandwidth)
+    z, entries = TritonKernels(room, (16, 16, 16), 2).find(*operands, bandwidth)
     products = atoms @ x.T + bias[:, None]
     kept = (products > theta[:, None]) | ((products - theta[:, None]).abs() < bandwidth / 2)
     columns, rows = kept.nonzero(as_tuple=True)
@@ -123,7 +125,7 @@ def test_every_tile_shape_covers_every_pair_once(tile: tuple[int, int, int]) -> 
     x, atoms = torch.randn(300, 70, dtype=torch.float64), torch.randn(150, 70, dtype=torch.float64)
     none, all_of_them = torch.zeros(150, dtype=torch.float64), torch.full((150,), -1e9, dtype=torch.float64)
     operands = [v.to(DEVICE) for v in (x, atoms, none, all_of_them)]
-    z, entries = Fused(1 << 16, tile, 2).find(*operands, 0.0)
+    z, entries = TritonKernels(1 << 16, tile, 2).find(*operands, 0.0)
     pairs = torch.cartesian_prod(torch.arange(150), torch.arange(300))
     assert torch.equal(torch.stack([entries.columns, entries.rows], 1).cpu(), pairs)
     torch.testing.assert_close(z.cpu().view(150, 300), atoms @ x.T, rtol=1e-12, atol=1e-12)
@@ -145,22 +147,22 @@ def test_sums_over_entries_by_brute_force(batch: int, d_sae: int, width: int, nu
     x, atoms = (torch.randn(n, width, generator=generator, dtype=torch.float64).to(DEVICE) for n in (batch, d_sae))
     weights = torch.randn(number, generator=generator, dtype=torch.float64).relu().to(DEVICE)
     dots = (x[entries.rows] * atoms[entries.columns]).sum(1)
-    torch.testing.assert_close(Fused().sampled_dot(x, atoms, entries), dots, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(TritonKernels().sampled_dot(x, atoms, entries), dots, rtol=1e-11, atol=1e-11)
     sums = torch.zeros_like(atoms).index_add_(0, entries.columns, weights[:, None] * x[entries.rows])
-    found = Fused().bag_sum(x, entries.rows, entries.columns, weights, d_sae)
+    found = TritonKernels().bag_sum(x, entries.rows, entries.columns, weights, d_sae)
     torch.testing.assert_close(found, sums, rtol=1e-11, atol=1e-11)
 
 
 def test_no_samples_give_no_entries() -> None:
     none = torch.zeros(0, 5, device=DEVICE)
-    z, entries = Fused().find(none, torch.ones(3, 5, device=DEVICE), *torch.zeros(2, 3, device=DEVICE), 0.1)
+    z, entries = TritonKernels().find(none, torch.ones(3, 5, device=DEVICE), *torch.zeros(2, 3, device=DEVICE), 0.1)
     assert (len(z), len(entries.rows), entries.batch) == (0, 0, 0)
-    assert len(Fused().sampled_dot(none, none, entries)) == 0
-    assert Fused().bag_sum(none, entries.rows, entries.rows, z, 0).shape == (0, 5)
+    assert len(TritonKernels().sampled_dot(none, none, entries)) == 0
+    assert TritonKernels().bag_sum(none, entries.rows, entries.rows, z, 0).shape == (0, 5)
 
 
 def test_the_cpu_never_gets_them() -> None:
-    assert isinstance(kernels_for(torch.device("cpu")), Stock)
+    assert isinstance(kernels_for(torch.device("cpu")), TorchKernels)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there the other tests compile them")
@@ -183,14 +185,14 @@ def test_they_compile_for_an_h100_without_one(tmp_path: Path) -> None:
 @pytest.mark.gpu
 def test_a_cuda_device_gets_them_and_repeats_bit_for_bit() -> None:
     """bfloat16, sizes of several default tiles; the slots given out in different orders change nothing."""
-    assert isinstance(kernels_for(torch.device("cuda")), Fused)
+    assert isinstance(kernels_for(torch.device("cuda")), TritonKernels)
     torch.manual_seed(0)
     sae, x = ThresholdSAE(700, 5000).cuda(), torch.randn(3000, 700, device="cuda") / 700**0.5
     with torch.no_grad():
         sae.threshold.fill_(0.1)
     torch.use_deterministic_algorithms(True)
     with torch.autocast("cuda", torch.bfloat16):
-        runs = [gradients(Sparse(Fused()), sae, x, TargetL0(1.0, 9.0)) for _ in range(2)]
+        runs = [gradients(Sparse(TritonKernels()), sae, x, TargetL0(1.0, 9.0)) for _ in range(2)]
         copies = [[g.clone() for g in found] for _, found in runs]
     torch.use_deterministic_algorithms(False)
     assert all(torch.equal(a, b) for a, b in zip(*copies, strict=True))

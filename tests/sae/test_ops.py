@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atomlab.sae import L0, Sparsity, TargetL0
-from atomlab.sae.code import Entries
-from atomlab.sae.ops import Dense, Sparse, Stock, decode_csr, encode_csr, stock
+from atomlab.sae.ops import Dense, Sparse, TorchKernels, decode_csr, encode_csr, torch_kernels
+from atomlab.sae.ops.select import select
+from atomlab.sae.sparse_code import Entries
 from tests.sae.cases import LOSSES, assert_is_dense, case, gradients
 
 
@@ -31,7 +32,7 @@ def test_loss_and_gradients_are_those_of_the_dense_reference(
     sae, x = case(
         batch, d_in, d_sae, seed, tied=tied, ste_to_input=ste_to_input, apply_b_dec_to_input=apply_b_dec_to_input
     )
-    assert_is_dense(Sparse(Stock(screened=False)), sae, x, sparsity)
+    assert_is_dense(Sparse(TorchKernels(screened=False)), sae, x, sparsity)
 
 
 @pytest.mark.parametrize("screened", [False, True])
@@ -42,7 +43,7 @@ def test_no_and_all_entries_active(screened: bool, active: float) -> None:
         sae.b_enc.fill_(1e3 * (2 * active - 1))
         sae.threshold.fill_(1.0)
     expected, wanted = gradients(Dense(), sae, x, L0(0.3))
-    terms, found = gradients(Sparse(Stock(screened)), sae, x, L0(0.3))
+    terms, found = gradients(Sparse(TorchKernels(screened)), sae, x, L0(0.3))
     assert len(terms.code.z) == active * 24 * 40
     torch.testing.assert_close(terms.loss, expected.loss)
     for a, b in zip(found, wanted, strict=True):
@@ -58,7 +59,7 @@ def test_bfloat16_autocast(sparsity: Sparsity | None) -> None:
         sae.b_enc[-1] = 1.0
     with torch.autocast("cpu", torch.bfloat16):
         expected, wanted = gradients(Dense(), sae, x, sparsity)
-        terms, found = gradients(Sparse(Stock()), sae, x, sparsity)
+        terms, found = gradients(Sparse(TorchKernels()), sae, x, sparsity)
     assert torch.equal(terms.code.firings(), expected.code.firings())
     torch.testing.assert_close(terms.loss, expected.loss, rtol=3 * 2**-8, atol=0)
     for a, b in zip(found, wanted, strict=True):
@@ -68,7 +69,7 @@ def test_bfloat16_autocast(sparsity: Sparsity | None) -> None:
 
 def test_results_repeat_bit_for_bit() -> None:
     sae, x = case(200, 48, 300, 2, dtype=torch.float32)
-    for operators in (Sparse(Stock(False)), Sparse(Stock(True))):
+    for operators in (Sparse(TorchKernels(False)), Sparse(TorchKernels(True))):
         (first, a), (second, b) = (
             (terms, [g.clone() for g in found])
             for terms, found in (gradients(operators, sae, x, TargetL0(1.0, 9.0)) for _ in range(2))
@@ -93,7 +94,7 @@ def test_select_finds_all_products_at_or_above_the_floor_in_column_order(
     x = torch.randint(-3, 4, (batch, 5), generator=generator).double()
     atoms = torch.randint(-3, 4, (d_sae, 5), generator=generator).double()
     floor = torch.randint(-40, 40, (d_sae,), generator=generator).double() * share
-    values, entries = stock.select(x, atoms, floor.round(), tile)
+    values, entries = select(x, atoms, floor.round(), tile)
     products = atoms @ x.T
     columns, rows = (products >= floor.round()[:, None]).nonzero(as_tuple=True)
     assert torch.equal(entries.columns, columns)
@@ -104,13 +105,13 @@ def test_select_finds_all_products_at_or_above_the_floor_in_column_order(
 def test_bag_sums_and_sampled_dots_by_hand() -> None:
     table = torch.arange(12, dtype=torch.float64).view(4, 3)
     bags, index = torch.tensor([0, 0, 2]), torch.tensor([1, 3, 0])
-    found = stock.bag_sum(table, index, bags, torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64), 4)
+    found = torch_kernels.bag_sum(table, index, bags, torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64), 4)
     expected = torch.stack([2 * table[1] - table[3], 0 * table[0], 0.5 * table[0], 0 * table[0]])
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
     entries = Entries(torch.tensor([2, 0, 1]), torch.tensor([0, 1, 1]), 3, 2)
     x, atoms = table[:3], table[2:]
     expected = torch.stack([x[2] @ atoms[0], x[0] @ atoms[1], x[1] @ atoms[1]])
-    torch.testing.assert_close(stock.sampled_dot(x, atoms, entries), expected, rtol=0, atol=0)
+    torch.testing.assert_close(torch_kernels.sampled_dot(x, atoms, entries), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("apply_b_dec_to_input", [False, True])

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from atomlab.interop.saelens import load_sae, save_sae
 from atomlab.sae import (
     L0,
     InputTransform,
@@ -16,13 +17,11 @@ from atomlab.sae import (
     ThresholdSAE,
     calibrate_thresholds_,
     fold,
-    load_sae,
-    save_sae,
     step,
     threshold_activation,
 )
-from atomlab.sae.code import Code
 from atomlab.sae.losses import pre_activation_penalty
+from atomlab.sae.sparse_code import Code
 
 EPS = 0.4
 

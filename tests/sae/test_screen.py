@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from atomlab.sae import ThresholdSAE, calibrate_thresholds_
-from atomlab.sae.code import Entries
-from atomlab.sae.ops import Stock, screen, stock
+from atomlab.sae.ops import TorchKernels, screen, torch_kernels
+from atomlab.sae.sparse_code import Entries
 
 
 def all_pairs(batch: int, d_sae: int) -> Entries:
@@ -18,10 +18,10 @@ def all_pairs(batch: int, d_sae: int) -> Entries:
 def assert_exact(x: Tensor, atoms: Tensor, bias: Tensor, threshold: Tensor, bandwidth: float) -> int:
     """Support and bits of z equal those of float32 dot products over every pair; returns how many entries there are."""
     pairs = all_pairs(len(x), len(atoms))
-    z = stock.sampled_dot(x, atoms, pairs) + bias[pairs.columns]
+    z = torch_kernels.sampled_dot(x, atoms, pairs) + bias[pairs.columns]
     theta = threshold[pairs.columns]
     kept = (z > theta) | ((z - theta).abs() < bandwidth / 2)
-    found, entries = Stock(True).find(x, atoms, bias, threshold, bandwidth)
+    found, entries = TorchKernels(True).find(x, atoms, bias, threshold, bandwidth)
     assert torch.equal(entries.columns, pairs.columns[kept])
     assert torch.equal(entries.rows, pairs.rows[kept])
     assert torch.equal(found, z[kept])
@@ -39,7 +39,7 @@ def test_thresholds_on_the_very_values_and_one_unit_beside_them(d_in: int, ulps:
     atoms = torch.randn(96, d_in, generator=generator) * torch.logspace(3, -3, 96)[:, None].sqrt()
     bias = torch.randn(96, generator=generator)
     atoms *= torch.where((x * atoms).sum(1) < 0, -1.0, 1.0)[:, None]
-    z = stock.sampled_dot(x, atoms, Entries(torch.arange(96), torch.arange(96), 96, 96)) + bias
+    z = torch_kernels.sampled_dot(x, atoms, Entries(torch.arange(96), torch.arange(96), 96, 96)) + bias
     threshold = torch.nextafter(z, torch.full_like(z, torch.inf * ulps)) if ulps else z
     assert assert_exact(x, atoms, bias, threshold.clamp(min=0), bandwidth) > 0
 
@@ -57,7 +57,7 @@ def test_where_the_margin_is_attained(d_in: int) -> None:
     """x̂·ŵ misses the threshold by the whole of ‖x − x̂‖‖ŵ‖ + ‖x‖‖w − ŵ‖; a screen without that margin misses the
     entry."""
     x, w = worst_case(d_in)
-    z = stock.sampled_dot(x, w, all_pairs(1, 1))
+    z = torch_kernels.sampled_dot(x, w, all_pairs(1, 1))
     below = torch.nextafter(z, torch.zeros_like(z))
     assert assert_exact(x, w, torch.zeros(1), below, 0.0) == 1
     assert assert_exact(x, w, torch.zeros(1), z, 0.0) == 0

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from atomlab.sae import ThresholdSAE
-from atomlab.sae.code import Code
-from atomlab.sae.ops import Dense, DensitySwitch, Sparse, Stock
+from atomlab.sae.ops import Dense, DensitySwitch, Sparse, TorchKernels
+from atomlab.sae.sparse_code import Code
 
 
 def code_of_density(sae: ThresholdSAE, density: float) -> Code:
@@ -49,7 +49,7 @@ def test_dense_and_sparse_codes_count_alike() -> None:
         sae.threshold.fill_(2.0)
     dense, sparse = DensitySwitch(), DensitySwitch()
     dense.observe(sae, Dense().encode(sae, x.repeat_interleave(8, 0)))  # every eighth row is counted
-    sparse.observe(sae, Sparse(Stock(screened=False)).encode(sae, x))
+    sparse.observe(sae, Sparse(TorchKernels(screened=False)).encode(sae, x))
     assert dense.density == pytest.approx(sparse.density, rel=1e-6)
 
 

@@ -7,14 +7,18 @@ import torch
 from torch import Tensor
 
 from atomlab.sae import L0, InputTransform, Tanh, TargetL0, ThresholdSAE, calibrate_thresholds_, fold
-from atomlab.sae.ops import Dense, Operators, Sparse, Stock, objective
+from atomlab.sae.ops import Dense, Operators, Sparse, TorchKernels, objective
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.measurement import Measurement
 from atomlab.units import atoms, data_nearest, with_pursuit
 from tests.metrics.test_contract import CASES
 from tests.second_device import DEVICE, second_device
 
-OPERATORS: dict[str, Operators] = {"dense": Dense(), "sparse": Sparse(Stock(False)), "screened": Sparse(Stock(True))}
+OPERATORS: dict[str, Operators] = {
+    "dense": Dense(),
+    "sparse": Sparse(TorchKernels(False)),
+    "screened": Sparse(TorchKernels(True)),
+}
 X = torch.randn(96, 12, generator=torch.Generator().manual_seed(0))
 
 

@@ -11,7 +11,6 @@ from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.evaluation.browser.pages import browse
 from atomlab.evaluation.controls import CONTROL_ROWS, CONTROLS, Case, check_controls, control_cases, pursuit_size
-from atomlab.evaluation.loading import check_seed, identity_in, load_at_site, locate
 from atomlab.evaluation.provenance import describe, metric_of, origin_of, trained_on
 from atomlab.evaluation.rows.by_size import size_tables
 from atomlab.evaluation.rows.certificates import certify
@@ -21,8 +20,10 @@ from atomlab.evaluation.rows.splicing import splice
 from atomlab.evaluation.studies.table_figures import shift_figures, table_figures
 from atomlab.evaluation.study import StudyInputs
 from atomlab.identity import check_same
+from atomlab.interop.locate import check_seed, identity_in, load_at_site, locate
+from atomlab.interop.saelens import save_sae
 from atomlab.report import Row, attempt, write_numbers, write_results
-from atomlab.sae import ThresholdSAE, save_sae
+from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct, mean_matched_cosine, random_dictionary
 from atomlab.training.build import reference_metric
 from atomlab.units import Unit, atoms, neurons

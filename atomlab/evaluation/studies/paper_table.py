@@ -9,13 +9,13 @@ import torch
 
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.controls import CONTROLS, Case, check_controls, control_cases, pursuit_size
-from atomlab.evaluation.loading import load_at_site, locate
 from atomlab.evaluation.provenance import describe, metric_of, origin_of, trained_on
 from atomlab.evaluation.rows.conclusion import with_memory
 from atomlab.evaluation.rows.measure import on_validation
 from atomlab.evaluation.study import StudyInputs, kept, layers_of
+from atomlab.interop.locate import load_at_site, locate
+from atomlab.interop.saelens import save_sae
 from atomlab.report import COLUMNS, UNIT, Column, Row, layers_figure, write_results
-from atomlab.sae import save_sae
 from atomlab.training.build import reference_metric
 from atomlab.units import atoms, neurons
 

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from atomlab.sae.autoencoder import ThresholdSAE
-from atomlab.sae.code import Code
+from atomlab.sae.sparse_code import Code
 
 
 @final

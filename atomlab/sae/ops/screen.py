@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from atomlab.autocast import autocast_dtype
-from atomlab.sae.code import Entries
-from atomlab.sae.ops.stock import below, select
+from atomlab.sae.ops.select import below, select
+from atomlab.sae.sparse_code import Entries
 
 WIDEST = 1 << 14  # coordinates up to which the rounding upwards also covers the rounding of the norms: 3γ < 2⁻⁸
 _SMALLEST_PRODUCT = 1 << 27  # FLOPs/2 of a batch from which on the product outweighs the conversions

@@ -9,112 +9,15 @@ On the CPU results repeat bit for bit; on a GPU they do where torch's determinis
 entries of b_enc's and θ's gradients are torch's own).
 """
 
-from dataclasses import dataclass
-from importlib.util import find_spec
-from typing import Any, Protocol, final, runtime_checkable
+from typing import Any, final
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
-from atomlab.autocast import autocast_dtype
 from atomlab.sae.autoencoder import ThresholdSAE
-from atomlab.sae.code import Code, Entries
-from atomlab.sae.ops import stock
-from atomlab.sae.ops.screen import candidates, pays
-
-
-@runtime_checkable
-class Kernels(Protocol):
-    """What the step on entries is made of."""
-
-    def operand(self, v: Tensor) -> Tensor:
-        """A matrix as the other three read it."""
-        ...
-
-    def find(
-        self,
-        x: Float[Tensor, "batch d_in"],
-        atoms: Float[Tensor, "d_sae d_in"],
-        bias: Float[Tensor, " d_sae"],
-        threshold: Float[Tensor, " d_sae"],
-        bandwidth: float,
-    ) -> tuple[Float[Tensor, " entries"], Entries]:
-        """z of all entries with z > θ or |z − θ| < ε/2, and where they are."""
-        ...
-
-    def bag_sum(
-        self,
-        table: Float[Tensor, "n d_in"],
-        index: Int64[Tensor, " entries"],
-        bags: Int64[Tensor, " entries"],
-        weights: Float[Tensor, " entries"],
-        count: int,
-    ) -> Float[Tensor, "count d_in"]:
-        """Row b is Σ weights_e·table[index_e] over the entries with bags_e = b; `bags` ascend."""
-        ...
-
-    def sampled_dot(
-        self, x: Float[Tensor, "batch d_in"], atoms: Float[Tensor, "d_sae d_in"], entries: Entries
-    ) -> Float[Tensor, " entries"]:
-        """x[row]·atoms[column] of each entry."""
-        ...
-
-
-@final
-@dataclass(frozen=True)
-class Stock:
-    """`Kernels` from stock torch operators (stock.py), for any device.
-
-    Args:
-        screened: find the entries by a bfloat16 product with a proven margin (screen.py) where that pays (None),
-            always or never. The entries
-            and their values are those of the float32 dot products either way; without it they are those of the
-            float32 matrix product, which differ in the last bits.
-    """
-
-    screened: bool | None = None
-
-    def operand(self, v: Tensor) -> Tensor:
-        return v
-
-    @torch.no_grad()
-    def find(
-        self,
-        x: Float[Tensor, "batch d_in"],
-        atoms: Float[Tensor, "d_sae d_in"],
-        bias: Float[Tensor, " d_sae"],
-        threshold: Float[Tensor, " d_sae"],
-        bandwidth: float,
-    ) -> tuple[Float[Tensor, " entries"], Entries]:
-        """See `Kernels.find`. Under autocast the product is in its dtype."""
-        least = threshold - bandwidth / 2 - bias
-        least = least - 8 * torch.finfo(least.dtype).eps * (
-            threshold + bandwidth + bias.abs()
-        )  # rounding of z and of this line
-        if pays(x, atoms.T) if self.screened is None else self.screened:
-            entries = candidates(x, atoms, least)
-            z = stock.sampled_dot(x, atoms, entries)
-        else:
-            dtype = autocast_dtype(x.device) or x.dtype
-            z, entries = stock.select(x.to(dtype), atoms.to(dtype), stock.below(least, dtype))
-        theta = threshold.index_select(0, entries.columns)
-        z = z + bias.index_select(0, entries.columns)
-        kept = ((z > theta) | ((z - theta).abs() < bandwidth / 2)).nonzero().squeeze(1)
-        z, rows, columns = (v.index_select(0, kept) for v in (z, entries.rows, entries.columns))
-        return z, Entries(rows, columns, entries.batch, entries.d_sae)
-
-    bag_sum = staticmethod(stock.bag_sum)
-    sampled_dot = staticmethod(stock.sampled_dot)
-
-
-def kernels_for(device: torch.device, screened: bool | None = None, room: int = 1 << 20) -> Kernels:
-    """Triton's on a CUDA device where Triton is installed (with `room` for so many entries), `Stock` elsewhere."""
-    if device.type == "cuda" and find_spec("triton") is not None:
-        from atomlab.sae.ops.fused import Fused  # imports Triton, which not every machine has
-
-        return Fused(room)
-    return Stock(screened)
+from atomlab.sae.ops.kernels import Kernels
+from atomlab.sae.sparse_code import Code, Entries
 
 
 @final

@@ -10,10 +10,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from atomlab.sae.autoencoder import ThresholdSAE
-from atomlab.sae.code import Code
 from atomlab.sae.ops.dense import Dense
-from atomlab.sae.ops.objective import Operators
-from atomlab.sae.ops.sparse import Sparse, kernels_for
+from atomlab.sae.ops.kernels import kernels_for
+from atomlab.sae.ops.operators import Operators
+from atomlab.sae.ops.sparse import Sparse
+from atomlab.sae.sparse_code import Code
 
 Implementation = Literal["auto", "dense", "sparse", "screened"]
 _log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class DensitySwitch(nn.Module):
         enter: density below which the sparse implementation takes over.
         leave: density from which on the dense one does; more than `enter`, so that noise does not switch back and
             forth.
-        screened: see `Stock`.
+        screened: see `TorchKernels`.
 
     Raises:
         ValueError: `enter` above `leave`.

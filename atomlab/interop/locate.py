@@ -6,10 +6,11 @@ from pathlib import Path
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.model.sites import HookPoint
 from atomlab.identity import MAY_DIFFER, Identity, check_same, checked
-from atomlab.sae import InputTransform, ThresholdSAE, fold, load_config, read_transform, sae_of_weights
+from atomlab.interop.checkpoint import load_checkpoint, read_checkpoint
+from atomlab.interop.released import load_released
+from atomlab.interop.saelens import load_config
+from atomlab.sae import ThresholdSAE, fold
 from atomlab.theory import AtomicInnerProduct
-from atomlab.training.checkpoints import read_checkpoint
-from atomlab.units import load_features
 
 _KINDS = "a run folder, an SAE folder (cfg.json, sae_weights.safetensors), Gemma Scope's params.npz or a run's .ckpt"
 _TRANSFORMER_LENS = {
@@ -58,7 +59,7 @@ def load_at_site(path: str | Path, data: ActivationDataModule, metric: AtomicInn
         ValueError: an SAE of another site, width or kind, or a damaged file.
     """
     found = locate(path, data)
-    sae, transform = _from_checkpoint(found) if found.suffix == ".ckpt" else (load_features(found), None)
+    sae, transform = load_checkpoint(found) if found.suffix == ".ckpt" else (load_released(found), None)
     if sae.d_in != data.d_in:
         raise ValueError(
             f"The SAE in {path} has d_in={sae.d_in} and this site {data.d_in}: choose the model, site and layer that it "
@@ -67,17 +68,6 @@ def load_at_site(path: str | Path, data: ActivationDataModule, metric: AtomicInn
     if transform is None:
         return sae
     return fold(sae, transform).with_unit_norm_decoder(metric.matrix.to(sae.W_dec))
-
-
-def _from_checkpoint(file: Path) -> tuple[ThresholdSAE, InputTransform]:
-    """In the coordinates of its training, and those."""
-    state = read_checkpoint(file)["state_dict"]
-    weights, transform = (
-        {name.removeprefix(part): value for name, value in state.items() if name.startswith(part)}
-        for part in ("sae.", "transform.")
-    )
-    sae = sae_of_weights(weights, file, tied="W_enc" not in weights)
-    return sae, read_transform(transform, sae.d_in, file)
 
 
 def identity_in(found: Path) -> Identity | None:

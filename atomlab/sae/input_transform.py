@@ -1,7 +1,5 @@
 """The coordinates a TSAE is trained in, and the way back: x̃ = (x − mean) M."""
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import final
 
 import torch
@@ -10,7 +8,6 @@ from torch import Tensor, nn
 
 from atomlab.autocast import no_autocast
 from atomlab.sae.autoencoder import ThresholdSAE
-from atomlab.sae.serialisation import checked
 
 
 @final
@@ -55,37 +52,6 @@ class InputTransform(nn.Module):
     def restore(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
         """The inverse: x̃ M⁻¹ + mean."""
         return x @ self.inverse + self.mean
-
-
-def read_transform(tensors: Mapping[str, object], d_in: int, source: Path) -> InputTransform:
-    """The transform of a file's `mean`, `matrix` and `inverse`, of which nothing is trusted.
-
-    M and M⁻¹ are rounded to float32, each entry by a factor within 1 ± u, u = 2⁻²⁴, so |M M⁻¹ − I| ≤ (2u + u²)
-    |M| |M⁻¹|, entry by entry. Allowed is twice the largest entry of that bound, since the inverse was computed in
-    float64 before it was rounded.
-
-    Args:
-        tensors: by name.
-        d_in: width of the activations.
-        source: the file that they are from.
-
-    Cost: two products of d_in x d_in matrices in float64.
-
-    Raises:
-        ValueError: a tensor that is missing, of another shape, not finite, or an inverse that is none.
-    """
-    square = torch.Size((d_in, d_in))
-    shapes = {"mean": torch.Size((d_in,)), "matrix": square, "inverse": square}
-    mean, matrix, inverse = (checked(tensors.get(n), shape, f"{source}: transform.{n}") for n, shape in shapes.items())
-    wide, back = matrix.double(), inverse.double()
-    error = (wide @ back - torch.eye(d_in, dtype=torch.float64)).abs().max()
-    allowed = 4 * 2.0**-24 * (wide.abs() @ back.abs()).max()
-    if not error <= allowed:
-        raise ValueError(
-            f"{source}: transform.inverse is not the inverse of transform.matrix; their product is {error:.3g} off the "
-            f"identity, and rounding explains {allowed:.3g}."
-        )
-    return InputTransform(mean, matrix, inverse)
 
 
 @torch.no_grad()

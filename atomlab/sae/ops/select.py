@@ -1,19 +1,15 @@
-"""The three kernels of the sparse step from stock torch operators: for any device, deterministic on the CPU.
-
-`select` is the only dense product; `bag_sum` and `sampled_dot` cost 2·d_in FLOPs an entry.
-"""
-
-import warnings
+"""The dense product of which only the entries above a floor are kept, in tiles, from stock torch operators."""
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
 from atomlab.autocast import no_autocast
-from atomlab.sae.code import Entries, offsets
+from atomlab.sae.sparse_code import Entries
 
 _TILE = {"cpu": 1 << 23}  # products of a tile: one that stays near the cache between the product and the comparison
+
+
 _TILE_ELSEWHERE = 1 << 27
 
 
@@ -61,40 +57,3 @@ def _sparse_nonzero(mask: Bool[Tensor, "latents rows"]) -> tuple[Tensor, Tensor]
     flat = words.index_select(0, word) * 8 + place
     latents = flat.div(mask.shape[1], rounding_mode="floor")
     return latents, flat - latents * mask.shape[1]
-
-
-def bag_sum(
-    table: Float[Tensor, "n d_in"],
-    index: Int64[Tensor, " entries"],
-    bags: Int64[Tensor, " entries"],
-    weights: Float[Tensor, " entries"],
-    count: int,
-) -> Float[Tensor, "count d_in"]:
-    """Row b is Σ weights_e·table[index_e] over the entries with bags_e = b, in their order; `bags` ascend. Zero
-    weights cost nothing."""
-    used = weights.nonzero().squeeze(1)
-    return embedding_bag(
-        index.index_select(0, used),
-        table,
-        offsets(bags.index_select(0, used), count),
-        mode="sum",
-        per_sample_weights=weights.index_select(0, used),
-        include_last_offset=True,
-    )
-
-
-def sampled_dot(
-    x: Float[Tensor, "batch d_in"], atoms: Float[Tensor, "d_sae d_in"], entries: Entries
-) -> Float[Tensor, " entries"]:
-    """x[row]·atoms[column] of each entry: one fixed summation order whatever the other entries are."""
-    pattern = csr(
-        offsets(entries.columns, entries.d_sae), entries.rows, x.new_zeros(len(entries.rows)), (len(atoms), len(x))
-    )
-    return torch.sparse.sampled_addmm(pattern, atoms, x.T, beta=0.0).values()
-
-
-def csr(pointers: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    """A torch CSR tensor without torch's notice that CSR is in beta."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(pointers, columns, values, shape, check_invariants=False)

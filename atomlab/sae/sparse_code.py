@@ -1,5 +1,6 @@
 """A batch's code, dense or as the list of its entries that carry a value or a gradient."""
 
+import warnings
 from dataclasses import dataclass
 from typing import final
 
@@ -63,3 +64,10 @@ def offsets(sorted_numbers: Shaped[Tensor, " entries"], count: int) -> Int64[Ten
     array of CSR."""
     groups = torch.arange(count + 1, device=sorted_numbers.device)
     return torch.searchsorted(sorted_numbers, groups)
+
+
+def csr(pointers: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    """A torch CSR tensor without torch's notice that CSR is in beta."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(pointers, columns, values, shape, check_invariants=False)

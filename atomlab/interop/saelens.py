@@ -9,15 +9,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from atomlab.files import atomic_write, regular, sha256
+from atomlab.interop.weights import sae_of_weights
 from atomlab.sae.autoencoder import ThresholdSAE
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 _SAELENS_VERSION = "6.54.12"  # readers take files without a version >= 6 for an older format
 _CHECKSUM = "weights_sha256"  # in cfg.json's metadata, which SAELens keeps as it is
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Fields of cfg.json that change what the SAE computes or what it reads, with the values under which they do not.
 _NEUTRAL: dict[str, tuple[object, ...]] = {
     "activation_fn": (None, "relu"),
@@ -118,53 +117,6 @@ def load_sae(folder: Path) -> ThresholdSAE:
             f"{(sae.d_sae, sae.d_in)}: the two files are of different SAEs."
         )
     return sae
-
-
-@torch.no_grad()
-def sae_of_weights(
-    weights: Mapping[str, Tensor], source: Path, *, apply_b_dec_to_input: bool = False, tied: bool = False
-) -> ThresholdSAE:
-    """The TSAE of these parameters, in float32 and with θ at 0 or above: what every reader of a file ends in.
-
-    θ < 0 acts as 0 exactly: relu(z)·[z > θ] is 0 for z in (θ, 0], and z above.
-
-    Args:
-        weights: by the names of `ThresholdSAE`'s parameters, and no others.
-        source: the file that they are from.
-        apply_b_dec_to_input, tied: as in `ThresholdSAE`.
-
-    Raises:
-        ValueError: a parameter that is missing, unknown, of another shape, no floating number or not finite in float32.
-    """
-    if weights.get("W_dec", torch.empty(0)).ndim != 2:
-        raise ValueError(f"{source} has no W_dec of shape (d_sae, d_in): expected the weights of an SAE.")
-    d_sae, d_in = weights["W_dec"].shape
-    if min(d_sae, d_in) < 1:
-        raise ValueError(f"{source}: W_dec is of shape {(d_sae, d_in)} and holds nothing: download or save it again.")
-    sae = ThresholdSAE(d_in, d_sae, apply_b_dec_to_input=apply_b_dec_to_input, tied=tied)
-    expected = sae.state_dict()
-    if missing := sorted(set(expected) - set(weights)):
-        raise ValueError(f"{source} has no {', '.join(missing)}: expected {', '.join(expected)}.")
-    if unknown := sorted(set(weights) - set(expected)):
-        raise ValueError(
-            f"{source} has {', '.join(unknown)}, which a threshold SAE does not have: its function is another one, and "
-            f"only {', '.join(expected)} can be read."
-        )
-    converted = {name: checked(weights[name], expected[name].shape, f"{source}: {name}") for name in expected}
-    sae.load_state_dict(converted)
-    sae.clamp_thresholds_()
-    return sae
-
-
-def checked(value: object, shape: torch.Size, name: str) -> Tensor:
-    """In float32. Raises ValueError unless it is a tensor of floating numbers of this shape, finite in float32."""
-    if not (isinstance(value, Tensor) and value.shape == shape and value.dtype in _DTYPES):
-        found = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"{name} should be floating numbers of shape {tuple(shape)}, found {found}.")
-    converted = value.float()
-    if not torch.isfinite(converted).all():
-        raise ValueError(f"{name} should be finite in float32, found {converted[~converted.isfinite()][0]}.")
-    return converted
 
 
 def _compare_checksum(folder: Path, config: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from atomlab.training.checkpoints import read_checkpoint
+from atomlab.interop.checkpoint import read_checkpoint
 from atomlab.training.interruption import LastCheckpoint
 from tests.processes import one_sentence, run
 from tests.tiny import OPTIONS

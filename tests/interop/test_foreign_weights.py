@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from atomlab import ThresholdSAE, load_sae, save_sae
-from atomlab.sae import InputTransform, read_transform, sae_of_weights
-from atomlab.units import load_features
+from atomlab.interop.released import load_released
+from atomlab.interop.weights import read_transform, sae_of_weights
+from atomlab.sae import InputTransform
 
 SOURCE = Path("somewhere")
 
@@ -64,7 +65,7 @@ def test_no_reader_takes_unsound_weights(tmp_path: Path, case: str, kind: str) -
     weights = parameters() | changed
     read = {
         "SAELens": lambda: load_sae(folder_of(tmp_path, weights)),
-        "Gemma Scope": lambda: load_features(archive_of(tmp_path, weights)),
+        "Gemma Scope": lambda: load_released(archive_of(tmp_path, weights)),
         "checkpoint": lambda: sae_of_weights(weights, SOURCE),
     }
     with pytest.raises(ValueError, match=said) as error:
@@ -77,7 +78,7 @@ def test_a_parameter_that_is_missing_is_named(tmp_path: Path, name: str) -> None
     weights = {key: value for key, value in parameters().items() if key != name}
     for read in (
         lambda: load_sae(folder_of(tmp_path, weights)),
-        lambda: load_features(archive_of(tmp_path, weights)),
+        lambda: load_released(archive_of(tmp_path, weights)),
         lambda: sae_of_weights(weights, SOURCE),
     ):
         with pytest.raises(ValueError, match=rf"has no {name}"):
@@ -171,12 +172,12 @@ def test_saving_over_an_sae_replaces_both_files(tmp_path: Path) -> None:
 def test_a_flipped_bit_of_an_archive_is_found_or_changes_nothing(tmp_path: Path) -> None:
     """faults.md E3, Gemma Scope's format: NumPy compares each array with the archive's CRC-32."""
     file = archive_of(tmp_path, parameters(2, 3))
-    content, before = file.read_bytes(), load_features(file).state_dict()
+    content, before = file.read_bytes(), load_released(file).state_dict()
     said = []
     for place in range(len(content)):
         file.write_bytes(content[:place] + bytes([content[place] ^ (1 << place % 8)]) + content[place + 1 :])
         try:
-            found = load_features(file).state_dict()
+            found = load_released(file).state_dict()
             assert all(torch.equal(found[name], value) for name, value in before.items()), place
         except ValueError as error:
             said.append(str(error))
@@ -195,14 +196,14 @@ def test_arrays_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
         np.zeros(5, [("a", "f4")]),
     ):
         with pytest.raises(ValueError, match=r"params\.npz") as error:
-            load_features(archive_of(tmp_path, weights | {"b_dec": bad}))
+            load_released(archive_of(tmp_path, weights | {"b_dec": bad}))
         assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match="has notes, which a threshold SAE does not have"):
-        load_features(archive_of(tmp_path, weights | {"notes": np.zeros(3)}))
+        load_released(archive_of(tmp_path, weights | {"notes": np.zeros(3)}))
     np.save(tmp_path / "params.npy", np.zeros(3))
     (tmp_path / "params.npy").rename(tmp_path / "params.npz")
     with pytest.raises(ValueError, match=r"no readable \.npz"):
-        load_features(tmp_path)
+        load_released(tmp_path)
 
 
 def lying(make: Callable[[Path], None], file: Path) -> Path:
@@ -222,7 +223,7 @@ def test_only_ordinary_files_are_opened(tmp_path: Path, make: Callable[[Path], N
             load_sae(folder)
     lying(make, archive_of(tmp_path, parameters()))
     with pytest.raises(ValueError, match=said):
-        load_features(tmp_path / "params.npz")
+        load_released(tmp_path / "params.npz")
 
 
 def whitening(d_in: int, condition: float) -> InputTransform:

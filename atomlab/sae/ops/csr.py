@@ -6,8 +6,8 @@ from torch import Tensor
 
 from atomlab.autocast import no_autocast
 from atomlab.sae.autoencoder import ThresholdSAE
-from atomlab.sae.ops import stock
-from atomlab.sae.ops.sparse import kernels_for
+from atomlab.sae.ops.kernels import kernels_for
+from atomlab.sae.sparse_code import csr
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def encode_csr(sae: ThresholdSAE, x: Float[Tensor, "samples d_in"], block: int =
         values.append(z[order])
         sizes.append(torch.bincount(entries.rows, minlength=len(part)))
     pointers = torch.cat([x.new_zeros(1, dtype=torch.int64), *sizes]).cumsum(0)
-    return stock.csr(pointers, torch.cat(columns), torch.cat(values), (len(x), sae.d_sae))
+    return csr(pointers, torch.cat(columns), torch.cat(values), (len(x), sae.d_sae))
 
 
 @torch.no_grad()

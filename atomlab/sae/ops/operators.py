@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from atomlab.sae.autoencoder import ThresholdSAE, decoder_norms
-from atomlab.sae.code import Code
 from atomlab.sae.losses import Sparsity, pre_activation_penalty, reconstruction_loss
+from atomlab.sae.sparse_code import Code
 
 
 @runtime_checkable

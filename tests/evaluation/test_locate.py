@@ -18,9 +18,9 @@ from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.model.sites import find_module, first_tensor, resolve_site
 from atomlab.evaluation import ControlledTable, StudyInputs, origin_of, retraining
 from atomlab.evaluation.controls import CONTROLS
-from atomlab.evaluation.loading import load_at_site, locate
 from atomlab.evaluation.studies.controlled_table import ROWS
 from atomlab.evaluation.studies.table_figures import table_figures
+from atomlab.interop.locate import load_at_site, locate
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.build import build, reference_metric
 from atomlab.training.callbacks import DecoderNorm

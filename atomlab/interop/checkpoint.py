@@ -1,4 +1,4 @@
-"""A run's checkpoints, looked at as a whole before anything of them is used."""
+"""Checkpoints of train.py, looked at as a whole before anything of them is used."""
 
 import pickle
 import zipfile
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from atomlab.files import regular
+from atomlab.interop.weights import read_transform, sae_of_weights
+from atomlab.sae import InputTransform, ThresholdSAE
 
 _PARTS = ("state_dict", "optimizer_states", "loops", "global_step")
 _FOREIGN = (
@@ -76,3 +78,14 @@ def _other(file: Path) -> str:
             continue
         return f"; {other} can be read and goes on after step {step}."
     return ": give another run's checkpoint, or leave out resume."
+
+
+def load_checkpoint(file: Path) -> tuple[ThresholdSAE, InputTransform]:
+    """In the coordinates of its training, and those."""
+    state = read_checkpoint(file)["state_dict"]
+    weights, transform = (
+        {name.removeprefix(part): value for name, value in state.items() if name.startswith(part)}
+        for part in ("sae.", "transform.")
+    )
+    sae = sae_of_weights(weights, file, tied="W_enc" not in weights)
+    return sae, read_transform(transform, sae.d_in, file)
