@@ -9,6 +9,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from atomlab.sae.ops import triton_kernels
 from atomlab.sae.ops.triton_kernels import TritonKernels
 
 SELECT = {"PRECISION": "ieee", "OPERAND": tl.bfloat16, "ACC": tl.float32, "GROUP": 8}
