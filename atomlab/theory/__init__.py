@@ -1,7 +1,15 @@
 """The mathematics of atoms: pure functions of tensors (see theory sections in each docstring)."""
 
 from atomlab.theory.basis_pursuit import basis_pursuit, solved_recovery
-from atomlab.theory.codes import Supports, firing_counts, first_samples, support_grams, support_sizes, supports
+from atomlab.theory.certificates import (
+    MARGIN,
+    babel_recovery_certified,
+    babel_unique_certified,
+    coherence_certified,
+    dual_certificates,
+    exact_recovery_coefficient,
+    exact_recovery_coefficients,
+)
 from atomlab.theory.coherence import (
     CoherenceStatistics,
     babel_function,
@@ -11,7 +19,6 @@ from atomlab.theory.coherence import (
     unit_rows,
     welch_bound,
 )
-from atomlab.theory.empirical import EmpiricalIsometry, empirical_isometry, isometry_ratios
 from atomlab.theory.faithfulness import (
     explained_variance,
     kl_divergence,
@@ -28,31 +35,21 @@ from atomlab.theory.identifiability import (
     threshold_windows,
 )
 from atomlab.theory.inner_product import AtomicInnerProduct, disagreement
-from atomlab.theory.isometry import (
-    RestrictedIsometryBounds,
-    first_supports,
-    isometry_constants,
-    restricted_isometry_bounds,
-)
-from atomlab.theory.isometry_curve import (
+from atomlab.theory.isometry_of_codes import EmpiricalIsometry, empirical_isometry, isometry_ratios
+from atomlab.theory.levels import LARGEST_SUPPORT, RecoveryLevels, rate, rate_by_size, recovery_levels
+from atomlab.theory.matching import match_atoms, mean_matched_cosine
+from atomlab.theory.orthogonal_matching_pursuit import orthogonal_matching_pursuit
+from atomlab.theory.random_baselines import random_codes, random_dictionary
+from atomlab.theory.restricted_isometry import (
     STABLE_THRESHOLD,
     UNIQUE_THRESHOLD,
     IsometryVerdicts,
+    RestrictedIsometryBounds,
     RestrictedIsometryCurve,
+    first_supports,
+    isometry_constants,
+    restricted_isometry_bounds,
     restricted_isometry_curve,
-)
-from atomlab.theory.levels import LARGEST_SUPPORT, RecoveryLevels, rate, rate_by_size, recovery_levels
-from atomlab.theory.matching import match_atoms, mean_matched_cosine
-from atomlab.theory.null import random_codes, random_dictionary
-from atomlab.theory.pursuit import orthogonal_matching_pursuit
-from atomlab.theory.recovery import (
-    MARGIN,
-    babel_recovery_certified,
-    babel_unique_certified,
-    coherence_certified,
-    dual_certificates,
-    exact_recovery_coefficient,
-    exact_recovery_coefficients,
 )
 from atomlab.theory.shift import (
     AngleDistribution,
@@ -64,6 +61,7 @@ from atomlab.theory.shift import (
     representation_shift,
 )
 from atomlab.theory.stability import stability_pairwise, stability_per_atom
+from atomlab.theory.supports import Supports, firing_counts, first_samples, support_grams, support_sizes, supports
 
 __all__ = [
     "LARGEST_SUPPORT",

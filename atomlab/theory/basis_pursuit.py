@@ -16,10 +16,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import lars_path
 from torch import Tensor
 
-from atomlab.theory.checks import check_codes, check_vectors
-from atomlab.theory.codes import supports
 from atomlab.theory.coherence import unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
+from atomlab.theory.supports import check_codes, check_vectors, supports
 
 TOLERANCE = 1e-6  # of recovered values, relative to the code's largest
 _FEASIBLE = 1e-9  # relative residual of a path that reached its end

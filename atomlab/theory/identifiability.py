@@ -11,10 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from atomlab.autocast import no_autocast
-from atomlab.theory.checks import check_codes, check_vectors
-from atomlab.theory.codes import Supports, combine, gathered, support_grams, supports
 from atomlab.theory.coherence import coherence_statistics, unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
+from atomlab.theory.supports import Supports, check_codes, check_vectors, combine, gathered, support_grams, supports
 
 _TILE = 256  # latents at a time
 _SORTED = 2**18  # numbers sorted at a time: they and their running counts stay in cache

@@ -8,11 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from atomlab.theory.basis_pursuit import solved_recovery
-from atomlab.theory.checks import check_codes
-from atomlab.theory.codes import supports
-from atomlab.theory.coherence import CoherenceStatistics, coherence_statistics
-from atomlab.theory.inner_product import AtomicInnerProduct
-from atomlab.theory.recovery import (
+from atomlab.theory.certificates import (
     MARGIN,
     babel_recovery_certified,
     babel_unique_certified,
@@ -20,6 +16,9 @@ from atomlab.theory.recovery import (
     dual_certificates,
     exact_recovery_coefficients,
 )
+from atomlab.theory.coherence import CoherenceStatistics, coherence_statistics
+from atomlab.theory.inner_product import AtomicInnerProduct
+from atomlab.theory.supports import check_codes, supports
 
 LARGEST_SUPPORT = 256  # beyond it the K x K systems of levels 3 and 4 dominate everything
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from atomlab.autocast import no_autocast
-from atomlab.theory.codes import Supports
+from atomlab.theory.supports import Supports
 
 FLOAT32_ROUNDOFF = 2.0**-24
 FLOAT64_ROUNDOFF = 2.0**-53
@@ -20,7 +20,7 @@ Exact = Callable[[Tensor, Tensor], Tensor]
 
 
 @no_autocast()
-def screened_maximum(
+def mixed_precision_maximum(
     n: int,
     excluded: Supports,
     error: Float[Tensor, " samples"],

@@ -12,11 +12,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from atomlab.autocast import no_autocast
-from atomlab.theory.checks import check_codes
-from atomlab.theory.codes import Supports, combine, support_grams, supports
 from atomlab.theory.coherence import CoherenceStatistics, unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
-from atomlab.theory.screening import FLOAT32_ROUNDOFF, FLOAT64_ROUNDOFF, screened_maximum
+from atomlab.theory.mixed_precision_maximum import FLOAT32_ROUNDOFF, FLOAT64_ROUNDOFF, mixed_precision_maximum
+from atomlab.theory.supports import Supports, check_codes, combine, support_grams, supports
 
 MARGIN = 1e-9
 _LARGEST_CONDITION = 1e10  # of a support's Gram matrix that counts as nonsingular
@@ -194,7 +193,7 @@ def _dual(units: tuple[Tensor, Tensor], chosen: Supports, one_sided: bool) -> Te
         return scores if one_sided else scores.abs()
 
     error = 1.01 * (unit.shape[1] + 4) * FLOAT32_ROUNDOFF * vectors.norm(dim=1)
-    worst = screened_maximum(len(unit), chosen, error, estimate, exact, tile=_TILE)
+    worst = mixed_precision_maximum(len(unit), chosen, error, estimate, exact, tile=_TILE)
     return _finish(worst, relative * weights.norm(dim=1), chosen)
 
 
@@ -214,7 +213,7 @@ def _exact_recovery(units: tuple[Tensor, Tensor], chosen: Supports) -> Tensor:
 
     step = max(1, _CACHED // (k * d))
     error = 1.01 * (d + 2 * k + 8) * FLOAT32_ROUNDOFF * inverse.abs().sum((1, 2))
-    worst = screened_maximum(len(units[1]), chosen, error, estimate, exact, tile=_TILE)
+    worst = mixed_precision_maximum(len(units[1]), chosen, error, estimate, exact, tile=_TILE)
     return _finish(worst, relative * (1 + worst), chosen)
 
 

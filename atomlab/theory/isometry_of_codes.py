@@ -8,10 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from atomlab.autocast import no_autocast
-from atomlab.theory.checks import check_codes
-from atomlab.theory.codes import rows_of, support_grams, supports
 from atomlab.theory.coherence import unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
+from atomlab.theory.supports import check_codes, csr_parts, support_grams, supports
 
 
 @final
@@ -53,7 +52,7 @@ def isometry_ratios(
     wide = dictionary.to(torch.promote_types(dictionary.dtype, torch.float32))
     white = wide if metric is None else metric.whiten(wide)
     squares = (white.norm(dim=1) if norms is None else norms.to(white)).square()
-    pointers, latents, values = rows_of(codes)
+    pointers, latents, values = csr_parts(codes)
     values = values.to(white)  # before they are squared: float16 ends at 65,504
     combined = _bags(latents, white, pointers, values)
     scale = _bags(latents, squares[:, None], pointers, values.square()).squeeze(1)

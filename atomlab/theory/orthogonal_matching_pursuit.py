@@ -5,9 +5,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from atomlab.autocast import no_autocast
-from atomlab.theory.checks import check_vectors
 from atomlab.theory.coherence import unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
+from atomlab.theory.supports import check_vectors
 
 
 @torch.no_grad()

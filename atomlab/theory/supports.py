@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,6 +12,34 @@ from atomlab.autocast import no_autocast
 
 _GATHERED = 2**20  # numbers of gathered atoms at a time, so that they are read again from cache
 _NOT_FINITE = "The codes have NaN or infinite values: check the encoder and its inputs."
+
+
+def check_codes(codes: Tensor, dictionary: Tensor) -> None:
+    """A (samples, d_sae) matrix, one column an atom; values are checked where they are read.
+
+    Raises:
+        ValueError: another shape.
+    """
+    if codes.ndim != 2 or codes.shape[1] != len(dictionary):
+        raise ValueError(
+            f"Codes should be a (samples, {len(dictionary)}) matrix for this dictionary of {len(dictionary)} atoms, got "
+            f"shape {tuple(codes.shape)}."
+        )
+
+
+def check_vectors(x: Tensor, dictionary: Tensor, codes: Tensor | None = None) -> None:
+    """Finite (samples, d_in) vectors, as many as codes.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if x.ndim != 2 or x.shape[1] != dictionary.shape[-1] or not x.isfinite().all():
+        raise ValueError(
+            f"Expected finite (samples, {dictionary.shape[-1]}) vectors for this dictionary; got shape "
+            f"{tuple(x.shape)}, NaN or infinite entries."
+        )
+    if codes is not None and len(x) != codes.shape[0]:
+        raise ValueError(f"{len(x)} vectors do not go with {codes.shape[0]} codes: give each vector its own code.")
 
 
 @dataclass(frozen=True)
@@ -49,9 +78,21 @@ class Supports:
         return parts
 
 
-def rows_of(
-    codes: Tensor,
-) -> tuple[Int[Tensor, " samples_and_1"], Int[Tensor, " nonzeros"], Float[Tensor, " nonzeros"]]:
+class CsrParts(NamedTuple):
+    """The nonzeros of a code matrix in the layout of CSR: sample i owns the entries pointers[i] to pointers[i + 1] − 1.
+
+    Attributes:
+        pointers: (samples + 1,) int64.
+        latents: (nonzeros,) int64, the column of each nonzero.
+        values: (nonzeros,) in the dtype of the codes.
+    """
+
+    pointers: Int[Tensor, " samples_and_1"]
+    latents: Int[Tensor, " nonzeros"]
+    values: Float[Tensor, " nonzeros"]
+
+
+def csr_parts(codes: Tensor) -> CsrParts:
     """Pointers, latents and values of the nonzeros of dense (samples, d_sae) codes or a CSR tensor, as CSR has them:
     sample i owns the entries from pointers[i] up to pointers[i + 1].
 
@@ -63,7 +104,7 @@ def rows_of(
     if codes.layout == torch.sparse_csr:
         pointers, columns, values = codes.crow_indices().long(), codes.col_indices().long(), codes.values()
         if len(values) and values.amin() > 0 and values.amax() < torch.inf:  # nearly always; false for NaN
-            return pointers, columns, values
+            return CsrParts(pointers, columns, values)
         rows = torch.arange(codes.shape[0], device=codes.device).repeat_interleave(pointers.diff())
         stored = values.nonzero().squeeze(1)
         rows, columns, values = rows[stored], columns[stored], values[stored]
@@ -73,7 +114,7 @@ def rows_of(
     if not values.isfinite().all():
         raise ValueError(_NOT_FINITE)
     sizes = torch.bincount(rows, minlength=codes.shape[0])
-    return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]), columns, values
+    return CsrParts(torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]), columns, values)
 
 
 def support_sizes(codes: Tensor) -> Int[Tensor, " samples"]:
@@ -82,7 +123,7 @@ def support_sizes(codes: Tensor) -> Int[Tensor, " samples"]:
     Raises:
         ValueError: NaN or infinite values.
     """
-    return rows_of(codes)[0].diff() if codes.layout == torch.sparse_csr else _count(codes, 1)
+    return csr_parts(codes).pointers.diff() if codes.layout == torch.sparse_csr else _count(codes, 1)
 
 
 def firing_counts(codes: Tensor) -> Int[Tensor, " d_sae"]:
@@ -93,7 +134,7 @@ def firing_counts(codes: Tensor) -> Int[Tensor, " d_sae"]:
         ValueError: NaN or infinite values.
     """
     if codes.layout == torch.sparse_csr:
-        return torch.bincount(rows_of(codes)[1], minlength=codes.shape[1])
+        return torch.bincount(csr_parts(codes).latents, minlength=codes.shape[1])
     return _count(codes, 0)
 
 
@@ -122,7 +163,7 @@ def supports(codes: Tensor) -> Supports:
     Raises:
         ValueError: NaN or infinite values, or codes that are no matrix.
     """
-    pointers, columns, values = rows_of(codes)
+    pointers, columns, values = csr_parts(codes)
     sizes = pointers.diff()
     rows = torch.arange(len(sizes), device=values.device).repeat_interleave(sizes)
     slot = torch.arange(len(rows), device=values.device) - pointers[rows]

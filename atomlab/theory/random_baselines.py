@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from atomlab.theory.codes import supports
+from atomlab.theory.supports import supports
 
 
 def random_dictionary(d_sae: int, d_in: int, generator: torch.Generator | None = None) -> Float[Tensor, "d_sae d_in"]:
