@@ -1,4 +1,24 @@
-"""The mathematics of atoms: pure functions of tensors (see theory sections in each docstring)."""
+"""The mathematics of atoms: pure functions of tensors, each with its sense, its cost and its source.
+
+Other rooms import from here only. The files, by the sections of theory.md:
+
+    1     inner_product                 the atomic inner product and other metrics
+    2     shift                         angles between activations, in every metric, beside their null
+    3     coherence                     mutual coherence, the Babel function, the Welch bound
+    4     restricted_isometry           intervals for δ_K, and what they decide
+          isometry_of_codes             the isometry of the codes that occur
+    5     certificates                  levels 1 to 4: sufficient conditions
+          mixed_precision_maximum       the maximum over atoms that levels 3 and 4 need
+          basis_pursuit                 level 5: ℓ1 minimisation, solved
+          levels                        all five levels, and their rates
+          stability                     the index q*
+    6     identifiability               thresholds, one-step recovery and refits
+    8     faithfulness                  variance explained, loss recovered, KL divergence
+    9     random_baselines              dictionaries and codes that know nothing
+          matching                      which atoms of two dictionaries correspond
+          orthogonal_matching_pursuit   codes on a dictionary that has no encoder
+    all   supports                      sparse codes as padded arrays, and checks of inputs
+"""
 
 from atomlab.theory.basis_pursuit import basis_pursuit, solved_recovery
 from atomlab.theory.certificates import (

@@ -1,8 +1,8 @@
-"""Uniqueness and ℓ1 recoverability of a code (theory.md 5). Every level here is sufficient, none is necessary.
+"""Certificates that a code is unique or is recovered by ℓ1 minimisation (theory.md 5, levels 1 to 4).
 
-What is certified is the code of the reconstruction x̂, not of x. All margins are in float64 and must exceed `MARGIN`:
-with a bare `< 1` rounding certifies codes that are not recovered. The coefficients that decide are rounded up by a
-bound of their own rounding error.
+Every level is a sufficient condition, none is necessary. What is certified is the code of the reconstruction x̂, not of
+the activation x. Margins are computed in float64 and must exceed `MARGIN`, since with a bare `< 1` rounding certifies
+codes that are not recovered. The coefficients that decide are rounded up by a bound of their own rounding error.
 """
 
 from collections.abc import Callable
@@ -25,11 +25,16 @@ _CACHED = 2**20  # numbers of a tile of products, so that it is read again from 
 
 
 def coherence_certified(sizes: Int[Tensor, " samples"], coherence: float) -> Bool[Tensor, " samples"]:
-    """Level 1: μ(2K − 1) < 1 ⇒ the code is the unique sparsest one and ℓ1 and OMP find it (Donoho–Elad 2003;
-    Gribonval–Nielsen 2003).
+    """Certifies level 1: if μ(2K − 1) < 1, the code is the unique sparsest one, and ℓ1 minimisation and OMP find it.
 
-    K = 0 is never certified. Give `CoherenceStatistics.coherence_bound` where rounding matters. Time and memory
-    O(samples).
+    Time and memory: O(samples). Source: Donoho and Elad 2003; Gribonval and Nielsen 2003.
+
+    Args:
+        sizes: K of each sample, shape `(samples,)`.
+        coherence: μ; give `CoherenceStatistics.coherence_bound`, so that rounding certifies nothing.
+
+    Returns:
+        Whether each sample is certified, shape `(samples,)`; False for K = 0.
 
     >>> coherence_certified(torch.tensor([0, 1, 2, 3]), 0.25).tolist()
     [False, True, True, False]
@@ -38,8 +43,16 @@ def coherence_certified(sizes: Int[Tensor, " samples"], coherence: float) -> Boo
 
 
 def babel_unique_certified(sizes: Int[Tensor, " samples"], statistics: CoherenceStatistics) -> Bool[Tensor, " samples"]:
-    """Level 2a: μ₁(2K − 1) < 1 ⇒ unique sparsest (Tropp 2004). Upper bounds of μ₁ decide: rounding certifies nothing.
-    Time and memory O(samples).
+    """Certifies level 2a: if μ₁(2K − 1) < 1, the code is the unique sparsest one.
+
+    Upper bounds of μ₁ decide, so rounding certifies nothing. Time and memory: O(samples). Source: Tropp 2004.
+
+    Args:
+        sizes: K of each sample, shape `(samples,)`.
+        statistics: coherence statistics of the dictionary.
+
+    Returns:
+        Whether each sample is certified, shape `(samples,)`; False for K = 0.
     """
     return (sizes > 0) & (statistics.babel_bound(2 * sizes - 1) < 1 - MARGIN)
 
@@ -47,8 +60,17 @@ def babel_unique_certified(sizes: Int[Tensor, " samples"], statistics: Coherence
 def babel_recovery_certified(
     sizes: Int[Tensor, " samples"], statistics: CoherenceStatistics
 ) -> Bool[Tensor, " samples"]:
-    """Level 2b: μ₁(K − 1) + μ₁(K) < 1 ⇒ unique sparsest, and ℓ1 and OMP find it (Tropp 2004). Time and memory
-    O(samples).
+    """Certifies level 2b: if μ₁(K − 1) + μ₁(K) < 1, the code is the unique sparsest one, and ℓ1 minimisation and OMP
+    find it.
+
+    Upper bounds of μ₁ decide, so rounding certifies nothing. Time and memory: O(samples). Source: Tropp 2004.
+
+    Args:
+        sizes: K of each sample, shape `(samples,)`.
+        statistics: coherence statistics of the dictionary.
+
+    Returns:
+        Whether each sample is certified, shape `(samples,)`; False for K = 0.
     """
     return (sizes > 0) & (statistics.babel_bound(sizes - 1) + statistics.babel_bound(sizes) < 1 - MARGIN)
 
@@ -60,17 +82,28 @@ def exact_recovery_coefficient(
     support: Int[Tensor, " k"],
     metric: AtomicInnerProduct | None = None,
 ) -> float:
-    """Level 3, max_{j∉Λ} ‖G_Λ⁻¹ G_Λj‖₁: below 1, ℓ1 and OMP recover every code on Λ (ERC, Tropp 2004); says nothing of
-    sparsest.
+    """Computes the exact recovery coefficient of one support (level 3): max_{j∉Λ} ‖G_Λ⁻¹ G_Λj‖₁.
 
-    Float64, rounded up; infinite if the support's atoms are linearly dependent, 0 if no other atom competes.
-    Time: 2·K·(K + d_in)·d_sae FLOPs; memory: two copies of the dictionary, (K, 1024).
+    Below 1, ℓ1 minimisation and OMP recover every code on Λ (ERC, Tropp 2004); it does not say that the code is the
+    sparsest. Time: 2·K·(K + d_in)·d_sae FLOPs. Memory: the dictionary in float32 and float64 and an array of shape `(K,
+    1024)`.
+
+    Args:
+        dictionary: atoms as rows, shape `(d_sae, d_in)`, of any norm.
+        support: latents Λ, shape `(K,)`, each named once.
+        metric: inner product of the cosines; Euclidean if None.
+
+    Returns:
+        The coefficient in float64, rounded up (an upper bound); infinite if the atoms of the support are linearly
+        dependent, 0 if no other atom competes.
 
     Raises:
-        ValueError: an empty support, one that names an atom twice or one that the dictionary does not have.
+        ValueError: the support is empty, or names an atom twice or one that the dictionary does not have.
     """
     if len(support) == 0 or len(support.unique()) != len(support):
-        raise ValueError(f"A support should name at least one atom and none twice, got {support.tolist()}.")
+        raise ValueError(
+            f"A support should name at least one atom and none twice, got {support.tolist()}: name each atom once."
+        )
     if int(support.min()) < 0 or int(support.max()) >= len(dictionary):
         raise ValueError(f"A support should name atoms 0 to {len(dictionary) - 1}, got {support.tolist()}.")
     row = support[None].long()
@@ -87,17 +120,25 @@ def exact_recovery_coefficients(
     *,
     largest: int | None = None,
 ) -> Float[Tensor, " samples"]:
-    """Level 3 of every sample's support: `exact_recovery_coefficient`, batched; NaN for K = 0.
+    """Computes the exact recovery coefficient of every sample's support (level 3), in batches.
 
-    G_ΛJ comes from tiles of the Gram matrix of the atoms in use. Time: products of 2·d_in·(atoms in use)·d_sae +
-    2·samples·K²·d_sae FLOPs, and not 2·samples·K·d_in·d_sae. Memory: the dictionary in float32 and float64, (atoms in use,
-    1024), (samples, 1024), (samples, K, K), bounded; never (samples, K, d_sae).
+    G_ΛJ is taken from tiles of the Gram matrix of the atoms in use. Time: 2·d_in·(atoms in use)·d_sae +
+    2·samples·K²·d_sae FLOPs, not 2·samples·K·d_in·d_sae. Memory: the dictionary in float32 and float64, arrays of shape
+    (atoms in use, 1024) and `(samples, 1024)`, and `(samples, K, K)` up to 256 MB at a time; never `(samples, K,
+    d_sae)`.
 
     Args:
-        codes: (samples, d_sae), dense or CSR, any sign; only the supports matter.
-        dictionary: atoms as rows, any norm.
-        metric: Euclidean if None.
-        largest: supports beyond this size are not solved and count as infinite.
+        codes: codes of shape `(samples, d_sae)`, dense or CSR, of any sign; only their supports matter.
+        dictionary: atoms as rows, shape `(d_sae, d_in)`, of any norm.
+        metric: inner product of the cosines; Euclidean if None.
+        largest: the largest support that is solved; a larger one counts as infinite. All are solved if None.
+
+    Returns:
+        The `exact_recovery_coefficient` of each sample, shape `(samples,)`, float64, rounded up; NaN for K = 0.
+
+    Raises:
+        ValueError: the codes do not fit the dictionary or have NaN or infinite values, or `unit_rows` refuses the
+            dictionary.
     """
     check_codes(codes, dictionary)
     units = _units(dictionary, metric)
@@ -114,28 +155,36 @@ def dual_certificates(
     one_sided: bool = True,
     largest: int | None = None,
 ) -> Float[Tensor, " samples"]:
-    """Level 4: max_{j∉Λ} of G_jΛ G_Λ⁻¹ 1 (one-sided), or of |G_jΛ G_Λ⁻¹ sign δ_Λ|; below 1 − MARGIN the code is the
-    unique non-negative (or unique) ℓ1 minimiser (Fuchs 2004). Says nothing of sparsest.
+    """Computes the dual certificate of every code (level 4): max_{j∉Λ} G_jΛ G_Λ⁻¹ 1, or max_{j∉Λ} |G_jΛ G_Λ⁻¹ sign
+    δ_Λ|.
 
-    Float64, rounded up. 0 where no other atom competes, infinite where G_Λ is singular, NaN for K = 0. Time: one vector
-    v = U_Λᵀ G_Λ⁻¹ s a sample, 2·K·(K + 2)·d_in FLOPs, then one product of (samples, d_in) with (d_in, d_sae). Memory:
-    the dictionary in float32 and float64, (samples, d_in), (samples, K, K) and (samples, 1024), bounded.
+    The first form is one-sided. Below 1 − `MARGIN` the code is the unique non-negative (in the second form, the unique)
+    ℓ1 minimiser (Fuchs 2004); it does not say that the code is the sparsest. Time: one vector v = U_Λᵀ G_Λ⁻¹ s for each
+    sample, 2·K·(K + 2)·d_in FLOPs, and one product of `(samples, d_in)` with `(d_in, d_sae)`. Memory: the dictionary in
+    float32 and float64, arrays of shape `(samples, d_in)` and `(samples, 1024)`, and `(samples, K, K)` up to 256 MB at
+    a time.
 
     Args:
-        codes: (samples, d_sae), dense or CSR.
-        dictionary: atoms as rows, any norm.
-        metric: Euclidean if None.
-        one_sided: for non-negative codes; otherwise any sign.
-        largest: supports beyond this size are not solved and count as infinite, never as certified.
+        codes: codes of shape `(samples, d_sae)`, dense or CSR.
+        dictionary: atoms as rows, shape `(d_sae, d_in)`, of any norm.
+        metric: inner product of the cosines and of the norms in the ℓ1 sum; Euclidean if None.
+        one_sided: whether the problem is the non-negative one; if False, codes and competitors may have any sign.
+        largest: the largest support that is solved; a larger one counts as infinite. All are solved if None.
+
+    Returns:
+        The certificate of each sample, shape `(samples,)`, float64, rounded up (an upper bound); 0 where no other atom
+        competes, infinite where G_Λ is singular, NaN for K = 0.
 
     Raises:
-        ValueError: negative codes with one_sided.
+        ValueError: the codes do not fit the dictionary, have NaN or infinite values, or negative ones if `one_sided`;
+            or `unit_rows` refuses the dictionary.
     """
     check_codes(codes, dictionary)
     chosen = supports(codes)
     if one_sided and (chosen.values < 0).any():
         raise ValueError(
-            "The one-sided certificate needs non-negative codes; these have negative values: use one_sided=False."
+            f"The one-sided certificate needs non-negative codes, but the smallest value is {chosen.values.min():.3g}, "
+            "which is negative: use one_sided=False."
         )
     units = _units(dictionary, metric)
     return _by_size(chosen, largest, units[1], lambda part: _dual(units, part, one_sided))

@@ -1,4 +1,4 @@
-"""Isometry on the data's own codes (theory.md 4): what the dictionary does to the codes that occur, not to all."""
+"""Isometry of the codes that occur in the data (theory.md 4): what the dictionary does to these, and not to all codes."""
 
 from dataclasses import dataclass
 from typing import final
@@ -16,12 +16,14 @@ from atomlab.theory.supports import check_codes, csr_parts, support_grams, suppo
 @final
 @dataclass(frozen=True)
 class EmpiricalIsometry:
-    """Of each sample; NaN for K = 0.
+    """The isometry ratio and the isometry constant of each sample's code; NaN for K = 0.
+
+    |ratio − 1| ≤ constant ≤ δ_K.
 
     Attributes:
-        ratio: ‖Σ δ_j d_j‖²_S / Σ δ_j² with unit-S-norm atoms (samples,), float64; 1 for orthogonal atoms.
-        constant: δ(Λ) = max(λ_max(G_Λ) − 1, 1 − λ_min(G_Λ)) of the code's own support (samples,), float64; infinite
-            where the support is too large to be solved. |ratio − 1| ≤ constant, and constant ≤ δ_K.
+        ratio: ‖Σ δ_j d_j‖²_S / Σ δ_j² with atoms of unit S-norm, shape `(samples,)`, float64; 1 for orthogonal atoms.
+        constant: δ(Λ) = max(λ_max(G_Λ) − 1, 1 − λ_min(G_Λ)) of the code's own support, shape `(samples,)`, float64;
+            infinite where the support is larger than the limit.
     """
 
     ratio: Float[Tensor, " samples"]
@@ -37,16 +39,23 @@ def isometry_ratios(
     *,
     norms: Float[Tensor, " d_sae"] | None = None,
 ) -> Float[Tensor, " samples"]:
-    """‖Σ δ_j d_j‖²_S / Σ δ_j² of each code, δ scaled to unit-S-norm atoms; NaN for K = 0; float64. Exact up to rounding
-    of the dictionary's dtype, in which atoms are summed, float32 at least.
+    """Computes the isometry ratio ‖Σ δ_j d_j‖²_S / Σ δ_j² of each code, with δ scaled to atoms of unit S-norm.
 
-    Time 2·d_in FLOPs a nonzero, beside whitening the dictionary and its norms; memory (samples, d_in).
+    Time: 2·d_in FLOPs a nonzero, and whitening the dictionary (2·d_sae·d_in² FLOPs). Memory: arrays of shape `(samples,
+    d_in)` and `(d_sae, d_in)`.
 
     Args:
-        codes: (samples, d_sae), dense or CSR, any sign.
-        dictionary: atoms as rows, any norm.
-        metric: Euclidean if None.
-        norms: ‖d_j‖_S, if known.
+        codes: codes of shape `(samples, d_sae)`, dense or CSR, of any sign.
+        dictionary: atoms as rows, shape `(d_sae, d_in)`, of any norm.
+        metric: inner product of the norms; Euclidean if None.
+        norms: norms ‖d_j‖_S of the atoms, shape `(d_sae,)`; computed if None.
+
+    Returns:
+        The ratios, shape `(samples,)`, float64, NaN for K = 0; exact up to rounding of the dictionary's dtype (float32
+        at least), in which atoms are summed.
+
+    Raises:
+        ValueError: the codes do not fit the dictionary, or have NaN or infinite values.
     """
     check_codes(codes, dictionary)
     wide = dictionary.to(torch.promote_types(dictionary.dtype, torch.float32))
@@ -74,15 +83,23 @@ def empirical_isometry(
     *,
     largest: int | None = None,
 ) -> EmpiricalIsometry:
-    """The isometry ratio of every code and δ(Λ) of every support. Exact up to float64 rounding.
+    """Computes the isometry ratio of every code and the isometry constant δ(Λ) of every support.
 
-    Time O(samples·K²·(K + d_in)); memory (samples, K, K), bounded.
+    Time: O(samples·K²·(K + d_in)), in float64. Memory: O(samples·K²), up to 256 MB at a time, and a float64 copy of the
+    dictionary.
 
     Args:
-        codes: (samples, d_sae), dense or CSR, any sign.
-        dictionary: atoms as rows, any norm.
-        metric: Euclidean if None.
-        largest: supports beyond this size get no δ(Λ).
+        codes: codes of shape `(samples, d_sae)`, dense or CSR, of any sign.
+        dictionary: atoms as rows, shape `(d_sae, d_in)`, of any norm.
+        metric: inner product of the norms; Euclidean if None.
+        largest: the largest support whose δ(Λ) is computed; all are if None.
+
+    Returns:
+        Ratio and constant of each sample; exact up to float64 rounding.
+
+    Raises:
+        ValueError: the codes do not fit the dictionary or have NaN or infinite values, or `unit_rows` refuses the
+            dictionary.
     """
     check_codes(codes, dictionary)
     chosen, unit = supports(codes), unit_rows(dictionary.double(), metric)

@@ -1,5 +1,7 @@
-"""Maxima over all atoms, screened in float32 and decided in float64, so that certificates cost one fast product and
-stay correct.
+"""Maxima over all atoms, screened in float32 and decided in float64.
+
+The certificates need the largest of d_sae scores for each sample. One product in float32 finds the few atoms that can
+be the largest; only these are scored in float64, so the result is that of float64.
 """
 
 from collections.abc import Callable
@@ -29,19 +31,25 @@ def mixed_precision_maximum(
     *,
     tile: int,
 ) -> Float[Tensor, " samples"]:
-    """max(0, max over atoms j outside the sample's support of score_j), float64, without holding (samples, n).
+    """Finds max(0, max over j ∉ Λ of score_j) for each sample without holding all `(samples, n)` scores.
 
-    If float32 scores s̃ err by at most e, the maximum is at an atom with s̃ ≥ max s̃ − 2e: these are scored again in
-    float64. The result is that of float64 arithmetic throughout. Memory: a few (samples, tile), and at most 8
-    candidates a sample and tile.
+    If float32 scores s̃ err by at most e, the largest score belongs to an atom with s̃ ≥ max s̃ − 2e; these atoms are
+    scored again in float64. All scores are computed in float64 where PyTorch may use TF32, which would break the error
+    bound. Time: one float32 product over all atoms, and float64 scores of the candidates (a whole tile if it has more
+    than 8 candidates a sample). Memory: a few arrays of shape `(samples, tile)` and at most 8 candidates for each
+    sample and tile.
 
     Args:
         n: number of atoms.
-        excluded: the supports, whose own atoms do not compete.
-        error: a bound of |float32 score − score|, one for each sample.
-        estimate: (tile of atoms, dtype) to scores (samples, tile) computed in that dtype.
-        exact: (rows, atoms) to the float64 scores of these pairs.
-        tile: atoms at a time.
+        excluded: supports Λ, whose own atoms do not compete.
+        error: bound e of |float32 score − score|, shape `(samples,)`, float64.
+        estimate: maps (slice of atoms, dtype) to scores of shape `(samples, tile)` computed in that dtype.
+        exact: maps (sample numbers, atom numbers), both of shape `(pairs,)`, to float64 scores of shape `(pairs,)`.
+        tile: number of atoms that are scored at a time.
+
+    Returns:
+        The maxima, shape `(samples,)`, float64; 0 where no atom outside the support has a positive score. They are
+        those of float64 arithmetic throughout.
     """
     best, highest = torch.zeros_like(error), torch.zeros_like(error)  # in float64, and of the float32 scores
     screen = torch.float32 if torch.get_float32_matmul_precision() == "highest" else torch.float64  # TF32 voids `error`

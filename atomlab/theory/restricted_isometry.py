@@ -1,4 +1,8 @@
-"""Restricted isometry (theory.md 4): an interval for δ_K with a witness, since the number itself is NP-hard to find."""
+"""Restricted isometry constants δ_K of a dictionary (theory.md 4), as intervals with a witness: to find δ_K is NP-hard.
+
+`restricted_isometry_bounds` is about one size K; `restricted_isometry_curve` is about every size at once, and says what
+δ_2K decides for codes of each size.
+"""
 
 import math
 from collections.abc import Callable
@@ -23,8 +27,13 @@ STABLE_THRESHOLD = 0.5**0.5  # δ_2K below it: ℓ1 recovery is exact and stable
 @final
 @dataclass(frozen=True)
 class RestrictedIsometryBounds:
-    """lower ≤ δ_K ≤ upper. `witness` is the support (K,) that attains `lower`; `exact` says that all supports were
-    tried.
+    """An interval that holds the restricted isometry constant: lower ≤ δ_K ≤ upper.
+
+    Attributes:
+        lower: δ(Λ) of the witness, float64.
+        upper: upper bound of δ_K, float64.
+        witness: the support of K latents that attains `lower`, shape `(K,)`, int64.
+        exact: whether all supports were tried, so that both bounds are δ_K.
     """
 
     lower: float
@@ -47,33 +56,37 @@ def restricted_isometry_bounds(
     enumeration_limit: int = 20_000,
     generator: torch.Generator | None = None,
 ) -> RestrictedIsometryBounds:
-    """Bounds of the smallest δ with (1−δ)‖a‖² ≤ ‖Σ a_i d_i‖²_S ≤ (1+δ)‖a‖² on all supports of size K, atoms at unit
-    S-norm.
+    """Bounds δ_K, the smallest δ with (1−δ)‖a‖² ≤ ‖Σ a_i d_i‖²_S ≤ (1+δ)‖a‖² on all supports of size K.
 
-    Lower bound: the worst of max(λ_max(G_Λ) − 1, 1 − λ_min(G_Λ)) over `supports`, random ones and ones grown greedily
-    from the most coherent pairs, for either end. Upper bound: μ₁(K−1) (Gershgorin), rounded up. Exact where C(n, K) ≤
-    enumeration_limit. Float64. For K > d_in, δ_K ≥ 1.
+    Atoms have unit S-norm. The lower bound is the largest δ(Λ) = max(λ_max(G_Λ) − 1, 1 − λ_min(G_Λ)) over given
+    supports, random ones, and ones grown greedily from the most coherent atoms for either end of the spectrum. The
+    upper bound is the Babel function μ₁(K−1) (Gershgorin), rounded up. All supports are tried where C(n, K) ≤
+    `enumeration_limit`. For K > d_in, δ_K ≥ 1.
 
-    Time: `coherence_statistics` in float64 if not given, O(tried·K²·(K + d_in)) for eigenvalues, O(starts·K·d_in·d_sae)
-    for the greedy search; memory: a float64 copy of the dictionary and (starts, d_sae).
+    Time: float64 `coherence_statistics` if not given, O(tried·K²·(K + d_in)) for eigenvalues, O(starts·K·d_in·d_sae)
+    for the greedy search. Memory: a float64 copy of the dictionary and an array of shape `(starts, d_sae)`.
 
     Args:
-        dictionary: atoms as rows, any norm.
-        k: K.
-        metric: Euclidean if None.
-        supports: that should be tried too, such as the data's own (`first_supports`).
-        statistics: of this dictionary and metric, if already computed.
-        samples: random supports tried.
-        starts: atoms from which supports grow, the most coherent ones.
+        dictionary: atoms as rows, shape `(d_sae, d_in)`, of any norm.
+        k: K, the size of the supports.
+        metric: inner product of the norms; Euclidean if None.
+        supports: further supports to try, shape `(tried, K)`, such as those of the data (`first_supports`); none if
+            None.
+        statistics: coherence statistics of this dictionary and metric; computed if None.
+        samples: number of random supports to try.
+        starts: number of atoms, the most coherent ones, from which supports grow.
         enumeration_limit: number of supports up to which all are tried.
-        generator: of the random supports, on the CPU.
+        generator: source of the random supports, on the CPU; the global one if None.
+
+    Returns:
+        Lower and upper bound in float64, with a witness of the lower one.
 
     Raises:
-        ValueError: K below 1 or above d_sae.
+        ValueError: K is below 1 or above d_sae, or `unit_rows` refuses the dictionary.
     """
     n = len(dictionary)
     if not 1 <= k <= n:
-        raise ValueError(f"A support of size K={k} is impossible in a dictionary of {n} atoms.")
+        raise ValueError(f"A support of size K={k} is impossible in a dictionary of {n} atoms: use 1 to {n}.")
     unit = unit_rows(dictionary.double(), metric)
     if k == 1:
         return RestrictedIsometryBounds(0.0, 0.0, torch.zeros(1, dtype=torch.int64, device=unit.device), exact=True)
@@ -92,9 +105,16 @@ def restricted_isometry_bounds(
 
 @no_autocast()
 def isometry_constants(unit: Float[Tensor, "d_sae d_in"], supports: Int[Tensor, "tried k"]) -> Float[Tensor, " tried"]:
-    """δ(Λ) = max(λ_max(G_Λ) − 1, 1 − λ_min(G_Λ)) of each support, from unit atoms (`unit_rows`). Exact in their dtype,
-    float32 at least.
-    Time O(tried·K²·(K + d_in)); memory: at most 20 million numbers of gathered atoms.
+    """Computes δ(Λ) = max(λ_max(G_Λ) − 1, 1 − λ_min(G_Λ)) of each support.
+
+    Time: O(tried·K²·(K + d_in)). Memory: at most 20 million numbers of gathered atoms.
+
+    Args:
+        unit: atoms of unit length as rows, shape `(d_sae, d_in)`, as `unit_rows` gives them.
+        supports: latents of each support, shape `(tried, K)`.
+
+    Returns:
+        δ(Λ), shape `(tried,)`, exact up to rounding of the dtype of `unit` (float32 at least), in which it is computed.
     """
     unit, parts = unit.to(torch.promote_types(unit.dtype, torch.float32)), []
     for part in supports.split(max(1, 20_000_000 // (supports.shape[1] * unit.shape[1]))):
@@ -132,8 +152,18 @@ def _with_next_atom(chosen: Tensor, unit: Tensor, top: bool) -> Tensor:
 def first_supports(
     indices: Int[Tensor, "samples k_max"], sizes: Int[Tensor, " samples"], k: int, limit: int = 512
 ) -> Int[Tensor, "tried k"]:
-    """The supports of exactly K atoms among padded ones, at most `limit`: what the data itself offers as witnesses.
-    Time O(samples), memory of the result.
+    """Selects the supports of exactly K atoms among padded ones: the witnesses that the data itself offers.
+
+    Time: O(samples). Memory: the result.
+
+    Args:
+        indices: padded latents, shape `(samples, k_max)`, as in `Supports`.
+        sizes: size of each support, shape `(samples,)`.
+        k: K.
+        limit: the most supports to return; the first ones are taken.
+
+    Returns:
+        Supports, shape `(found, K)`; `(0, K)` if there is none.
     """
     rows = (sizes == k).nonzero().squeeze(1).tolist()
     found = [indices[row, :k] for row in islice(rows, limit)]
@@ -143,17 +173,30 @@ def first_supports(
 @final
 @dataclass(frozen=True)
 class RestrictedIsometryCurve:
-    """lower[K] ≤ δ_K ≤ upper[K] for K = 0, 1, ..., k; float64."""
+    """Bounds of the restricted isometry constants of all sizes: lower[K] ≤ δ_K ≤ upper[K] for K = 0, 1, ..., k.
+
+    Attributes:
+        lower: lower bounds, shape `(k + 1,)`, float64; they do not fall with K.
+        upper: upper bounds, shape `(k + 1,)`, float64.
+    """
 
     lower: Float[Tensor, " sizes"]
     upper: Float[Tensor, " sizes"]
 
     def verdicts(self, sizes: Int[Tensor, " samples"], threshold: float = STABLE_THRESHOLD) -> "IsometryVerdicts":
-        """Whether δ_2K < threshold for each sample's K. Beyond the curve's end δ is between its last lower bound and
-        infinity; K = 0 is in none of the three.
+        """Decides for each sample's K whether δ_2K < threshold.
 
-        At the threshold 1/√2 certified means that ℓ1 recovers every code of K atoms, exactly and stably; at 1 that it
-        is the unique sparsest. Failed says that the condition fails, not that recovery does.
+        Below 1/√2, ℓ1 minimisation recovers every code of K atoms, exactly and stably (Cai and Zhang 2014); below 1,
+        such a code is the unique sparsest one. Beyond the end of the curve, δ lies between the last lower bound and
+        infinity.
+
+        Args:
+            sizes: K of each sample, shape `(samples,)`.
+            threshold: the number that δ_2K should be below.
+
+        Returns:
+            Three verdicts, of which exactly one holds if K ≥ 1 and none if K = 0. A failed sample fails the condition,
+            which does not mean that its recovery fails.
         """
         end = len(self.lower) - 1
         doubled, beyond = (2 * sizes).clamp(max=end).to(self.lower.device), 2 * sizes > end
@@ -167,8 +210,12 @@ class RestrictedIsometryCurve:
 @final
 @dataclass(frozen=True)
 class IsometryVerdicts:
-    """Of each sample (samples,), exactly one if K ≥ 1: the upper bound of δ_2K is below the threshold; a witness has
-    δ_2K at or above it; the interval holds the threshold.
+    """Verdicts on δ_2K < threshold for each sample, of which exactly one holds if K ≥ 1 and none if K = 0.
+
+    Attributes:
+        certified: the upper bound of δ_2K is below the threshold by more than `MARGIN`, shape `(samples,)`.
+        failed: a witness has δ_2K at or above the threshold, shape `(samples,)`.
+        undecided: the interval holds the threshold, shape `(samples,)`.
     """
 
     certified: Bool[Tensor, " samples"]
@@ -187,15 +234,29 @@ def restricted_isometry_curve(
     starts: int = 32,
     generator: torch.Generator | None = None,
 ) -> RestrictedIsometryCurve:
-    """Bounds of δ_0, δ_1, ..., δ_k in one search: supports grow from the most coherent atoms, greedily for either end
-    of the spectrum, and at random; every size on the way is a witness, and a lower bound holds for all larger sizes, as
-    δ_K does not fall with K. Growth ends where a support has δ ≥ 1. Upper bounds: μ₁(K − 1). Float64.
+    """Bounds δ_0, δ_1, ..., δ_k in one search over supports that grow.
 
-    Sizes beyond d_sae, which no support has, count as d_sae. Time: 2·d_in·d_sae² and, a size, starts·(d_in·d_sae + K³);
-    memory: that of `coherence_statistics` and (starts, d_sae).
+    Supports grow from the most coherent atoms, greedily for either end of the spectrum, and at random. Every size on
+    the way is a witness, and a lower bound holds for all larger sizes, since δ_K does not fall with K. Growth ends
+    where a support has δ ≥ 1. Upper bounds are the Babel function μ₁(K − 1), rounded up. Sizes beyond d_sae, which no
+    support has, count as d_sae.
+
+    Time: 2·d_in·d_sae² float64 FLOPs and, for each size, starts·(d_in·d_sae + K³). Memory: that of
+    `coherence_statistics` and an array of shape `(starts, d_sae)`.
+
+    Args:
+        dictionary: atoms as rows, shape `(d_sae, d_in)`, of any norm.
+        k: the largest size.
+        metric: inner product of the norms; Euclidean if None.
+        samples: number of random supports that grow.
+        starts: number of atoms, the most coherent ones, from which supports grow greedily.
+        generator: source of the random supports, on the CPU; the global one if None.
+
+    Returns:
+        Lower and upper bounds of every size, float64.
 
     Raises:
-        ValueError: k below 0.
+        ValueError: k is below 0, there are fewer than two atoms, or `unit_rows` refuses the dictionary.
     """
     if k < 0:
         raise ValueError(f"A support of size K={k} is impossible: use 0 or more.")

@@ -1,4 +1,8 @@
-"""Supports of sparse codes as padded indices, so that algebra on supports is batched and not a loop over samples."""
+"""Sparse codes as padded arrays of their nonzeros, so that algebra on supports runs in batches and not sample by
+sample.
+
+The file also holds the two checks that every function of the room makes of its vectors and codes.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,41 +19,52 @@ _NOT_FINITE = "The codes have NaN or infinite values: check the encoder and its 
 
 
 def check_codes(codes: Tensor, dictionary: Tensor) -> None:
-    """A (samples, d_sae) matrix, one column an atom; values are checked where they are read.
+    """Refuses codes whose shape does not fit the dictionary; their values are checked where they are read.
+
+    Args:
+        codes: codes of shape `(samples, d_sae)`, dense or CSR.
+        dictionary: atoms as rows, shape `(d_sae, d_in)`.
 
     Raises:
-        ValueError: another shape.
+        ValueError: the codes are not a matrix with one column for each atom.
     """
     if codes.ndim != 2 or codes.shape[1] != len(dictionary):
         raise ValueError(
             f"Codes should be a (samples, {len(dictionary)}) matrix for this dictionary of {len(dictionary)} atoms, got "
-            f"shape {tuple(codes.shape)}."
+            f"shape {tuple(codes.shape)}: use codes of the same dictionary."
         )
 
 
 def check_vectors(x: Tensor, dictionary: Tensor, codes: Tensor | None = None) -> None:
-    """Finite (samples, d_in) vectors, as many as codes.
+    """Refuses vectors that are not finite, not as wide as the atoms, or not as many as the codes.
+
+    Args:
+        x: vectors of shape `(samples, d_in)`.
+        dictionary: atoms as rows, shape `(d_sae, d_in)`.
+        codes: codes of the vectors, shape `(samples, d_sae)`; None if there are none to compare with.
 
     Raises:
-        ValueError: they are not.
+        ValueError: another shape, NaN or infinite entries, or another number of samples than the codes have.
     """
-    if x.ndim != 2 or x.shape[1] != dictionary.shape[-1] or not x.isfinite().all():
+    if x.ndim != 2 or x.shape[1] != dictionary.shape[-1]:
         raise ValueError(
-            f"Expected finite (samples, {dictionary.shape[-1]}) vectors for this dictionary; got shape "
-            f"{tuple(x.shape)}, NaN or infinite entries."
+            f"Vectors should be a (samples, {dictionary.shape[-1]}) matrix for this dictionary, got shape "
+            f"{tuple(x.shape)}: use vectors of the same site."
         )
+    if not x.isfinite().all():
+        raise ValueError("The vectors have NaN or infinite entries: check their source.")
     if codes is not None and len(x) != codes.shape[0]:
-        raise ValueError(f"{len(x)} vectors do not go with {codes.shape[0]} codes: give each vector its own code.")
+        raise ValueError(f"Got {len(x)} vectors and {codes.shape[0]} codes: give each vector one code.")
 
 
 @dataclass(frozen=True)
 class Supports:
-    """Padded supports of a batch of codes.
+    """The supports of a batch of codes, padded to the size of the largest one.
 
     Attributes:
-        indices: (samples, k_max) int64 latents, 0 in the padding.
-        mask: (samples, k_max) which entries are real.
-        values: (samples, k_max) the code's values, 0 in the padding.
+        indices: latents of each support, shape `(samples, k_max)`, int64; 0 in the padding.
+        mask: which entries are real and not padding, shape `(samples, k_max)`.
+        values: values of the code, shape `(samples, k_max)`, in the dtype of the codes; 0 in the padding.
     """
 
     indices: Int[Tensor, "samples k"]
@@ -58,16 +73,31 @@ class Supports:
 
     @property
     def sizes(self) -> Int[Tensor, " samples"]:
+        """K of each sample: the number of its active latents, shape `(samples,)`, int64."""
         return self.mask.sum(1)
 
     def take(self, rows: Int[Tensor, " part"]) -> "Supports":
-        """Of these samples, padded to the largest support among them only."""
+        """Selects samples, and pads them to the largest support among the selected ones only.
+
+        Args:
+            rows: sample numbers, shape `(part,)`, int64.
+
+        Returns:
+            The supports of these samples, in the order of `rows`.
+        """
         width = max(1, int(self.mask[rows].sum(1).max())) if len(rows) else 1
         return Supports(self.indices[rows, :width], self.mask[rows, :width], self.values[rows, :width])
 
     def by_size(self, cost: Callable[[int], int], budget: int) -> list[Int[Tensor, " part"]]:
-        """Rows in parts of like support size, so that little is padding: at most `budget` / cost(largest size) samples
-        a part.
+        """Splits the samples into parts of similar support size, so that a part holds little padding.
+
+        Args:
+            cost: gives the memory of one sample (in any unit) from the support size to which it is padded.
+            budget: the most memory that a part may take, in the unit of `cost`; a part has at least one sample.
+
+        Returns:
+            Sample numbers of each part, int64. The parts come in order of falling support size and cover every sample
+            once.
         """
         sizes, parts = self.sizes, []
         order = sizes.argsort(stable=True)
@@ -79,12 +109,12 @@ class Supports:
 
 
 class CsrParts(NamedTuple):
-    """The nonzeros of a code matrix in the layout of CSR: sample i owns the entries pointers[i] to pointers[i + 1] − 1.
+    """The nonzeros of a code matrix in CSR layout: sample i owns the entries from pointers[i] up to pointers[i + 1].
 
     Attributes:
-        pointers: (samples + 1,) int64.
-        latents: (nonzeros,) int64, the column of each nonzero.
-        values: (nonzeros,) in the dtype of the codes.
+        pointers: start of each sample's entries, and the end of the last one's, shape `(samples + 1,)`, int64.
+        latents: column of each nonzero, shape `(nonzeros,)`, int64.
+        values: value of each nonzero, shape `(nonzeros,)`, in the dtype of the codes.
     """
 
     pointers: Int[Tensor, " samples_and_1"]
@@ -93,11 +123,19 @@ class CsrParts(NamedTuple):
 
 
 def csr_parts(codes: Tensor) -> CsrParts:
-    """Pointers, latents and values of the nonzeros of dense (samples, d_sae) codes or a CSR tensor, as CSR has them:
-    sample i owns the entries from pointers[i] up to pointers[i + 1].
+    """Reads the nonzeros of codes, dense or CSR, in the order of the samples.
+
+    Explicit zeros of a CSR tensor are left out. Time: one pass over dense codes, or over the nonzeros. Memory: the
+    result; a CSR tensor whose values are all positive and whose index tensors are int64 is not copied.
+
+    Args:
+        codes: codes of shape `(samples, d_sae)`, dense or CSR, of any sign.
+
+    Returns:
+        Pointers, latents and values of the nonzeros; exact.
 
     Raises:
-        ValueError: NaN or infinite values, or codes that are no matrix.
+        ValueError: the codes are not a matrix, or have NaN or infinite values.
     """
     if codes.ndim != 2:
         raise ValueError(f"Codes should be a (samples, d_sae) matrix, got shape {tuple(codes.shape)}: reshape them.")
@@ -118,20 +156,35 @@ def csr_parts(codes: Tensor) -> CsrParts:
 
 
 def support_sizes(codes: Tensor) -> Int[Tensor, " samples"]:
-    """K of each sample, dense or CSR. Time and memory: one copy of dense codes, or the nonzeros.
+    """Counts the active latents of each sample: its K, or L0.
+
+    Time and memory: one copy of dense codes, or the nonzeros of CSR codes.
+
+    Args:
+        codes: codes of shape `(samples, d_sae)`, dense or CSR, of any sign.
+
+    Returns:
+        K of each sample, shape `(samples,)`, int64; exact.
 
     Raises:
-        ValueError: NaN or infinite values.
+        ValueError: the codes have NaN or infinite values.
     """
     return csr_parts(codes).pointers.diff() if codes.layout == torch.sparse_csr else _count(codes, 1)
 
 
 def firing_counts(codes: Tensor) -> Int[Tensor, " d_sae"]:
-    """On how many samples each latent is active, dense or CSR. Time and memory: one copy of dense codes, or the
-    nonzeros.
+    """Counts the samples on which each latent is active.
+
+    Time and memory: one copy of dense codes, or the nonzeros of CSR codes.
+
+    Args:
+        codes: codes of shape `(samples, d_sae)`, dense or CSR, of any sign.
+
+    Returns:
+        Number of samples for each latent, shape `(d_sae,)`, int64; exact.
 
     Raises:
-        ValueError: NaN or infinite values.
+        ValueError: the codes have NaN or infinite values.
     """
     if codes.layout == torch.sparse_csr:
         return torch.bincount(csr_parts(codes).latents, minlength=codes.shape[1])
@@ -147,7 +200,17 @@ def _count(codes: Tensor, dim: int) -> Tensor:
 
 
 def first_samples(codes: Tensor, count: int) -> Tensor:
-    """The first `count` samples (or all), in the layout of the codes, dense or CSR. Time and memory O(1): a view."""
+    """Selects the first samples of a batch of codes without a copy.
+
+    Time and memory: O(1); the result shares the memory of the input.
+
+    Args:
+        codes: codes of shape `(samples, d_sae)`, dense or CSR.
+        count: how many samples to keep; all are kept if there are fewer.
+
+    Returns:
+        Codes of shape `(min(count, samples), d_sae)` in the layout and dtype of the input.
+    """
     if codes.layout != torch.sparse_csr:
         return codes[:count]
     pointers = codes.crow_indices()[: count + 1]
@@ -158,10 +221,18 @@ def first_samples(codes: Tensor, count: int) -> Tensor:
 
 
 def supports(codes: Tensor) -> Supports:
-    """Of dense (samples, d_sae) codes or a CSR tensor of that shape. Time: one pass; memory (samples, largest support).
+    """Finds the supports of codes, with their values.
+
+    Time: one pass over the codes. Memory: O(samples · largest support).
+
+    Args:
+        codes: codes of shape `(samples, d_sae)`, dense or CSR, of any sign.
+
+    Returns:
+        Padded supports; latents in the order of their columns for dense codes, in stored order for CSR codes.
 
     Raises:
-        ValueError: NaN or infinite values, or codes that are no matrix.
+        ValueError: the codes are not a matrix, or have NaN or infinite values.
     """
     pointers, columns, values = csr_parts(codes)
     sizes = pointers.diff()
@@ -176,8 +247,16 @@ def supports(codes: Tensor) -> Supports:
 
 @no_autocast()
 def support_grams(unit: Float[Tensor, "d_sae d_in"], chosen: Supports) -> Float[Tensor, "samples k k"]:
-    """G_Λ of each sample in float64, the identity in the padding. Time 2·samples·K²·d_in FLOPs; memory: the result
-    beside a few MB of gathered atoms.
+    """Computes the Gram matrix G_Λ of the atoms of each support.
+
+    Time: 2·samples·K²·d_in float64 FLOPs. Memory: the result and a few megabytes of gathered atoms.
+
+    Args:
+        unit: atoms of unit length as rows, shape `(d_sae, d_in)`, as `unit_rows` gives them.
+        chosen: supports Λ, padded to K atoms.
+
+    Returns:
+        G_Λ of each sample, shape `(samples, K, K)`, float64; rows and columns of the padding are those of the identity.
     """
     samples, k = chosen.indices.shape
     grams = unit.new_empty((samples, k, k), dtype=torch.float64)
@@ -188,7 +267,17 @@ def support_grams(unit: Float[Tensor, "d_sae d_in"], chosen: Supports) -> Float[
 
 
 def gathered(unit: Float[Tensor, "d_sae d_in"], indices: Int[Tensor, "samples k"]) -> Iterator[tuple[slice, Tensor]]:
-    """The atoms (part, k, d_in) of a few samples at a time, in one buffer that the next part overwrites."""
+    """Gathers the atoms of the supports, a few samples at a time, so that they are read again from cache.
+
+    Time: O(samples·K·d_in). Memory: one buffer of about 2²⁰ numbers, which each part overwrites.
+
+    Args:
+        unit: atoms as rows, shape `(d_sae, d_in)`.
+        indices: latents of each sample, shape `(samples, k)`, int64.
+
+    Yields:
+        The slice of samples and their atoms of shape `(part, k, d_in)`, valid until the next part is asked for.
+    """
     (samples, k), d_in = indices.shape, unit.shape[1]
     step = min(samples, max(1, _GATHERED // (k * d_in)))
     unit, buffer = unit.detach(), unit.new_empty((step * k, d_in))
@@ -202,7 +291,18 @@ def gathered(unit: Float[Tensor, "d_sae d_in"], indices: Int[Tensor, "samples k"
 def combine(
     unit: Float[Tensor, "d_sae d_in"], chosen: Supports, weights: Float[Tensor, "samples k"]
 ) -> Float[Tensor, "samples d_in"]:
-    """Σ_{j∈Λ} w_j u_j of each sample; weights in the padding must be 0."""
+    """Sums the weighted atoms of each support: Σ_{j∈Λ} w_j u_j.
+
+    Time: 2·samples·K·d_in FLOPs. Memory: the result and a few megabytes of gathered atoms.
+
+    Args:
+        unit: atoms u_j as rows, shape `(d_sae, d_in)`, of any norm.
+        chosen: supports Λ, padded to K atoms.
+        weights: weights w_j, shape `(samples, K)`; they must be 0 in the padding.
+
+    Returns:
+        The sums, shape `(samples, d_in)`, in the dtype of `unit`.
+    """
     sums = unit.new_empty((len(weights), unit.shape[1]))
     for part, atoms in gathered(unit, chosen.indices):
         torch.matmul(weights[part, None].to(unit), atoms, out=sums[part, None])
