@@ -26,8 +26,8 @@ def stability_pairwise(
         statistics: coherence statistics of this dictionary and metric; computed if None.
 
     Returns:
-        q* in [0, 1]; 0 if no q satisfies the condition, NaN if there are no samples. Quantiles of |cos| are rounded up by at most
-        1e-5, which may lower q* and never raises it.
+        q* in [0, 1]; 0 if no q satisfies the condition, NaN if there are no samples. Quantiles of |cos| are rounded up
+        by at most 1e-5, which may lower q* and never raises it.
 
     Raises:
         ValueError: whatever `coherence_statistics` refuses.
