@@ -1,5 +1,7 @@
 """Dense codes and CSR codes are the same codes, explicit zeros, signs and empty samples included."""
 
+import dataclasses
+import inspect
 import warnings
 
 import pytest
@@ -7,7 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atomlab import theory
 from atomlab.theory import firing_counts, first_samples, support_sizes, supports
+from tests.theory.calls import CALLS, inputs, numbers
 
 
 def csr(codes: torch.Tensor) -> torch.Tensor:
@@ -57,3 +61,46 @@ def test_values_that_are_not_finite_are_found_in_either_layout(value: float) -> 
         for read in (support_sizes, firing_counts, supports):
             with pytest.raises(ValueError, match="NaN or infinite"):
                 read(given_codes)
+
+
+OF_CODES = [name for name in CALLS if "codes" in inspect.signature(getattr(theory, name)).parameters]
+
+
+@pytest.mark.parametrize("name", [name for name in OF_CODES if name != "first_samples"])
+@pytest.mark.parametrize("zeros", [False, True])
+def test_every_function_of_codes_reads_csr_codes(name: str, zeros: bool) -> None:
+    """Explicit zeros are no nonzeros: they would count in K, in Gram matrices and in refits."""
+    given_inputs = inputs()
+    sparse = csr(given_inputs.codes)
+    if zeros:  # stored where the codes are 0, in every row and at its end
+        stored = given_inputs.codes.clone()
+        stored[:, [0, 7, -1]] += (stored[:, [0, 7, -1]] == 0).float()
+        sparse = csr(stored)
+        rows = torch.arange(len(stored)).repeat_interleave(sparse.crow_indices().diff())
+        sparse.values()[:] = given_inputs.codes[rows, sparse.col_indices()]
+    found = numbers(CALLS[name](dataclasses.replace(given_inputs, codes=sparse)))
+    for a, b in zip(found, numbers(CALLS[name](given_inputs)), strict=True):
+        torch.testing.assert_close(a, b, equal_nan=True)
+
+
+@pytest.mark.parametrize("budget", [1, 7, 40, 10_000])
+def test_parts_of_like_size_cover_every_sample_once_within_the_budget(budget: int) -> None:
+    sizes = [3, 0, 5, 1, 5, 2, 0, 9, 1, 3, 4]
+    codes = torch.zeros(len(sizes), 12)
+    for row, k in zip(codes, sizes, strict=True):
+        row[torch.randperm(12, generator=torch.Generator().manual_seed(k))[:k]] = torch.arange(1.0, k + 1)
+    chosen = supports(codes)
+    parts = chosen.by_size(lambda k: k * k, budget)
+    assert sorted(torch.cat(parts).tolist()) == list(range(len(sizes)))
+    for part in parts:
+        taken = chosen.take(part)
+        widest = max(1, max(sizes[row] for row in part))
+        assert taken.indices.shape == (len(part), widest)
+        assert len(part) == 1 or len(part) * widest**2 <= budget
+        again = torch.zeros(len(part), 12)
+        for row, (indices, mask, values) in enumerate(zip(taken.indices, taken.mask, taken.values, strict=True)):
+            again[row, indices[mask]] = values[mask]
+        assert torch.equal(again, codes[part])
+    smallest = [min(sizes[row] for row in part) for part in parts]
+    largest = [max(sizes[row] for row in part) for part in parts]
+    assert all(low >= high for low, high in zip(smallest, largest[1:], strict=False))  # sizes do not overlap
