@@ -20,10 +20,10 @@ from atomlab.theory.coherence import unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
 from atomlab.theory.supports import check_codes, check_vectors, supports
 
-TOLERANCE = 1e-6  # of recovered values, relative to the code's largest
+TOLERANCE = 1e-6  # largest error of a recovered value, relative to the code's largest value
 _FEASIBLE = 1e-9  # relative residual of a path that reached its end
 _STEPS = 2000
-# HiGHS's smallest tolerances: at its usual 1e-7 it cannot tell atoms apart that differ by as much.
+# HiGHS's smallest tolerances: at its default of 1e-7 it confuses atoms that differ by no more than that.
 _FINEST = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
 
 
@@ -118,18 +118,21 @@ def _same(found: np.ndarray, code: np.ndarray) -> bool:
 
 
 def _misses(atoms: np.ndarray, code: np.ndarray, x: np.ndarray) -> bool:
-    return not np.linalg.norm(atoms @ code - x) <= _FEASIBLE * np.linalg.norm(x)  # NaN misses too
+    return not np.linalg.norm(atoms @ code - x) <= _FEASIBLE * np.linalg.norm(x)  # True for NaN
 
 
 def _path_end(atoms: np.ndarray, x: np.ndarray, nonnegative: bool) -> np.ndarray:
     scale = float(np.linalg.norm(x))
     if scale == 0:
         return np.zeros(atoms.shape[1])
-    with warnings.catch_warnings(), config_context(skip_parameter_validation=True):  # a quarter of a small path's time
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a lost path is found by its end
+    with (
+        warnings.catch_warnings(),
+        config_context(skip_parameter_validation=True),
+    ):  # it takes a quarter of a small path's time
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the end of the path shows that it was lost
         try:
             path = lars_path(atoms, x / scale, method="lasso", positive=nonnegative, max_iter=_STEPS, return_path=False)
-        except ValueError:  # scikit-learn's own, where two atoms leave the path at the same step
+        except ValueError:  # raised where two atoms leave the path at the same step
             return np.full(atoms.shape[1], np.nan)
     return path[2] * scale
 
@@ -138,7 +141,7 @@ def _linear_programme(atoms: np.ndarray, x: np.ndarray, nonnegative: bool) -> np
     scale, n = float(np.linalg.norm(x)), atoms.shape[1]
     columns = atoms if nonnegative else np.hstack([atoms, -atoms])
     costs = np.ones(columns.shape[1])
-    for options in (_FINEST, {}):  # where the finest finds no feasible point, rounding may be the reason
+    for options in (_FINEST, {}):  # at the smallest tolerances rounding may hide every feasible point
         found = linprog(costs, A_eq=columns, b_eq=x / scale, bounds=(0, None), method="highs", options=options)
         if found.x is not None:
             return scale * (found.x if nonnegative else found.x[:n] - found.x[n:])

@@ -18,10 +18,10 @@ from atomlab.theory.mixed_precision_maximum import FLOAT32_ROUNDOFF, FLOAT64_ROU
 from atomlab.theory.supports import Supports, check_codes, combine, support_grams, supports
 
 MARGIN = 1e-9
-_LARGEST_CONDITION = 1e10  # of a support's Gram matrix that counts as nonsingular
-_NUMBERS = 2**25  # held at a time: 256 MB in float64
-_TILE = 1024  # atoms at a time
-_CACHED = 2**20  # numbers of a tile of products, so that it is read again from cache
+_LARGEST_CONDITION = 1e10  # of a support's Gram matrix, beyond which it counts as singular
+_NUMBERS = 2**25  # that a batch of supports may take: 256 MB in float64
+_TILE = 1024  # atoms scored at a time
+_CACHED = 2**20  # numbers in a tile of products, few enough to be read again from cache
 
 
 def coherence_certified(sizes: Int[Tensor, " samples"], coherence: float) -> Bool[Tensor, " samples"]:
@@ -191,13 +191,13 @@ def dual_certificates(
 
 
 def _units(dictionary: Tensor, metric: AtomicInnerProduct | None) -> tuple[Tensor, Tensor]:
-    """Unit atoms in float32, which screen, and in float64, which decide."""
+    """Gives unit atoms twice: in float32, which screen, and in float64, which decide."""
     unit = unit_rows(dictionary.double(), metric)
     return unit.float(), unit
 
 
 def _by_size(chosen: Supports, largest: int | None, unit: Tensor, solve: Callable[[Supports], Tensor]) -> Tensor:
-    """Solve parts of like support size within the memory of a (samples, K, K) batch."""
+    """Solves the samples in parts of similar support size, so that a batch of shape (samples, K, K) fits in memory."""
     result = unit.new_full((len(chosen.indices),), torch.inf)
     rows = (
         torch.arange(len(result), device=unit.device)
@@ -210,7 +210,7 @@ def _by_size(chosen: Supports, largest: int | None, unit: Tensor, solve: Callabl
 
 
 def _inverse_grams(unit: Tensor, chosen: Supports) -> tuple[Tensor, Tensor]:
-    """G_Λ⁻¹, zero in the padding, and the relative error that rounding may have given it: infinite if G_Λ is
+    """Computes G_Λ⁻¹, zero in the padding, and a bound of its relative rounding error, infinite where G_Λ is
     numerically singular.
     """
     gram = support_grams(unit, chosen)
@@ -219,7 +219,7 @@ def _inverse_grams(unit: Tensor, chosen: Supports) -> tuple[Tensor, Tensor]:
     inverse = torch.cholesky_inverse(factor)
     condition = torch.linalg.matrix_norm(gram, 1) * torch.linalg.matrix_norm(inverse, 1)
     singular = (failed > 0) | (condition > _LARGEST_CONDITION)
-    # To first order, for the Gram's entries and the inverse (Higham 2002, sections 3.5 and 14.1).
+    # To first order, from rounding of the Gram matrix and of the inverse (Higham 2002, sections 3.5 and 14.1).
     relative = 2 * chosen.sizes * (chosen.sizes + unit.shape[1]) * FLOAT64_ROUNDOFF * condition
     pairs = chosen.mask[:, :, None] & chosen.mask[:, None, :]
     return inverse * pairs, torch.where(singular, torch.inf, relative)
@@ -267,8 +267,10 @@ def _exact_recovery(units: tuple[Tensor, Tensor], chosen: Supports) -> Tensor:
 
 
 def _solved_norms(inverse: Tensor, slots: Tensor, gram: Tensor) -> Tensor:
-    """‖G_Λ⁻¹ G_Λj‖₁ of each support and each atom j of a tile (supports, tile): G_Λj are rows `slots` of `gram` (atoms
-    in use, tile), gathered a few supports at a time into one buffer that stays in cache.
+    """Computes ‖G_Λ⁻¹ G_Λj‖₁ of each support and each atom j of a tile, shape (supports, tile).
+
+    G_Λj are the rows `slots` of `gram` (atoms in use, tile). They are gathered a few supports at a time into one buffer
+    that stays in cache.
     """
     k, width = slots.shape[1], gram.shape[1]
     step = max(1, _CACHED // (k * width))
@@ -284,7 +286,7 @@ def _solved_norms(inverse: Tensor, slots: Tensor, gram: Tensor) -> Tensor:
 
 
 def _coefficients(unit: Tensor, inverse: Tensor, indices: Tensor, atoms: Tensor) -> Tensor:
-    """‖G_Λ⁻¹ G_Λj‖₁ of pairs (support, atom j)."""
+    """Computes ‖G_Λ⁻¹ G_Λj‖₁ of each pair of a support and an atom j."""
     inner = torch.bmm(unit[indices], unit[atoms][:, :, None])
     return torch.bmm(inverse, inner).squeeze(2).abs().sum(1)
 

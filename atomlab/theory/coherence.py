@@ -154,7 +154,7 @@ def coherence_statistics(
     if n < 2:
         raise ValueError(f"Coherence is defined for pairs of atoms, but the dictionary has {n}: give at least 2 atoms.")
     asked, k = k, min(k, n - 1)
-    top = unit.new_full((n, k), -1)  # an atom is no pair with itself; -1 falls below every other
+    top = unit.new_full((n, k), -1)  # -1 is below every |cosine|; an atom forms no pair with itself
     histogram = torch.zeros(_BINS, dtype=torch.int64)
     for rows, columns in _tiles(n, block):
         tile = (unit[rows] @ unit[columns].T).abs_().clamp_(max=1)
@@ -174,7 +174,7 @@ def coherence_statistics(
 
 
 def _tiles(n: int, block: int) -> list[tuple[slice, slice]]:
-    """Of the upper half of an (n, n) matrix, diagonal included."""
+    """Lists the (rows, columns) tiles of the upper half of an (n, n) matrix, diagonal included."""
     parts = [slice(start, min(start + block, n)) for start in range(0, n, block)]
     return [(rows, columns) for i, rows in enumerate(parts) for columns in parts[i:]]
 
@@ -185,8 +185,10 @@ def _histogram(tile: Tensor) -> Tensor:
 
 
 def _with_larger(top: Float[Tensor, "atoms k"], tile: Tensor, dim: int) -> Float[Tensor, "atoms k"]:
-    """The k largest of each atom's k so far and of its entries in a tile (its rows, or columns with dim 1), in no
-    order. Few entries beat the least of the k once some tiles were seen: one comparison finds them, and a whole tile is
+    """Updates the k largest entries of each atom, in no order, with a tile whose rows (or, with dim 1, columns) are the
+    atoms.
+
+    After a few tiles, few entries exceed the smallest of an atom's k. One comparison finds them, and a whole tile is
     sorted only where many do.
     """
     least = top.amin(1)
@@ -213,7 +215,9 @@ def _largest(top: Tensor, others: Tensor) -> Tensor:
 
 
 def _true(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """`mask.nonzero(as_tuple=True)`, eight at a time where that divides the width: faster where few are true."""
+    """Computes `mask.nonzero(as_tuple=True)`, reading eight entries at once where the width allows it: faster where few
+    are true.
+    """
     width = mask.shape[1]
     if width % 8:
         rows, columns = mask.nonzero(as_tuple=True)

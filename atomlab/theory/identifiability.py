@@ -18,7 +18,7 @@ from atomlab.theory.inner_product import AtomicInnerProduct
 from atomlab.theory.supports import Supports, check_codes, check_vectors, combine, gathered, support_grams, supports
 
 _TILE = 256  # latents at a time
-_SORTED = 2**18  # numbers sorted at a time: they and their running counts stay in cache
+_SORTED = 2**18  # numbers sorted at a time, few enough to stay in cache with their running counts
 _LARGEST_CONDITION = 1e12  # of a support's Gram matrix, beyond which values are refitted by a pseudo-inverse
 
 
@@ -134,16 +134,19 @@ def shared_thresholds(
 
 
 def _fewest_errors(z: Float[Tensor, "samples latents"], inside: Bool[Tensor, "samples latents"]) -> Tensor:
-    z, order = z.T.contiguous().clamp(min=0).sort(dim=1, stable=True)  # rows of memory sort faster than columns
+    z, order = (
+        z.T.contiguous().clamp(min=0).sort(dim=1, stable=True)
+    )  # sorting contiguous rows is faster than sorting columns
     inside = inside.T.gather(1, order)
     zero = inside.new_zeros((len(inside), 1), dtype=torch.int64)
-    missed = torch.cat([zero, inside.cumsum(1)], 1)  # members at or below the threshold after the i smallest
+    missed = torch.cat([zero, inside.cumsum(1)], 1)  # members of the support among the i smallest pre-activations
     below = torch.cat([zero, (~inside).cumsum(1)], 1)
     errors = missed + below[:, -1:] - below
-    # A threshold lies at or above 0 and cannot part equal values.
+    # A threshold is at least 0 and cannot separate equal values.
     edges = torch.cat([z.new_zeros(len(z), 1), z, z.new_full((len(z), 1), torch.inf)], 1)
     possible = edges[:, 1:] > edges[:, :-1]
-    best = errors.masked_fill(~possible, torch.iinfo(torch.int64).max).flip(1).argmin(1)  # the highest of the best
+    # The highest interval with the fewest errors.
+    best = errors.masked_fill(~possible, torch.iinfo(torch.int64).max).flip(1).argmin(1)
     best = errors.shape[1] - 1 - best
     low, high = (edges.gather(1, (best + i)[:, None])[:, 0] for i in (0, 1))
     middle = (low + high) / 2
@@ -262,7 +265,7 @@ def _solve(gram: Tensor, inner: Tensor) -> Tensor:
 
 
 def _inner(unit: Tensor, chosen: Supports, target: Tensor) -> Tensor:
-    """⟨u_j, x⟩ of each sample's own atoms, 0 in the padding."""
+    """Computes ⟨u_j, x⟩ for the atoms of each sample's support, 0 in the padding."""
     inner = target.new_empty(chosen.indices.shape)
     for part, atoms in gathered(unit, chosen.indices):
         torch.matmul(atoms, target[part, :, None], out=inner[part, :, None])
@@ -270,14 +273,16 @@ def _inner(unit: Tensor, chosen: Supports, target: Tensor) -> Tensor:
 
 
 def _encoder(x: Tensor, dictionary: Tensor, metric: AtomicInnerProduct | None) -> Callable[[Tensor], Tensor]:
-    """Latents to pre-activations ⟨x, d_j⟩_S / ‖d_j‖_S (samples, latents), in x's dtype, float32 at least."""
+    """Returns the function from latents to pre-activations ⟨x, d_j⟩_S / ‖d_j‖_S, shape (samples, latents), in x's dtype
+    (float32 at least).
+    """
     wide = torch.promote_types(x.dtype, torch.float32)
     unit, target = unit_rows(dictionary.double(), metric).to(wide), _whitened(x.double(), metric).to(wide)
     return lambda latents: target @ unit[latents].T
 
 
 def _members(chosen: Supports, latents: Tensor) -> Tensor:
-    """Which of a run of latents are in each sample's support (samples, latents)."""
+    """Finds out which of a run of consecutive latents are in each sample's support, shape (samples, latents)."""
     first, size = int(latents[0]), len(latents)
     rows, slots = (chosen.mask & (chosen.indices >= first) & (chosen.indices < first + size)).nonzero(as_tuple=True)
     inside = torch.zeros(len(chosen.indices), size, dtype=torch.bool, device=latents.device)
@@ -294,7 +299,7 @@ def _norms(dictionary: Tensor, metric: AtomicInnerProduct | None) -> Tensor:
 
 
 def _unit_values(chosen: Supports, dictionary: Tensor, metric: AtomicInnerProduct | None) -> Tensor:
-    """The code's values on atoms of unit S-norm, float64."""
+    """Computes the values of the code on atoms of unit S-norm, float64."""
     return chosen.values.double() * _norms(dictionary, metric)[chosen.indices]
 
 

@@ -40,7 +40,7 @@ class AtomicInnerProduct:
         self._take(matrix.double(), values, vectors, shrinkage)
 
     def _take(self, matrix: Tensor, values: Tensor, vectors: Tensor, shrinkage: float) -> None:
-        """S and its decomposition, eigenvalues rising, all in float64."""
+        """Stores S and its decomposition, all in float64, with eigenvalues in rising order."""
         self.matrix, self._values, self._vectors, self.shrinkage = matrix, values, vectors, shrinkage
         if values[0] <= 0 or not values[-1].isfinite():
             raise ValueError(
@@ -89,7 +89,7 @@ class AtomicInnerProduct:
                 "or a shrinkage such as 1e-3."
             )
         shrunk = values.clamp(min=0) + shrinkage * values.mean()
-        made = cls.__new__(cls)  # its decomposition is known: that of C, upside down
+        made = cls.__new__(cls)  # S has the eigenvectors of C and its inverse eigenvalues
         made._take((vectors / shrunk) @ vectors.T, (1 / shrunk).flip(0), vectors.flip(1), shrinkage)
         return made
 

@@ -108,8 +108,7 @@ def empirical_isometry(
     solved = torch.arange(len(sizes), device=sizes.device) if largest is None else (sizes <= largest).nonzero()[:, 0]
     for part in chosen.take(solved).by_size(lambda k: k * (k + 64), 2**25):
         rows = solved[part]
-        values = torch.linalg.eigvalsh(
-            support_grams(unit, chosen.take(rows))
-        )  # 1 in the padding, which decides nothing
+        # The padding adds eigenvalues of 1, which never decide.
+        values = torch.linalg.eigvalsh(support_grams(unit, chosen.take(rows)))
         constant[rows] = torch.maximum(values[:, -1] - 1, 1 - values[:, 0]).clamp(min=0)
     return EmpiricalIsometry(isometry_ratios(codes, dictionary.double(), metric), constant.where(sizes > 0, torch.nan))

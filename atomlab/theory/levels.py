@@ -20,7 +20,7 @@ from atomlab.theory.coherence import CoherenceStatistics, coherence_statistics
 from atomlab.theory.inner_product import AtomicInnerProduct
 from atomlab.theory.supports import check_codes, supports
 
-LARGEST_SUPPORT = 256  # beyond it the K x K systems of levels 3 and 4 dominate everything
+LARGEST_SUPPORT = 256  # with more atoms, the K x K systems of levels 3 and 4 take nearly all the time
 
 
 @final

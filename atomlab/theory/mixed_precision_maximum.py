@@ -15,7 +15,7 @@ from atomlab.theory.supports import Supports
 
 FLOAT32_ROUNDOFF = 2.0**-24
 FLOAT64_ROUNDOFF = 2.0**-53
-_CANDIDATES = 8  # a sample and a tile; beyond it the whole tile in float64 is the faster way
+_CANDIDATES = 8  # for each sample and tile; with more, scoring the whole tile in float64 is faster
 
 Estimate = Callable[[slice, torch.dtype], Tensor]
 Exact = Callable[[Tensor, Tensor], Tensor]
@@ -51,8 +51,9 @@ def mixed_precision_maximum(
         The maxima, shape `(samples,)`, float64; 0 where no atom outside the support has a positive score. They are
         those of float64 arithmetic throughout.
     """
-    best, highest = torch.zeros_like(error), torch.zeros_like(error)  # in float64, and of the float32 scores
-    screen = torch.float32 if torch.get_float32_matmul_precision() == "highest" else torch.float64  # TF32 voids `error`
+    best, highest = torch.zeros_like(error), torch.zeros_like(error)  # in float64 and in the screen's float32
+    # TF32 breaks the bound `error`.
+    screen = torch.float32 if torch.get_float32_matmul_precision() == "highest" else torch.float64
     own, candidates = _OwnAtoms(excluded), []
     for start in range(0, n, tile):
         columns = slice(start, min(start + tile, n))
@@ -63,7 +64,7 @@ def mixed_precision_maximum(
             continue
         highest = torch.maximum(highest, top)
         floor = _rounded_down(highest - 2 * error)
-        rows = (top >= floor).nonzero().squeeze(1)  # ever fewer from tile to tile
+        rows = (top >= floor).nonzero().squeeze(1)  # fewer from tile to tile, as `highest` rises
         at, atoms = (scores[rows] >= floor[rows, None]).nonzero(as_tuple=True)
         if len(at) > _CANDIDATES * len(best):
             best = torch.maximum(best, own.leave_out(estimate(columns, torch.float64), columns).amax(1))
@@ -77,7 +78,7 @@ def mixed_precision_maximum(
 
 
 class _OwnAtoms:
-    """The supports' (sample, atom) pairs in order of atoms, so that those of a tile are one slice."""
+    """The (sample, atom) pairs of the supports in order of atoms, so that the pairs of a tile are one slice."""
 
     def __init__(self, chosen: Supports) -> None:
         rows, slots = chosen.mask.nonzero(as_tuple=True)
@@ -85,7 +86,7 @@ class _OwnAtoms:
         self.rows = rows[order]
 
     def leave_out(self, scores: Tensor, columns: slice) -> Tensor:
-        """Scores of a tile with −inf where the atom is the sample's own."""
+        """Sets the scores of each sample's own atoms in a tile to −inf, in place."""
         first, last = torch.searchsorted(self.atoms, self.atoms.new_tensor([columns.start, columns.stop])).tolist()
         flat = self.rows[first:last] * scores.shape[1] + self.atoms[first:last] - columns.start
         scores.view(-1).index_fill_(0, flat, -torch.inf)
@@ -93,6 +94,6 @@ class _OwnAtoms:
 
 
 def _rounded_down(floor: Tensor) -> Tensor:
-    """To float32; finite, so that an excluded score (−inf) is never at or above it."""
+    """Rounds down to float32, but to a finite number, so that an excluded score of −inf never reaches it."""
     single = floor.float()
     return torch.nextafter(single, single.new_tensor(-torch.inf)).clamp(min=torch.finfo(torch.float32).min)

@@ -138,8 +138,9 @@ def _grow(unit: Tensor, starts: Tensor, k: int, top: bool) -> Tensor:
 
 
 def _with_next_atom(chosen: Tensor, unit: Tensor, top: bool) -> Tensor:
-    """Supports with one atom more: the one with the largest inner product with the combination of the atoms by the
-    extreme eigenvector, which raises λ_max (or lowers λ_min) most to first order.
+    """Adds one atom to each support: the one that, to first order, raises λ_max (or lowers λ_min) most.
+
+    It has the largest inner product with the combination of the atoms by the extreme eigenvector.
     """
     atoms = unit[chosen]
     _, vectors = torch.linalg.eigh(atoms @ atoms.mT)

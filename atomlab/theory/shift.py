@@ -14,7 +14,7 @@ from torch import Tensor
 
 from atomlab.theory.inner_product import AtomicInnerProduct
 
-_BINS = 180  # of one degree
+_BINS = 180  # of one degree each
 _TILE = 1024  # vectors at a time
 
 
@@ -233,7 +233,7 @@ def gaussian_surrogate(
     values, vectors = torch.linalg.eigh((x - mean).T @ (x - mean) / n)
     kept = values > values[-1] * x.shape[1] * torch.finfo(torch.float64).eps
     scales, axes = values[kept].sqrt(), vectors[:, kept]
-    # Drawn on the generator's device, which need not be x's.
+    # Drawn on the CPU, like the generator, and then moved to the device of x.
     noise = torch.randn(n, len(scales), generator=generator, dtype=torch.float64).to(x)
     basis = torch.linalg.qr(noise - noise.mean(0))[0]
     return mean + n**0.5 * (basis * scales) @ axes.T

@@ -141,7 +141,7 @@ def csr_parts(codes: Tensor) -> CsrParts:
         raise ValueError(f"Codes should be a (samples, d_sae) matrix, got shape {tuple(codes.shape)}: reshape them.")
     if codes.layout == torch.sparse_csr:
         pointers, columns, values = codes.crow_indices().long(), codes.col_indices().long(), codes.values()
-        if len(values) and values.amin() > 0 and values.amax() < torch.inf:  # nearly always; false for NaN
+        if len(values) and values.amin() > 0 and values.amax() < torch.inf:  # the usual case; False if there is a NaN
             return CsrParts(pointers, columns, values)
         rows = torch.arange(codes.shape[0], device=codes.device).repeat_interleave(pointers.diff())
         stored = values.nonzero().squeeze(1)
@@ -192,9 +192,9 @@ def firing_counts(codes: Tensor) -> Int[Tensor, " d_sae"]:
 
 
 def _count(codes: Tensor, dim: int) -> Tensor:
-    if not codes.sum(dtype=torch.float64).isfinite():  # a NaN has sign 0; in float64, since large codes add up
+    if not codes.sum(dtype=torch.float64).isfinite():  # sign() hides NaN; float64, since a sum of large codes overflows
         raise ValueError(_NOT_FINITE)
-    # |sign| is vectorised where counting booleans is not; exact in float32 below 2^24.
+    # Summing |sign| is vectorised, counting booleans is not; float32 sums are exact below 2^24.
     counts = codes.sign().abs_().sum(dim, dtype=torch.float32 if codes.shape[dim] < 2**24 else torch.float64)
     return counts.long()
 
