@@ -125,10 +125,8 @@ def _path_end(atoms: np.ndarray, x: np.ndarray, nonnegative: bool) -> np.ndarray
     scale = float(np.linalg.norm(x))
     if scale == 0:
         return np.zeros(atoms.shape[1])
-    with (
-        warnings.catch_warnings(),
-        config_context(skip_parameter_validation=True),
-    ):  # it takes a quarter of a small path's time
+    # Parameter validation takes a quarter of a small path's time.
+    with warnings.catch_warnings(), config_context(skip_parameter_validation=True):
         warnings.simplefilter("ignore", ConvergenceWarning)  # the end of the path shows that it was lost
         try:
             path = lars_path(atoms, x / scale, method="lasso", positive=nonnegative, max_iter=_STEPS, return_path=False)

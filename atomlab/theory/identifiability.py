@@ -134,9 +134,8 @@ def shared_thresholds(
 
 
 def _fewest_errors(z: Float[Tensor, "samples latents"], inside: Bool[Tensor, "samples latents"]) -> Tensor:
-    z, order = (
-        z.T.contiguous().clamp(min=0).sort(dim=1, stable=True)
-    )  # sorting contiguous rows is faster than sorting columns
+    # Sorting contiguous rows is faster than sorting columns.
+    z, order = z.T.contiguous().clamp(min=0).sort(dim=1, stable=True)
     inside = inside.T.gather(1, order)
     zero = inside.new_zeros((len(inside), 1), dtype=torch.int64)
     missed = torch.cat([zero, inside.cumsum(1)], 1)  # members of the support among the i smallest pre-activations

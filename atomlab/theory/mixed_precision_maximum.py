@@ -86,7 +86,7 @@ class _OwnAtoms:
         self.rows = rows[order]
 
     def leave_out(self, scores: Tensor, columns: slice) -> Tensor:
-        """Sets the scores of each sample's own atoms in a tile to −inf, in place."""
+        """Sets the scores of each sample's own atoms in a tile to −inf, in place, and returns the scores."""
         first, last = torch.searchsorted(self.atoms, self.atoms.new_tensor([columns.start, columns.stop])).tolist()
         flat = self.rows[first:last] * scores.shape[1] + self.atoms[first:last] - columns.start
         scores.view(-1).index_fill_(0, flat, -torch.inf)
