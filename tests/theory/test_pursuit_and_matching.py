@@ -29,10 +29,11 @@ def test_pursuit_in_a_metric_is_pursuit_of_whitened_vectors_and_norms_do_not_mat
     torch.testing.assert_close(orthogonal_matching_pursuit(x, dictionary * 5, 3, metric) * 5, codes)
 
 
-def test_dependent_atoms_give_finite_codes() -> None:
-    dictionary = torch.eye(3, dtype=torch.float64)[[0, 0, 0, 1]]
-    codes = orthogonal_matching_pursuit(gaussian(9, 3), dictionary, 3)
-    assert torch.isfinite(codes).all()
+def test_dependent_atoms_add_nothing_to_the_projection_on_their_span() -> None:
+    x, dictionary = gaussian(9, 3), torch.eye(3, dtype=torch.float64)[[0, 0, 0, 1]]
+    codes = orthogonal_matching_pursuit(x, dictionary, 3)
+    torch.testing.assert_close(codes @ dictionary, x * torch.tensor([1.0, 1, 0]))
+    assert ((codes != 0).sum(1) == 2).all()  # one of the twins, and the fourth atom
     with pytest.raises(ValueError, match="K=4"):
         orthogonal_matching_pursuit(gaussian(9, 3), dictionary, 4)
 
