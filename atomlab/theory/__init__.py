@@ -1,7 +1,35 @@
-"""The mathematics of atoms: pure functions of tensors (see theory sections in each docstring)."""
+"""The mathematics of atoms: pure functions of tensors, each with its sense, its cost and its source.
+
+Other rooms import from here only. The files, by the sections of theory.md:
+
+    1     inner_product                 the atomic inner product and other metrics
+    2     shift                         angles between activations, in every metric, beside their null
+    3     coherence                     mutual coherence, the Babel function, the Welch bound
+    4     restricted_isometry           intervals for δ_K, and what they decide
+          isometry_of_codes             the isometry of the codes that occur
+    5     certificates                  levels 1 to 4: sufficient conditions
+          mixed_precision_maximum       the maximum over atoms that levels 3 and 4 need
+          basis_pursuit                 level 5: ℓ1 minimisation, solved
+          levels                        all five levels, and their rates
+          stability                     the index q*
+    6     identifiability               thresholds, one-step recovery and refits
+    8     faithfulness                  variance explained, loss recovered, KL divergence
+    9     random_baselines              dictionaries and codes that know nothing
+          matching                      which atoms of two dictionaries correspond
+          orthogonal_matching_pursuit   codes on a dictionary that has no encoder
+    all   supports                      sparse codes as padded arrays, and checks of inputs
+"""
 
 from atomlab.theory.basis_pursuit import basis_pursuit, solved_recovery
-from atomlab.theory.codes import Supports, firing_counts, first_samples, support_grams, support_sizes, supports
+from atomlab.theory.certificates import (
+    MARGIN,
+    babel_recovery_certified,
+    babel_unique_certified,
+    coherence_certified,
+    dual_certificates,
+    exact_recovery_coefficient,
+    exact_recovery_coefficients,
+)
 from atomlab.theory.coherence import (
     CoherenceStatistics,
     babel_function,
@@ -11,7 +39,6 @@ from atomlab.theory.coherence import (
     unit_rows,
     welch_bound,
 )
-from atomlab.theory.empirical import EmpiricalIsometry, empirical_isometry, isometry_ratios
 from atomlab.theory.faithfulness import (
     explained_variance,
     kl_divergence,
@@ -28,31 +55,21 @@ from atomlab.theory.identifiability import (
     threshold_windows,
 )
 from atomlab.theory.inner_product import AtomicInnerProduct, disagreement
-from atomlab.theory.isometry import (
-    RestrictedIsometryBounds,
-    first_supports,
-    isometry_constants,
-    restricted_isometry_bounds,
-)
-from atomlab.theory.isometry_curve import (
+from atomlab.theory.isometry_of_codes import EmpiricalIsometry, empirical_isometry, isometry_ratios
+from atomlab.theory.levels import LARGEST_SUPPORT, RecoveryLevels, rate, rate_by_size, recovery_levels
+from atomlab.theory.matching import match_atoms, mean_matched_cosine
+from atomlab.theory.orthogonal_matching_pursuit import orthogonal_matching_pursuit
+from atomlab.theory.random_baselines import random_codes, random_dictionary
+from atomlab.theory.restricted_isometry import (
     STABLE_THRESHOLD,
     UNIQUE_THRESHOLD,
     IsometryVerdicts,
+    RestrictedIsometryBounds,
     RestrictedIsometryCurve,
+    first_supports,
+    isometry_constants,
+    restricted_isometry_bounds,
     restricted_isometry_curve,
-)
-from atomlab.theory.levels import LARGEST_SUPPORT, RecoveryLevels, rate, rate_by_size, recovery_levels
-from atomlab.theory.matching import match_atoms, mean_matched_cosine
-from atomlab.theory.null import random_codes, random_dictionary
-from atomlab.theory.pursuit import orthogonal_matching_pursuit
-from atomlab.theory.recovery import (
-    MARGIN,
-    babel_recovery_certified,
-    babel_unique_certified,
-    coherence_certified,
-    dual_certificates,
-    exact_recovery_coefficient,
-    exact_recovery_coefficients,
 )
 from atomlab.theory.shift import (
     AngleDistribution,
@@ -64,6 +81,7 @@ from atomlab.theory.shift import (
     representation_shift,
 )
 from atomlab.theory.stability import stability_pairwise, stability_per_atom
+from atomlab.theory.supports import Supports, firing_counts, first_samples, support_grams, support_sizes, supports
 
 __all__ = [
     "LARGEST_SUPPORT",

@@ -1,8 +1,8 @@
-"""Level 5 (theory.md 5): is the code what ℓ1 minimisation really returns? Solved sample by sample.
+"""Basis pursuit, and level 5 of theory.md 5: is a code what ℓ1 minimisation returns? Solved one sample at a time.
 
-scikit-learn's LARS follows the lasso's path to its end, which is the minimiser: on 2304 x 576 with K = 20 it takes 0.1
-s a sample and is right to 1e-14, where HiGHS takes 3 s and is feasible to 1e-7 only. LARS loses the path on degenerate
-dictionaries (twins), and shows it: its end then misses x or has a larger ℓ1 norm. There HiGHS decides.
+scikit-learn's LARS follows the path of the lasso to its end, which is the minimiser: with 2304 atoms of width 576 and K
+= 20 it takes 0.1 s a sample and is right to 1e-14, where HiGHS takes 3 s and is feasible to 1e-7 only. On degenerate
+dictionaries (twin atoms) LARS can lose the path. The end then misses x or has a larger ℓ1 norm, and HiGHS decides.
 """
 
 import warnings
@@ -16,15 +16,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import lars_path
 from torch import Tensor
 
-from atomlab.theory.checks import check_codes, check_vectors
-from atomlab.theory.codes import supports
 from atomlab.theory.coherence import unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
+from atomlab.theory.supports import check_codes, check_vectors, supports
 
-TOLERANCE = 1e-6  # of recovered values, relative to the code's largest
+TOLERANCE = 1e-6  # largest error of a recovered value, relative to the code's largest value
 _FEASIBLE = 1e-9  # relative residual of a path that reached its end
 _STEPS = 2000
-# HiGHS's smallest tolerances: at its usual 1e-7 it cannot tell atoms apart that differ by as much.
+# HiGHS's smallest tolerances: at its default of 1e-7 it confuses atoms that differ by no more than that.
 _FINEST = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
 
 
@@ -36,16 +35,23 @@ def basis_pursuit(
     *,
     nonnegative: bool = True,
 ) -> Float[Tensor, "samples d_sae"]:
-    """argmin Σ ‖d_j‖_S |a_j| with Σ a_j d_j = x (and a ≥ 0); NaN where x has no such code. Solved in float64.
+    """Finds the code with the smallest ℓ1 norm that represents x exactly: argmin Σ ‖d_j‖_S |a_j| with Σ a_j d_j = x.
 
-    Time: about 2·K·d_in·d_sae FLOPs a sample, one by one, if LARS reaches the end; a linear programme if not. Memory: two
-    float64 copies of the dictionary, and of the codes.
+    It is solved in float64. Time: about 2·K·d_in·d_sae FLOPs for each sample if LARS reaches the end of its path, a
+    linear programme if not. Memory: two float64 copies of the dictionary and of the codes.
 
     Args:
-        x: vectors.
-        dictionary: atoms as rows, any norm.
-        metric: of the norms in the ℓ1 sum; Euclidean if None.
-        nonnegative: a ≥ 0.
+        x: vectors, shape `(samples, d_in)`.
+        dictionary: atoms as rows, shape `(d_sae, d_in)`, of any norm.
+        metric: inner product of the norms in the ℓ1 sum; Euclidean if None.
+        nonnegative: whether all a_j must be ≥ 0.
+
+    Returns:
+        Dense codes, shape `(samples, d_sae)`, in the dtype of x; NaN where x has no such code. A minimiser up to the
+        solver's tolerance, and one of several where there are several.
+
+    Raises:
+        ValueError: the vectors are not finite or not as wide as the atoms, or `unit_rows` refuses the dictionary.
     """
     check_vectors(x, dictionary)
     white, target = _whitened(dictionary, metric), _whitened(x, metric).numpy(force=True)
@@ -66,24 +72,32 @@ def solved_recovery(
     *,
     nonnegative: bool = True,
 ) -> Bool[Tensor, " samples"]:
-    """Level 5: basis pursuit of the code's own reconstruction returns the code, to 1e-6 of its largest value; False for
-    K = 0. Solved, not certified: another solver could return another minimiser where there are several.
+    """Finds out whether basis pursuit of each code's own reconstruction returns the code (level 5).
 
-    Time and memory: see `basis_pursuit`; a code that some other one beats needs no second solver.
+    Codes are compared to 1e-6 of their largest value. This is solved, not certified: where there are several
+    minimisers, another solver may return another one. Time: that of `basis_pursuit`, without the second solver for a
+    code that another code beats. Memory: that of `basis_pursuit`.
 
     Args:
-        codes: (samples, d_sae), dense or CSR.
-        dictionary: atoms as rows, any norm.
-        metric: of the norms in the ℓ1 sum; Euclidean if None.
-        nonnegative: the one-sided problem; needs non-negative codes.
+        codes: codes of shape `(samples, d_sae)`, dense or CSR.
+        dictionary: atoms as rows, shape `(d_sae, d_in)`, of any norm.
+        metric: inner product of the norms in the ℓ1 sum; Euclidean if None.
+        nonnegative: whether the problem is the non-negative one, which needs non-negative codes.
+
+    Returns:
+        Whether the code is returned, shape `(samples,)`; False for K = 0.
 
     Raises:
-        ValueError: negative codes with nonnegative.
+        ValueError: the codes do not fit the dictionary, have NaN or infinite values, or negative ones if `nonnegative`;
+            or `unit_rows` refuses the dictionary.
     """
     check_codes(codes, dictionary)
     chosen = supports(codes)
     if nonnegative and (chosen.values < 0).any():
-        raise ValueError("Non-negative basis pursuit needs non-negative codes; these have negative values.")
+        raise ValueError(
+            f"Non-negative basis pursuit needs non-negative codes, but the smallest value is {chosen.values.min():.3g}, "
+            "which is negative: use nonnegative=False."
+        )
     white = _whitened(dictionary, metric)
     dense = codes.to_dense() if codes.layout == torch.sparse_csr else codes
     scaled, atoms = (dense.double() * white.norm(dim=1)).numpy(force=True), _columns(white)
@@ -104,18 +118,19 @@ def _same(found: np.ndarray, code: np.ndarray) -> bool:
 
 
 def _misses(atoms: np.ndarray, code: np.ndarray, x: np.ndarray) -> bool:
-    return not np.linalg.norm(atoms @ code - x) <= _FEASIBLE * np.linalg.norm(x)  # NaN misses too
+    return not np.linalg.norm(atoms @ code - x) <= _FEASIBLE * np.linalg.norm(x)  # True for NaN
 
 
 def _path_end(atoms: np.ndarray, x: np.ndarray, nonnegative: bool) -> np.ndarray:
     scale = float(np.linalg.norm(x))
     if scale == 0:
         return np.zeros(atoms.shape[1])
-    with warnings.catch_warnings(), config_context(skip_parameter_validation=True):  # a quarter of a small path's time
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a lost path is found by its end
+    # Parameter validation takes a quarter of a small path's time.
+    with warnings.catch_warnings(), config_context(skip_parameter_validation=True):
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the end of the path shows that it was lost
         try:
             path = lars_path(atoms, x / scale, method="lasso", positive=nonnegative, max_iter=_STEPS, return_path=False)
-        except ValueError:  # scikit-learn's own, where two atoms leave the path at the same step
+        except ValueError:  # raised where two atoms leave the path at the same step
             return np.full(atoms.shape[1], np.nan)
     return path[2] * scale
 
@@ -124,7 +139,7 @@ def _linear_programme(atoms: np.ndarray, x: np.ndarray, nonnegative: bool) -> np
     scale, n = float(np.linalg.norm(x)), atoms.shape[1]
     columns = atoms if nonnegative else np.hstack([atoms, -atoms])
     costs = np.ones(columns.shape[1])
-    for options in (_FINEST, {}):  # where the finest finds no feasible point, rounding may be the reason
+    for options in (_FINEST, {}):  # at the smallest tolerances rounding may hide every feasible point
         found = linprog(costs, A_eq=columns, b_eq=x / scale, bounds=(0, None), method="highs", options=options)
         if found.x is not None:
             return scale * (found.x if nonnegative else found.x[:n] - found.x[n:])

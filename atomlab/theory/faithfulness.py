@@ -1,4 +1,6 @@
-"""How far reconstructions stand in for activations (theory.md 8): variance explained, and what a language model loses."""
+"""How well reconstructions stand in for activations (theory.md 8): the variance explained, and the language model's
+loss.
+"""
 
 import torch
 from jaxtyping import Float
@@ -8,16 +10,25 @@ from torch import Tensor
 def variance_sums(
     x: Float[Tensor, "batch d"], x_hat: Float[Tensor, "batch d"], whitening: Float[Tensor, "d d"] | None = None
 ) -> Float[Tensor, " d_and_2"]:
-    """What R² needs of a stream, additive over any split of it: Σ x (d,), Σ ‖x‖² and Σ ‖x − x̂‖² in one vector (d +
-    2,); float64. Time: three passes over the batch, and given W = S^½ (then all are in the S-norm) 4·d² float64 FLOPs a
-    vector; memory: two float64 copies of the batch.
+    """Computes the sums from which R² of a stream follows; sums of separate batches may be added.
+
+    Time: three passes over the batch, and 4·d² float64 FLOPs a vector with a whitening. Memory: two float64 copies of
+    the batch, and as many again with a whitening.
+
+    Args:
+        x: activations, shape `(batch, d)`.
+        x_hat: their reconstructions, shape `(batch, d)`.
+        whitening: W = S^½, shape `(d, d)`, float64, if all norms are to be S-norms; Euclidean if None.
+
+    Returns:
+        Σ x, Σ ‖x‖² and Σ ‖x − x̂‖² in one vector of shape `(d + 2,)`, float64; with a whitening, of W x and W x̂.
 
     Raises:
-        ValueError: NaN or infinite values, or unlike shapes.
+        ValueError: the shapes differ, or values are NaN or infinite.
     """
     if x.shape != x_hat.shape:
         raise ValueError(
-            f"Activations of shape {tuple(x.shape)} do not go with reconstructions of shape {tuple(x_hat.shape)}."
+            f"Activations have shape {tuple(x.shape)} and reconstructions {tuple(x_hat.shape)}: give each activation one."
         )
     seen = x.double()
     error = seen - x_hat
@@ -33,14 +44,18 @@ def variance_sums(
 def explained_variance(
     sums: Float[Tensor, " d_and_2"], count: Tensor | int, *, centred: bool = True
 ) -> Float[Tensor, ""]:
-    """R² = 1 − Σ‖x − x̂‖² / Σ‖x − x̄‖², pooled over samples and dimensions, x̄ the mean of the stream (0 if not
-    centred); exact. NaN if there is no variance. Float64, so a mean 1000 times the deviation costs six of sixteen
-    digits. Time and memory O(d).
+    """Computes the share of variance that reconstructions explain: R² = 1 − Σ‖x − x̂‖² / Σ‖x − x̄‖².
+
+    Variance is pooled over samples and dimensions. x̄ is the mean of the stream, or 0 if not `centred`. In float64 a
+    mean that is 1000 times the standard deviation costs six of sixteen digits. Time and memory: O(d).
 
     Args:
-        sums: of `variance_sums`, added up.
-        count: vectors in them.
-        centred: x̄ as said.
+        sums: result of `variance_sums`, added up over the stream, shape `(d + 2,)`, float64.
+        count: number of vectors in the sums.
+        centred: whether variance is about the mean of the stream and not about 0.
+
+    Returns:
+        R² as a scalar, float64; exact up to rounding, NaN where there is no variance.
     """
     total, squares, error = sums[:-2], sums[-2], sums[-1]
     variance = squares - (total.square().sum() / count if centred else 0)
@@ -50,11 +65,21 @@ def explained_variance(
 def loss_recovered(
     original: Float[Tensor, "*batch"], spliced: Float[Tensor, "*batch"], ablated: Float[Tensor, "*batch"]
 ) -> Float[Tensor, "*batch"]:
-    """(L_ablated − L_spliced) / (L_ablated − L_original), of mean losses: 1 if reconstructions cost nothing, 0 if they
-    are no better than the ablation, negative if worse. Exact, in float32 or better; NaN where the ablation costs
-    nothing. Time and memory of one value.
+    """Computes the share of the ablation's loss that reconstructions win back: (L_ablated − L_spliced) / (L_ablated −
+    L_original).
 
-    It depends on the ablation: zero is far from all activations, so it flatters; the mean is the sterner one.
+    It is 1 if reconstructions cost nothing, 0 if they are no better than the ablation and negative if they are worse.
+    It depends on the ablation: a vector of zeros is far from all activations, so it flatters; the mean activation is
+    the stricter choice. Time and memory: O(number of losses).
+
+    Args:
+        original: mean loss of the model as it is, in nats, any shape.
+        spliced: mean loss with reconstructions in place of the activations, the same shape.
+        ablated: mean loss with the ablation in place of the activations, the same shape.
+
+    Returns:
+        The share, the same shape, in the dtype of `original` or float32 if that is narrower; NaN where the ablation
+        costs nothing.
 
     >>> float(loss_recovered(torch.tensor(2.0), torch.tensor(3.0), torch.tensor(6.0)))
     0.75
@@ -68,8 +93,17 @@ def loss_recovered(
 def kl_divergence(
     logits: Float[Tensor, "*batch vocabulary"], other: Float[Tensor, "*batch vocabulary"]
 ) -> Float[Tensor, "*batch"]:
-    """KL(p ‖ q) = Σ p (log p − log q) in nats of p = softmax(logits) to q = softmax(other). Exact, in float32 or
-    better. Time: a few passes over the logits; memory: three copies of them.
+    """Computes the Kullback–Leibler divergence KL(p ‖ q) = Σ p (log p − log q) of two predictions.
+
+    Time: a few passes over the logits. Memory: three copies of them.
+
+    Args:
+        logits: logits of p, shape `(..., vocabulary)`.
+        other: logits of q, the same shape.
+
+    Returns:
+        The divergence in nats, shape `(...)`, in the dtype of `logits` or float32 if that is narrower; exact up to
+        rounding.
     """
     wide = torch.promote_types(logits.dtype, torch.float32)
     log_p, log_q = logits.to(wide).log_softmax(-1), other.to(wide).log_softmax(-1)

@@ -15,19 +15,23 @@ _CONDITION_LIMIT = 1e7  # beyond it whitening in float32 loses all but the first
 
 @final
 class AtomicInnerProduct:
-    """A metric S on activations, symmetric positive definite, kept in float64; treat as immutable.
+    """A metric S on activations: symmetric, positive definite, kept in float64. Treat it as immutable.
 
-    Vectors are whitened as W x with W = S^½ (symmetric), so that ⟨u, v⟩_S is the ordinary inner product of whitened
-    vectors. Results have the input's dtype; the matrices are computed in float64 and rounded to it.
-
-    Time: O(d³) once, in float64; 2·d² FLOPs a vector whitened. Memory: four (d, d) in float64.
+    Vectors are whitened as W x with the symmetric W = S^½, so that ⟨u, v⟩_S is the ordinary inner product of whitened
+    vectors. The matrices are computed in float64 and rounded to the dtype of the vectors, which is that of the results.
+    A condition number above 1e7 gives a warning that names a shrinkage. Time: O(d³) once, in float64, and 2·d² FLOPs
+    for each whitened vector. Memory: four float64 `(d, d)` matrices.
 
     Args:
-        matrix: S (d, d).
-        shrinkage: λ used to make it, for the record.
+        matrix: S, shape `(d, d)`.
+        shrinkage: the λ with which S was made, kept for the record only.
+
+    Attributes:
+        matrix: S, shape `(d, d)`, float64.
+        shrinkage: λ.
 
     Raises:
-        ValueError: not a finite, symmetric, positive definite square matrix.
+        ValueError: the matrix is not square, finite, symmetric and positive definite.
     """
 
     def __init__(self, matrix: Float[Tensor, "d d"], *, shrinkage: float = 0.0) -> None:
@@ -36,10 +40,13 @@ class AtomicInnerProduct:
         self._take(matrix.double(), values, vectors, shrinkage)
 
     def _take(self, matrix: Tensor, values: Tensor, vectors: Tensor, shrinkage: float) -> None:
-        """S and its decomposition, eigenvalues rising, all in float64."""
+        """Stores S and its decomposition, all in float64, with eigenvalues in rising order."""
         self.matrix, self._values, self._vectors, self.shrinkage = matrix, values, vectors, shrinkage
         if values[0] <= 0 or not values[-1].isfinite():
-            raise ValueError(f"The metric S is not positive definite: its smallest eigenvalue is {values[0]:.3g}.")
+            raise ValueError(
+                f"The metric S is not positive definite, with {values[0]:.3g} as smallest eigenvalue: estimate it from "
+                "more activations or with a larger shrinkage."
+            )
         if self.condition_number > _CONDITION_LIMIT:
             remedy = len(matrix) / 1e6 * float(self._relative_top)
             warnings.warn(
@@ -52,16 +59,21 @@ class AtomicInnerProduct:
     def from_second_moment(
         cls, second_moment: Float[Tensor, "d d"], *, shrinkage: float = 0.0, count: int | None = None
     ) -> "AtomicInnerProduct":
-        """S = (C + λ·(tr C / d)·I)⁻¹ of the uncentred second moment C = E[x xᵀ]. Cost: O(d³) time, O(d²) memory,
-        float64.
+        """Makes S = (C + λ·(tr C / d)·I)⁻¹ from the uncentred second moment C = E[x xᵀ] of activations.
+
+        Time: O(d³). Memory: O(d²). Both in float64.
 
         Args:
-            second_moment: C.
+            second_moment: C, shape `(d, d)`.
             shrinkage: λ ≥ 0.
-            count: the number of vectors C was taken over, if known.
+            count: number of vectors from which C was computed, an upper bound of its rank; None if unknown.
+
+        Returns:
+            The metric S; exact up to float64 rounding.
 
         Raises:
-            ValueError: at λ = 0, C of rank below d (or fewer than d vectors).
+            ValueError: C is not square, finite and symmetric, λ is negative, S is not positive definite, or C has a
+                rank below d (or was computed from fewer than d vectors) at λ = 0.
         """
         _check_symmetric(second_moment)
         if shrinkage < 0:
@@ -77,7 +89,7 @@ class AtomicInnerProduct:
                 "or a shrinkage such as 1e-3."
             )
         shrunk = values.clamp(min=0) + shrinkage * values.mean()
-        made = cls.__new__(cls)  # its decomposition is known: that of C, upside down
+        made = cls.__new__(cls)  # S has the eigenvectors of C and its inverse eigenvalues
         made._take((vectors / shrunk) @ vectors.T, (1 / shrunk).flip(0), vectors.flip(1), shrinkage)
         return made
 
@@ -85,59 +97,107 @@ class AtomicInnerProduct:
     def from_dictionary(
         cls, dictionary: Float[Tensor, "d_sae d_in"], *, shrinkage: float = 0.0
     ) -> "AtomicInnerProduct":
-        """S = (W_decᵀ W_dec)⁻¹, the paper's other definition (its S = c²(D Dᵀ)⁻¹ with atoms as columns). It changes
-        when single atoms are rescaled. Time: 2·d_sae·d_in² FLOPs and O(d_in³), float64; memory: a float64 copy of the
-        dictionary.
+        """Makes S = (W_decᵀ W_dec)⁻¹, shrunk as in `from_second_moment`: the paper's other definition, c²(D Dᵀ)⁻¹ with
+        atoms as columns.
+
+        It changes when single atoms are rescaled. Time: 2·d_sae·d_in² float64 FLOPs and O(d_in³). Memory: a float64
+        copy of the dictionary.
+
+        Args:
+            dictionary: W_dec, atoms as rows, shape `(d_sae, d_in)`.
+            shrinkage: λ ≥ 0.
+
+        Returns:
+            The metric S; exact up to float64 rounding.
 
         Raises:
-            ValueError: atoms that do not span the space, at λ = 0.
+            ValueError: the atoms do not span the space at λ = 0, or `from_second_moment` refuses their second moment.
         """
         atoms = dictionary.double()
         return cls.from_second_moment(atoms.T @ atoms, shrinkage=shrinkage)
 
     @property
     def condition_number(self) -> float:
-        """Largest over smallest eigenvalue of S."""
+        """Largest eigenvalue of S over its smallest one."""
         return float(self._values[-1] / self._values[0])
 
     @property
     def _relative_top(self) -> Tensor:
-        """Largest eigenvalue of S⁻¹ over its mean, over d."""
+        """Largest eigenvalue of S⁻¹ over the sum of them all."""
         inverse = 1 / self._values
         return inverse.max() / inverse.sum()
 
     @cached_property
     def whitening(self) -> Float[Tensor, "d d"]:
-        """W = S^½, float64."""
+        """W = S^½, shape `(d, d)`, symmetric, float64."""
         return (self._vectors * self._values.sqrt()) @ self._vectors.T
 
     @cached_property
     def unwhitening(self) -> Float[Tensor, "d d"]:
-        """W⁻¹ = S^−½, float64."""
+        """W⁻¹ = S^−½, shape `(d, d)`, symmetric, float64."""
         return (self._vectors / self._values.sqrt()) @ self._vectors.T
 
     @no_autocast()
     def whiten(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
-        """W x of each row, in the dtype of x; of 16 bits, in float32 and then rounded. Time: 2·d² FLOPs a row."""
+        """Whitens each vector: W x. Time: 2·d² FLOPs a vector.
+
+        Args:
+            x: vectors, shape `(..., d)`.
+
+        Returns:
+            W x, shape `(..., d)`, in the dtype of x; for 16-bit vectors computed in float32 and rounded once.
+        """
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         return (wide @ self.whitening.to(wide)).to(x.dtype)
 
     def inner(self, u: Float[Tensor, "*batch d"], v: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
-        """⟨u, v⟩_S, row by row. Time: 4·d² FLOPs a row."""
+        """Computes ⟨u, v⟩_S of each pair of vectors. Time: 4·d² FLOPs a pair.
+
+        Args:
+            u: vectors, shape `(..., d)`.
+            v: vectors, shape `(..., d)`.
+
+        Returns:
+            The inner products, shape `(...)`, in the dtype of the vectors.
+        """
         return (self.whiten(u) * self.whiten(v)).sum(-1)
 
     def norm(self, u: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
-        """‖u‖_S of each row. Time: 2·d² FLOPs a row."""
+        """Computes ‖u‖_S of each vector. Time: 2·d² FLOPs a vector.
+
+        Args:
+            u: vectors, shape `(..., d)`.
+
+        Returns:
+            The norms, shape `(...)`, in the dtype of the vectors.
+        """
         return self.whiten(u).norm(dim=-1)
 
     def cosine(self, u: Float[Tensor, "*batch d"], v: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
-        """cos_S(u, v) = ⟨u, v⟩_S / (‖u‖_S ‖v‖_S), row by row; NaN where a vector is zero."""
+        """Computes cos_S(u, v) = ⟨u, v⟩_S / (‖u‖_S ‖v‖_S) of each pair of vectors. Time: 8·d² FLOPs a pair.
+
+        Args:
+            u: vectors, shape `(..., d)`.
+            v: vectors, shape `(..., d)`.
+
+        Returns:
+            The cosines, shape `(...)`, in the dtype of the vectors; NaN where a vector is zero.
+        """
         return self.inner(u, v) / (self.norm(u) * self.norm(v))
 
 
 def disagreement(a: AtomicInnerProduct, b: AtomicInnerProduct) -> float:
-    """min over c of ‖A − cB‖_F / ‖A‖_F = sin of the angle between the matrices: 0 if equal up to scale, at most 1;
-    symmetric; exact, float64. Time and memory O(d²).
+    """Computes how far two metrics are from being multiples of each other: min over c of ‖A − cB‖_F / ‖A‖_F.
+
+    This is the sine of the angle between the two matrices. Time and memory: O(d²).
+
+    Args:
+        a: metric A.
+        b: metric B, of the same width.
+
+    Returns:
+        A number in [0, 1], the same in either order: 0 for metrics that are equal up to scale; exact up to float64
+        rounding.
     """
     cosine = (a.matrix * b.matrix).sum() / (a.matrix.norm() * b.matrix.norm())
     return float((1 - cosine.square()).clamp(min=0).sqrt())
@@ -145,8 +205,10 @@ def disagreement(a: AtomicInnerProduct, b: AtomicInnerProduct) -> float:
 
 def _check_symmetric(matrix: Tensor) -> None:
     if matrix.ndim != 2 or len(matrix) != matrix.shape[1]:
-        raise ValueError(f"Expected a square matrix, got shape {tuple(matrix.shape)}.")
+        raise ValueError(
+            f"A metric or second moment should be a square (d, d) matrix, got shape {tuple(matrix.shape)}: reshape it."
+        )
     if not torch.isfinite(matrix).all():
         raise ValueError("The matrix has NaN or infinite entries: check the activations it was computed from.")
     if (matrix - matrix.T).abs().max() > 1e-6 * matrix.abs().max():
-        raise ValueError("The matrix is not symmetric: expected a second moment E[x xᵀ] or a metric.")
+        raise ValueError("The matrix is not symmetric: give a second moment E[x xᵀ] or a metric.")

@@ -1,4 +1,4 @@
-"""All five levels of theory.md 5 for each code, in one call, and rates over samples, whole and by support size."""
+"""All five levels of theory.md 5 for each code in one call, and rates over samples, in total and by support size."""
 
 from dataclasses import dataclass
 from typing import final
@@ -8,11 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from atomlab.theory.basis_pursuit import solved_recovery
-from atomlab.theory.checks import check_codes
-from atomlab.theory.codes import supports
-from atomlab.theory.coherence import CoherenceStatistics, coherence_statistics
-from atomlab.theory.inner_product import AtomicInnerProduct
-from atomlab.theory.recovery import (
+from atomlab.theory.certificates import (
     MARGIN,
     babel_recovery_certified,
     babel_unique_certified,
@@ -20,24 +16,33 @@ from atomlab.theory.recovery import (
     dual_certificates,
     exact_recovery_coefficients,
 )
+from atomlab.theory.coherence import CoherenceStatistics, coherence_statistics
+from atomlab.theory.inner_product import AtomicInnerProduct
+from atomlab.theory.supports import check_codes, supports
 
-LARGEST_SUPPORT = 256  # beyond it the K x K systems of levels 3 and 4 dominate everything
+LARGEST_SUPPORT = 256  # with more atoms, the K x K systems of levels 3 and 4 take nearly all the time
 
 
 @final
 @dataclass(frozen=True)
 class RecoveryLevels:
-    """Which levels hold for each sample (samples,); all False for K = 0. Levels 1 to 4 are sufficient conditions, so
-    their rates are lower bounds; level 5 is solved. 1 ⇒ 2b ⇒ {2a, 3} and 3 ⇒ 4 ⇒ 5.
+    """Which levels hold for each sample; all are False for K = 0.
+
+    Levels 1 to 4 are sufficient conditions, so their rates are lower bounds; level 5 is solved. 1 ⇒ 2b ⇒ {2a, 3} and 3
+    ⇒ 4 ⇒ 5.
 
     Attributes:
-        sizes: K.
-        coherence: level 1, unique sparsest and ℓ1/OMP exact.
-        babel_unique: level 2a, unique sparsest.
-        babel_recovery: level 2b, unique sparsest and ℓ1/OMP exact.
-        exact_recovery: level 3, ℓ1/OMP exact for every code on the support; not sparsest.
-        dual_certificate: level 4, this code is the unique (non-negative) ℓ1 minimiser; not sparsest.
-        solved: level 5, a solver returns this code; None if not asked for.
+        sizes: K, shape `(samples,)`, int64.
+        coherence: level 1, the code is the unique sparsest one, and ℓ1 minimisation and OMP find it, shape
+            `(samples,)`.
+        babel_unique: level 2a, the code is the unique sparsest one, shape `(samples,)`.
+        babel_recovery: level 2b, the code is the unique sparsest one, and ℓ1 minimisation and OMP find it, shape
+            `(samples,)`.
+        exact_recovery: level 3, ℓ1 minimisation and OMP find every code on the support, which need not be sparsest,
+            shape `(samples,)`.
+        dual_certificate: level 4, the code is the unique (non-negative) ℓ1 minimiser, which need not be sparsest, shape
+            `(samples,)`.
+        solved: level 5, a solver returns the code, shape `(samples,)`; None if it was not asked for.
     """
 
     sizes: Int[Tensor, " samples"]
@@ -49,11 +54,19 @@ class RecoveryLevels:
     solved: Bool[Tensor, " samples"] | None
 
     def rates(self) -> dict[str, float]:
-        """Share of the samples with K ≥ 1 at each level, by the attribute's name; NaN if there are none."""
+        """Computes the share of the samples with K ≥ 1 at each level.
+
+        Returns:
+            The share in [0, 1] by the name of the level's attribute; NaN if there are no such samples.
+        """
         return {name: rate(holds, self.sizes) for name, holds in self._holds().items()}
 
     def rates_by_size(self) -> dict[str, Float[Tensor, " sizes"]]:
-        """Share at each level of the samples of each K = 0, 1, ...; NaN where none has that K."""
+        """Computes the share at each level of the samples of each size K = 0, 1, ..., largest.
+
+        Returns:
+            Shares of shape `(sizes,)`, float64, by the name of the level's attribute; NaN where no sample has that K.
+        """
         return {name: rate_by_size(holds, self.sizes) for name, holds in self._holds().items()}
 
     def _holds(self) -> dict[str, Tensor]:
@@ -71,22 +84,29 @@ def recovery_levels(
     largest: int | None = LARGEST_SUPPORT,
     statistics: CoherenceStatistics | None = None,
 ) -> RecoveryLevels:
-    """Every level for every code. What is certified is the code of the reconstruction x̂, not of x.
+    """Computes every level of theory.md 5 for every code; they are about the code of the reconstruction x̂, not of x.
 
-    Time: `coherence_statistics`, `exact_recovery_coefficients`, `dual_certificates` and, by far the dearest a sample,
-    `solved_recovery`. Memory: the largest of theirs.
+    Time: `coherence_statistics`, `exact_recovery_coefficients`, `dual_certificates` and `solved_recovery`, by far the
+    slowest for each sample. Memory: the largest of theirs.
 
     Args:
-        codes: (samples, d_sae), dense or CSR.
-        dictionary: atoms as rows, any norm.
-        metric: Euclidean if None.
-        one_sided: codes are non-negative by construction, and levels 4 and 5 are about the non-negative problem.
-        solve: level 5 too.
-        largest: supports beyond this size count as not certified at levels 3 and 4; None solves all.
-        statistics: of this dictionary and metric, with a Babel curve as long as is worth certifying (2K − 1).
+        codes: codes of shape `(samples, d_sae)`, dense or CSR.
+        dictionary: atoms as rows, shape `(d_sae, d_in)`, of any norm.
+        metric: inner product of cosines and norms; Euclidean if None.
+        one_sided: whether levels 4 and 5 are about the non-negative problem, for codes that are non-negative by
+            construction.
+        solve: whether to compute level 5.
+        largest: the largest support that levels 3 and 4 solve; larger ones count as not certified. All are solved if
+            None.
+        statistics: coherence statistics of this dictionary and metric, with a Babel function as long as the sizes worth
+            certifying (2K − 1); computed if None.
+
+    Returns:
+        Verdicts of each sample. Levels 1 to 4 never hold by rounding alone.
 
     Raises:
-        ValueError: negative codes with one_sided, or what `coherence_statistics` and `supports` refuse.
+        ValueError: the codes do not fit the dictionary, have NaN or infinite values, or negative ones if `one_sided`;
+            or `coherence_statistics` refuses the dictionary.
     """
     check_codes(codes, dictionary)
     sizes = supports(codes).sizes
@@ -104,7 +124,16 @@ def recovery_levels(
 
 
 def rate(holds: Bool[Tensor, " samples"], sizes: Int[Tensor, " samples"]) -> float:
-    """Share of the samples with K ≥ 1 for which it holds; NaN if there are none. Time and memory O(samples).
+    """Computes the share of the samples with K ≥ 1 for which a verdict holds.
+
+    Time and memory: O(samples).
+
+    Args:
+        holds: verdict of each sample, shape `(samples,)`.
+        sizes: K of each sample, shape `(samples,)`.
+
+    Returns:
+        The share in [0, 1]; NaN if no sample has K ≥ 1.
 
     >>> rate(torch.tensor([True, False, False]), torch.tensor([1, 2, 0]))
     0.5
@@ -113,6 +142,16 @@ def rate(holds: Bool[Tensor, " samples"], sizes: Int[Tensor, " samples"]) -> flo
 
 
 def rate_by_size(holds: Bool[Tensor, " samples"], sizes: Int[Tensor, " samples"]) -> Float[Tensor, " sizes"]:
-    """The same for each K = 0, 1, ..., largest; float64, NaN where no sample has that K. Time and memory O(samples)."""
+    """Computes the share of the samples of each K = 0, 1, ..., largest for which a verdict holds.
+
+    Time and memory: O(samples).
+
+    Args:
+        holds: verdict of each sample, shape `(samples,)`.
+        sizes: K of each sample, shape `(samples,)`.
+
+    Returns:
+        The shares, shape `(largest K + 1,)`, float64; NaN where no sample has that K.
+    """
     count = torch.bincount(sizes)
     return torch.bincount(sizes, weights=holds.double(), minlength=len(count)) / count

@@ -1,4 +1,4 @@
-"""Which atoms of one dictionary are which of another: the Hungarian matching of cosines."""
+"""Which atom of one dictionary corresponds to which atom of another: the Hungarian matching of cosines."""
 
 import torch
 from jaxtyping import Float, Int
@@ -16,11 +16,22 @@ _LIMIT = 20_000
 def match_atoms(
     a: Float[Tensor, "n_a d_in"], b: Float[Tensor, "n_b d_in"], metric: AtomicInnerProduct | None = None
 ) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], Float[Tensor, " n"]]:
-    """The one-to-one matching of min(n_a, n_b) atoms with the largest sum of cosines: indices in a, in b, and the
-    cosines. Exact; signed, since codes are non-negative. Time O(n³), memory n_a·n_b.
+    """Finds the one-to-one matching of atoms with the largest sum of cosines.
+
+    Cosines keep their sign, since codes are non-negative and an atom is not its negative. Time: O(n³) for n = max(n_a,
+    n_b). Memory: the `(n_a, n_b)` cosines.
+
+    Args:
+        a: atoms of the first dictionary as rows, shape `(n_a, d_in)`, of any norm.
+        b: atoms of the second dictionary as rows, shape `(n_b, d_in)`, of any norm.
+        metric: inner product of the cosines; Euclidean if None.
+
+    Returns:
+        Indices into a, in rising order, and indices into b, int64, and the cosines of these pairs, each of shape
+        `(min(n_a, n_b),)`. The matching is an exact optimum.
 
     Raises:
-        ValueError: more than 20,000 atoms.
+        ValueError: a dictionary has more than 20,000 atoms, or is one that `unit_rows` refuses.
     """
     if max(len(a), len(b)) > _LIMIT:
         raise ValueError(
@@ -36,5 +47,20 @@ def match_atoms(
 def mean_matched_cosine(
     a: Float[Tensor, "n_a d_in"], b: Float[Tensor, "n_b d_in"], metric: AtomicInnerProduct | None = None
 ) -> float:
-    """Mean of `match_atoms`' cosines: 1 if the smaller dictionary is part of the larger one. Time and memory: its."""
+    """Computes the mean cosine of the best one-to-one matching of two dictionaries.
+
+    It is 1 if every atom of the smaller dictionary is, up to its norm, an atom of the larger one. Time and memory:
+    those of `match_atoms`.
+
+    Args:
+        a: atoms of the first dictionary as rows, shape `(n_a, d_in)`, of any norm.
+        b: atoms of the second dictionary as rows, shape `(n_b, d_in)`, of any norm.
+        metric: inner product of the cosines; Euclidean if None.
+
+    Returns:
+        The mean over min(n_a, n_b) pairs, in [−1, 1]; exact.
+
+    Raises:
+        ValueError: a dictionary has more than 20,000 atoms, or is one that `unit_rows` refuses.
+    """
     return float(match_atoms(a, b, metric)[2].mean())

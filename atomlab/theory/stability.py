@@ -1,4 +1,4 @@
-"""Stability q* (theory.md 5): an index of how far coherence and sparsity are apart, not a certificate of anything."""
+"""The stability index q* (theory.md 5): how far apart coherence and sparsity are. It certifies nothing."""
 
 import torch
 from jaxtyping import Float, Int
@@ -15,16 +15,22 @@ def stability_pairwise(
     *,
     statistics: CoherenceStatistics | None = None,
 ) -> float:
-    """q* = sup {q : μ_q < 1/(2K_q − 1)} with μ_q the q-quantile of |cos(d_i, d_j)| over pairs.
+    """Computes q* = sup {q : μ_q < 1/(2K_q − 1)}, with μ_q the q-quantile of |cos(d_i, d_j)| over pairs of atoms.
+
+    Time and memory: those of `coherence_statistics`, if these are not given.
 
     Args:
-        dictionary: atoms as rows.
-        l0_histogram: number of samples of each support size 0, 1, 2, ...; K_q is its q-quantile, 0 counts as 1.
-        metric: of the cosines; Euclidean if None.
-        statistics: of this dictionary and metric, if already computed.
+        dictionary: atoms as rows, shape `(d_sae, d_in)`, of any norm.
+        l0_histogram: number of samples with K = 0, 1, 2, ..., shape `(sizes,)`. K_q is its q-quantile; 0 counts as 1.
+        metric: inner product of the cosines; Euclidean if None.
+        statistics: coherence statistics of this dictionary and metric; computed if None.
 
-    Quantiles of |cos| are rounded up by at most 1e-5, so q* is never overstated by that. 0 if no q satisfies the
-    condition. Time and memory: `coherence_statistics`, if not given.
+    Returns:
+        q* in [0, 1]; 0 if no q satisfies the condition, NaN if there are no samples. Quantiles of |cos| are rounded up
+        by at most 1e-5, which may lower q* and never raises it.
+
+    Raises:
+        ValueError: whatever `coherence_statistics` refuses.
     """
     statistics = statistics or coherence_statistics(dictionary, metric, k=1)
     edges = torch.arange(1, len(statistics.histogram) + 1, dtype=torch.float64) / len(statistics.histogram)
@@ -38,8 +44,21 @@ def stability_per_atom(
     *,
     statistics: CoherenceStatistics | None = None,
 ) -> float:
-    """As `stability_pairwise`, with μ_q the q-quantile of the per-atom coherence μ_i = max_j |cos(d_i, d_j)|; exact.
-    Time and memory: `coherence_statistics`, if not given.
+    """Computes q* = sup {q : μ_q < 1/(2K_q − 1)}, with μ_q the q-quantile of μ_i = max_j |cos(d_i, d_j)| over atoms.
+
+    Time and memory: those of `coherence_statistics`, if these are not given.
+
+    Args:
+        dictionary: atoms as rows, shape `(d_sae, d_in)`, of any norm.
+        l0_histogram: number of samples with K = 0, 1, 2, ..., shape `(sizes,)`. K_q is its q-quantile; 0 counts as 1.
+        metric: inner product of the cosines; Euclidean if None.
+        statistics: coherence statistics of this dictionary and metric; computed if None.
+
+    Returns:
+        q* in [0, 1], exact; 0 if no q satisfies the condition, NaN if there are no samples.
+
+    Raises:
+        ValueError: whatever `coherence_statistics` refuses.
     """
     statistics = statistics or coherence_statistics(dictionary, metric, k=1)
     values = statistics.per_atom.double().cpu().sort().values
@@ -47,8 +66,8 @@ def stability_per_atom(
 
 
 def _stability(coherence: Tensor, counts: Tensor, l0_histogram: Tensor) -> float:
-    """The sup over q: both quantiles are step functions that rise, so the condition holds up to a first q and never
-    again after it.
+    """Finds the supremum over q. Both quantiles rise with q, so the condition holds up to some q and never again after
+    it.
 
     The quantile functions jump at the cumulative shares of the two histograms; between jumps the condition is constant.
     """

@@ -77,16 +77,28 @@ def test_shared_thresholds_make_the_fewest_errors_of_all_thresholds(seed: int, n
         assert int(((z[:, j] > thresholds[j]) != (codes[:, j] > 0)).sum()) == min(errors)
 
 
-def test_shared_thresholds_recover_on_unseen_codes_what_coherence_allows() -> None:
-    dictionary = random_dictionary(200, 100, torch.Generator().manual_seed(0)).double()
+def test_shared_thresholds_recover_on_unseen_codes_what_the_encoder_allows() -> None:
+    lengths = 0.5 + torch.rand(200, 1, generator=torch.Generator().manual_seed(3)).double()
+    dictionary = random_dictionary(200, 100, torch.Generator().manual_seed(0)).double() * lengths
     train, test = sparse(2000, 200, 2, 1), sparse(500, 200, 2, 2)
     thresholds = shared_thresholds(train @ dictionary, train, dictionary)
     found = support_recovery(test @ dictionary, test, dictionary, thresholds)
     alive = (test > 0).any(1)
-    assert (found.shared & ~alive).sum() == 0
-    assert found.shared[alive].double().mean() > 0.8
-    by_hand = ((test @ dictionary) @ dictionary.T > thresholds).eq(test > 0).all(1) & alive
-    assert torch.equal(found.shared, by_hand)
+    by_hand = ((test @ dictionary) @ (dictionary / dictionary.norm(dim=1, keepdim=True)).T > thresholds).eq(test > 0)
+    assert torch.equal(found.shared, by_hand.all(1) & alive)
+    assert found.shared.any()
+    assert (alive & ~found.shared).any()
+
+
+def test_orthonormal_atoms_are_recovered_on_all_unseen_codes() -> None:
+    """Pre-activations are the values, 0 or at least 1, so thresholds lie midway between."""
+    dictionary = 3 * torch.linalg.qr(gaussian(20, 20))[0]
+    train, test = sparse(300, 20, 4, 1), sparse(300, 20, 4, 2)
+    thresholds = shared_thresholds(train @ dictionary, train, dictionary)
+    smallest = 3 * train.masked_fill(train == 0, torch.inf).amin(0)
+    torch.testing.assert_close(thresholds, smallest / 2)
+    found = support_recovery(test @ dictionary, test, dictionary, thresholds)
+    assert torch.equal(found.shared, (test > 0).any(1))
 
 
 @pytest.mark.parametrize("in_metric", [False, True])

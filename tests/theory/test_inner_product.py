@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from atomlab.theory import AtomicInnerProduct, disagreement
@@ -62,6 +63,14 @@ def test_both_constructors_agree_when_latents_never_fire_together() -> None:
     data = AtomicInnerProduct.from_second_moment(x.T @ x / len(x))
     assert disagreement(data, AtomicInnerProduct.from_dictionary(dictionary)) < 1e-7
     assert disagreement(data, AtomicInnerProduct(torch.diag(torch.arange(1.0, 7)))) > 0.1
+
+
+def test_disagreement_is_the_smallest_relative_distance_over_scales() -> None:
+    a, b = (AtomicInnerProduct.from_dictionary(skewed(12, 5)[i : i + 7]) for i in (0, 5))
+    best = minimize_scalar(lambda c: float((a.matrix - c * b.matrix).norm() / a.matrix.norm()))
+    assert disagreement(a, b) == pytest.approx(best.fun, abs=1e-6)
+    assert disagreement(b, a) == pytest.approx(disagreement(a, b), abs=1e-12)
+    assert disagreement(a, AtomicInnerProduct(7 * a.matrix)) < 1e-7
 
 
 @pytest.mark.parametrize(

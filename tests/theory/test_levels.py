@@ -115,3 +115,20 @@ def test_rates_are_over_samples_with_an_atom_and_by_size() -> None:
     )
     assert recovery_levels(torch.zeros(2, 3), torch.eye(3), solve=False).solved is None
     assert all(value != value for value in recovery_levels(torch.zeros(2, 3), torch.eye(3)).rates().values())
+
+
+def test_supports_beyond_the_largest_are_not_certified_by_levels_3_and_4() -> None:
+    """Orthonormal atoms, where every code would be certified."""
+    codes = torch.tensor([[1.0, 1, 1, 0], [0, 1, 0, 1], [0, 0, 0, 0], [0, 0, 1, 0]]).double()
+    dictionary = torch.linalg.qr(gaussian(4, 4))[0]
+    for coefficients in (exact_recovery_coefficients, dual_certificates):
+        found = coefficients(codes, dictionary, largest=2)
+        assert found.isinf().tolist() == [True, False, False, False]
+        assert found[2].isnan()
+        assert not coefficients(codes, dictionary).isinf().any()
+    levels = recovery_levels(codes, dictionary, largest=2)
+    for level in (levels.exact_recovery, levels.dual_certificate):
+        assert level.tolist() == [False, True, False, True]
+    assert levels.solved is not None
+    for level in (levels.coherence, levels.babel_recovery, levels.solved):
+        assert level.tolist() == [True, True, False, True]

@@ -12,6 +12,7 @@ from atomlab.theory import (
     babel_unique_certified,
     coherence_statistics,
     empirical_isometry,
+    isometry_ratios,
     restricted_isometry_bounds,
     restricted_isometry_curve,
 )
@@ -77,6 +78,10 @@ def test_more_atoms_than_dimensions_fail() -> None:
         restricted_isometry_curve(gaussian(50, 4), -1)
 
 
+def metric_norms(dictionary: torch.Tensor, s: AtomicInnerProduct | None) -> torch.Tensor:
+    return dictionary.norm(dim=1) if s is None else s.norm(dictionary)
+
+
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 10_000), n=st.integers(3, 12), d=st.integers(2, 8), metric=st.booleans())
 def test_isometry_of_codes_is_its_definition_and_within_its_bounds(seed: int, n: int, d: int, metric: bool) -> None:
@@ -85,6 +90,8 @@ def test_isometry_of_codes_is_its_definition_and_within_its_bounds(seed: int, n:
     codes = gaussian(10, n, seed=seed + 2) * (gaussian(10, n, seed=seed + 3) > 0.8)
     codes[0] = 0
     found = empirical_isometry(codes, dictionary, s)
+    known = metric_norms(dictionary, s)
+    torch.testing.assert_close(isometry_ratios(codes, dictionary, s, norms=known), found.ratio, equal_nan=True)
     matrix = torch.eye(d, dtype=torch.float64) if s is None else s.matrix
     norms = (dictionary @ matrix * dictionary).sum(1).sqrt()
     unit = dictionary / norms[:, None]

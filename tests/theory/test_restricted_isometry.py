@@ -7,7 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atomlab.theory import coherence_statistics, restricted_isometry_bounds
+from atomlab.theory import (
+    babel_function,
+    coherence_statistics,
+    first_supports,
+    restricted_isometry_bounds,
+    restricted_isometry_curve,
+)
 
 
 @settings(deadline=None, max_examples=30)
@@ -27,6 +33,7 @@ def test_lower_exact_upper_and_monotone_in_k(seed: int, n: int, d: int) -> None:
         )
         enumerated = restricted_isometry_bounds(dictionary, k)
         assert searched.lower <= exact + 1e-9 <= searched.upper + 2e-9
+        assert searched.upper == pytest.approx(max(searched.lower, babel_function(dictionary, k - 1)), abs=1e-9)
         assert enumerated.exact
         assert enumerated.lower == pytest.approx(exact, abs=1e-9)
         assert exact >= previous - 1e-9
@@ -64,3 +71,44 @@ def test_closed_forms_and_bad_input() -> None:
     for k in (0, 13):
         with pytest.raises(ValueError, match=f"K={k}"):
             restricted_isometry_bounds(torch.eye(12), k)
+
+
+def planted(cosine: float, k: int, n: int, seed: int) -> tuple[torch.Tensor, list[int]]:
+    """Orthonormal atoms but for K with the same cosine to one another, in random places; and these places."""
+    gram = torch.eye(n, dtype=torch.float64)
+    places = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:k]
+    gram[places[:, None], places] = cosine
+    gram.fill_diagonal_(1)
+    values, vectors = torch.linalg.eigh(gram)
+    return vectors * values.clamp(min=0).sqrt(), sorted(places.tolist())
+
+
+@pytest.mark.parametrize("cosine", [0.2, -0.25])  # the largest eigenvalue decides (δ = .8), or the smallest (δ = 1)
+def test_the_search_finds_a_planted_support(cosine: float) -> None:
+    """One of 142,506 supports; every other has a smaller δ."""
+    dictionary, places = planted(cosine, 5, 30, seed=3)
+    expected = 0.8 if cosine > 0 else 1.0
+    found = restricted_isometry_bounds(dictionary, 5, enumeration_limit=0, samples=1)
+    assert found.lower == pytest.approx(expected, abs=1e-9)
+    assert sorted(found.witness.tolist()) == places
+    assert found.upper == pytest.approx(max(4 * abs(cosine), expected), abs=1e-9)
+    curve = restricted_isometry_curve(dictionary, 5, samples=1)
+    assert curve.lower[5].item() == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_given_support_is_tried() -> None:
+    dictionary, places = planted(-0.25, 5, 30, seed=4)
+    without = restricted_isometry_bounds(dictionary, 5, enumeration_limit=0, samples=1, starts=0)
+    with_it = restricted_isometry_bounds(
+        dictionary, 5, enumeration_limit=0, samples=1, starts=0, supports=torch.tensor([places])
+    )
+    assert without.lower < 0.9
+    assert with_it.lower == pytest.approx(1, abs=1e-9)
+
+
+def test_first_supports_are_those_of_k_atoms_in_order() -> None:
+    indices = torch.tensor([[4, 0, 0], [7, 2, 0], [1, 3, 5], [9, 6, 0], [8, 1, 0]])
+    sizes = torch.tensor([1, 2, 3, 2, 2])
+    assert first_supports(indices, sizes, 2).tolist() == [[7, 2], [9, 6], [8, 1]]
+    assert first_supports(indices, sizes, 2, limit=2).tolist() == [[7, 2], [9, 6]]
+    assert first_supports(indices, sizes, 4).shape == (0, 4)

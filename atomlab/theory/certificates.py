@@ -1,8 +1,8 @@
-"""Uniqueness and ℓ1 recoverability of a code (theory.md 5). Every level here is sufficient, none is necessary.
+"""Certificates that a code is unique or is recovered by ℓ1 minimisation (theory.md 5, levels 1 to 4).
 
-What is certified is the code of the reconstruction x̂, not of x. All margins are in float64 and must exceed `MARGIN`:
-with a bare `< 1` rounding certifies codes that are not recovered. The coefficients that decide are rounded up by a
-bound of their own rounding error.
+Every level is a sufficient condition, none is necessary. What is certified is the code of the reconstruction x̂, not of
+the activation x. Margins are computed in float64 and must exceed `MARGIN`, since with a bare `< 1` rounding certifies
+codes that are not recovered. The coefficients that decide are rounded up by a bound of their own rounding error.
 """
 
 from collections.abc import Callable
@@ -12,25 +12,29 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from atomlab.autocast import no_autocast
-from atomlab.theory.checks import check_codes
-from atomlab.theory.codes import Supports, combine, support_grams, supports
 from atomlab.theory.coherence import CoherenceStatistics, unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
-from atomlab.theory.screening import FLOAT32_ROUNDOFF, FLOAT64_ROUNDOFF, screened_maximum
+from atomlab.theory.mixed_precision_maximum import FLOAT32_ROUNDOFF, FLOAT64_ROUNDOFF, mixed_precision_maximum
+from atomlab.theory.supports import Supports, check_codes, combine, support_grams, supports
 
 MARGIN = 1e-9
-_LARGEST_CONDITION = 1e10  # of a support's Gram matrix that counts as nonsingular
-_NUMBERS = 2**25  # held at a time: 256 MB in float64
-_TILE = 1024  # atoms at a time
-_CACHED = 2**20  # numbers of a tile of products, so that it is read again from cache
+_LARGEST_CONDITION = 1e10  # of a support's Gram matrix, beyond which it counts as singular
+_NUMBERS = 2**25  # that a batch of supports may take: 256 MB in float64
+_TILE = 1024  # atoms scored at a time
+_CACHED = 2**20  # numbers in a tile of products, few enough to be read again from cache
 
 
 def coherence_certified(sizes: Int[Tensor, " samples"], coherence: float) -> Bool[Tensor, " samples"]:
-    """Level 1: μ(2K − 1) < 1 ⇒ the code is the unique sparsest one and ℓ1 and OMP find it (Donoho–Elad 2003;
-    Gribonval–Nielsen 2003).
+    """Certifies level 1: if μ(2K − 1) < 1, the code is the unique sparsest one, and ℓ1 minimisation and OMP find it.
 
-    K = 0 is never certified. Give `CoherenceStatistics.coherence_bound` where rounding matters. Time and memory
-    O(samples).
+    Time and memory: O(samples). Source: Donoho and Elad 2003; Gribonval and Nielsen 2003.
+
+    Args:
+        sizes: K of each sample, shape `(samples,)`.
+        coherence: μ; give `CoherenceStatistics.coherence_bound`, so that rounding certifies nothing.
+
+    Returns:
+        Whether each sample is certified, shape `(samples,)`; False for K = 0.
 
     >>> coherence_certified(torch.tensor([0, 1, 2, 3]), 0.25).tolist()
     [False, True, True, False]
@@ -39,8 +43,16 @@ def coherence_certified(sizes: Int[Tensor, " samples"], coherence: float) -> Boo
 
 
 def babel_unique_certified(sizes: Int[Tensor, " samples"], statistics: CoherenceStatistics) -> Bool[Tensor, " samples"]:
-    """Level 2a: μ₁(2K − 1) < 1 ⇒ unique sparsest (Tropp 2004). Upper bounds of μ₁ decide: rounding certifies nothing.
-    Time and memory O(samples).
+    """Certifies level 2a: if μ₁(2K − 1) < 1, the code is the unique sparsest one.
+
+    Upper bounds of μ₁ decide, so rounding certifies nothing. Time and memory: O(samples). Source: Tropp 2004.
+
+    Args:
+        sizes: K of each sample, shape `(samples,)`.
+        statistics: coherence statistics of the dictionary.
+
+    Returns:
+        Whether each sample is certified, shape `(samples,)`; False for K = 0.
     """
     return (sizes > 0) & (statistics.babel_bound(2 * sizes - 1) < 1 - MARGIN)
 
@@ -48,8 +60,17 @@ def babel_unique_certified(sizes: Int[Tensor, " samples"], statistics: Coherence
 def babel_recovery_certified(
     sizes: Int[Tensor, " samples"], statistics: CoherenceStatistics
 ) -> Bool[Tensor, " samples"]:
-    """Level 2b: μ₁(K − 1) + μ₁(K) < 1 ⇒ unique sparsest, and ℓ1 and OMP find it (Tropp 2004). Time and memory
-    O(samples).
+    """Certifies level 2b: if μ₁(K − 1) + μ₁(K) < 1, the code is the unique sparsest one, and ℓ1 minimisation and OMP
+    find it.
+
+    Upper bounds of μ₁ decide, so rounding certifies nothing. Time and memory: O(samples). Source: Tropp 2004.
+
+    Args:
+        sizes: K of each sample, shape `(samples,)`.
+        statistics: coherence statistics of the dictionary.
+
+    Returns:
+        Whether each sample is certified, shape `(samples,)`; False for K = 0.
     """
     return (sizes > 0) & (statistics.babel_bound(sizes - 1) + statistics.babel_bound(sizes) < 1 - MARGIN)
 
@@ -61,17 +82,28 @@ def exact_recovery_coefficient(
     support: Int[Tensor, " k"],
     metric: AtomicInnerProduct | None = None,
 ) -> float:
-    """Level 3, max_{j∉Λ} ‖G_Λ⁻¹ G_Λj‖₁: below 1, ℓ1 and OMP recover every code on Λ (ERC, Tropp 2004); says nothing of
-    sparsest.
+    """Computes the exact recovery coefficient of one support (level 3): max_{j∉Λ} ‖G_Λ⁻¹ G_Λj‖₁.
 
-    Float64, rounded up; infinite if the support's atoms are linearly dependent, 0 if no other atom competes.
-    Time: 2·K·(K + d_in)·d_sae FLOPs; memory: two copies of the dictionary, (K, 1024).
+    Below 1, ℓ1 minimisation and OMP recover every code on Λ (ERC, Tropp 2004); it does not say that the code is the
+    sparsest. Time: 2·K·(K + d_in)·d_sae FLOPs. Memory: the dictionary in float32 and float64 and an array of shape `(K,
+    1024)`.
+
+    Args:
+        dictionary: atoms as rows, shape `(d_sae, d_in)`, of any norm.
+        support: latents Λ, shape `(K,)`, each named once.
+        metric: inner product of the cosines; Euclidean if None.
+
+    Returns:
+        The coefficient in float64, rounded up (an upper bound); infinite if the atoms of the support are linearly
+        dependent, 0 if no other atom competes.
 
     Raises:
-        ValueError: an empty support, one that names an atom twice or one that the dictionary does not have.
+        ValueError: the support is empty, or names an atom twice or one that the dictionary does not have.
     """
     if len(support) == 0 or len(support.unique()) != len(support):
-        raise ValueError(f"A support should name at least one atom and none twice, got {support.tolist()}.")
+        raise ValueError(
+            f"A support should name at least one atom and none twice, got {support.tolist()}: name each atom once."
+        )
     if int(support.min()) < 0 or int(support.max()) >= len(dictionary):
         raise ValueError(f"A support should name atoms 0 to {len(dictionary) - 1}, got {support.tolist()}.")
     row = support[None].long()
@@ -88,17 +120,25 @@ def exact_recovery_coefficients(
     *,
     largest: int | None = None,
 ) -> Float[Tensor, " samples"]:
-    """Level 3 of every sample's support: `exact_recovery_coefficient`, batched; NaN for K = 0.
+    """Computes the exact recovery coefficient of every sample's support (level 3), in batches.
 
-    G_ΛJ comes from tiles of the Gram matrix of the atoms in use. Time: products of 2·d_in·(atoms in use)·d_sae +
-    2·samples·K²·d_sae FLOPs, and not 2·samples·K·d_in·d_sae. Memory: the dictionary in float32 and float64, (atoms in use,
-    1024), (samples, 1024), (samples, K, K), bounded; never (samples, K, d_sae).
+    G_ΛJ is taken from tiles of the Gram matrix of the atoms in use. Time: 2·d_in·(atoms in use)·d_sae +
+    2·samples·K²·d_sae FLOPs, not 2·samples·K·d_in·d_sae. Memory: the dictionary in float32 and float64, arrays of shape
+    (atoms in use, 1024) and `(samples, 1024)`, and `(samples, K, K)` up to 256 MB at a time; never `(samples, K,
+    d_sae)`.
 
     Args:
-        codes: (samples, d_sae), dense or CSR, any sign; only the supports matter.
-        dictionary: atoms as rows, any norm.
-        metric: Euclidean if None.
-        largest: supports beyond this size are not solved and count as infinite.
+        codes: codes of shape `(samples, d_sae)`, dense or CSR, of any sign; only their supports matter.
+        dictionary: atoms as rows, shape `(d_sae, d_in)`, of any norm.
+        metric: inner product of the cosines; Euclidean if None.
+        largest: the largest support that is solved; a larger one counts as infinite. All are solved if None.
+
+    Returns:
+        The `exact_recovery_coefficient` of each sample, shape `(samples,)`, float64, rounded up; NaN for K = 0.
+
+    Raises:
+        ValueError: the codes do not fit the dictionary or have NaN or infinite values, or `unit_rows` refuses the
+            dictionary.
     """
     check_codes(codes, dictionary)
     units = _units(dictionary, metric)
@@ -115,41 +155,49 @@ def dual_certificates(
     one_sided: bool = True,
     largest: int | None = None,
 ) -> Float[Tensor, " samples"]:
-    """Level 4: max_{j∉Λ} of G_jΛ G_Λ⁻¹ 1 (one-sided), or of |G_jΛ G_Λ⁻¹ sign δ_Λ|; below 1 − MARGIN the code is the
-    unique non-negative (or unique) ℓ1 minimiser (Fuchs 2004). Says nothing of sparsest.
+    """Computes the dual certificate of every code (level 4): max_{j∉Λ} G_jΛ G_Λ⁻¹ 1, or max_{j∉Λ} |G_jΛ G_Λ⁻¹ sign
+    δ_Λ|.
 
-    Float64, rounded up. 0 where no other atom competes, infinite where G_Λ is singular, NaN for K = 0. Time: one vector
-    v = U_Λᵀ G_Λ⁻¹ s a sample, 2·K·(K + 2)·d_in FLOPs, then one product of (samples, d_in) with (d_in, d_sae). Memory:
-    the dictionary in float32 and float64, (samples, d_in), (samples, K, K) and (samples, 1024), bounded.
+    The first form is one-sided. Below 1 − `MARGIN` the code is the unique non-negative (in the second form, the unique)
+    ℓ1 minimiser (Fuchs 2004); it does not say that the code is the sparsest. Time: one vector v = U_Λᵀ G_Λ⁻¹ s for each
+    sample, 2·K·(K + 2)·d_in FLOPs, and one product of `(samples, d_in)` with `(d_in, d_sae)`. Memory: the dictionary in
+    float32 and float64, arrays of shape `(samples, d_in)` and `(samples, 1024)`, and `(samples, K, K)` up to 256 MB at
+    a time.
 
     Args:
-        codes: (samples, d_sae), dense or CSR.
-        dictionary: atoms as rows, any norm.
-        metric: Euclidean if None.
-        one_sided: for non-negative codes; otherwise any sign.
-        largest: supports beyond this size are not solved and count as infinite, never as certified.
+        codes: codes of shape `(samples, d_sae)`, dense or CSR.
+        dictionary: atoms as rows, shape `(d_sae, d_in)`, of any norm.
+        metric: inner product of the cosines and of the norms in the ℓ1 sum; Euclidean if None.
+        one_sided: whether the problem is the non-negative one; if False, codes and competitors may have any sign.
+        largest: the largest support that is solved; a larger one counts as infinite. All are solved if None.
+
+    Returns:
+        The certificate of each sample, shape `(samples,)`, float64, rounded up (an upper bound); 0 where no other atom
+        competes, infinite where G_Λ is singular, NaN for K = 0.
 
     Raises:
-        ValueError: negative codes with one_sided.
+        ValueError: the codes do not fit the dictionary, have NaN or infinite values, or negative ones if `one_sided`;
+            or `unit_rows` refuses the dictionary.
     """
     check_codes(codes, dictionary)
     chosen = supports(codes)
     if one_sided and (chosen.values < 0).any():
         raise ValueError(
-            "The one-sided certificate needs non-negative codes; these have negative values: use one_sided=False."
+            f"The one-sided certificate needs non-negative codes, but the smallest value is {chosen.values.min():.3g}, "
+            "which is negative: use one_sided=False."
         )
     units = _units(dictionary, metric)
     return _by_size(chosen, largest, units[1], lambda part: _dual(units, part, one_sided))
 
 
 def _units(dictionary: Tensor, metric: AtomicInnerProduct | None) -> tuple[Tensor, Tensor]:
-    """Unit atoms in float32, which screen, and in float64, which decide."""
+    """Gives unit atoms twice: in float32, which screen, and in float64, which decide."""
     unit = unit_rows(dictionary.double(), metric)
     return unit.float(), unit
 
 
 def _by_size(chosen: Supports, largest: int | None, unit: Tensor, solve: Callable[[Supports], Tensor]) -> Tensor:
-    """Solve parts of like support size within the memory of a (samples, K, K) batch."""
+    """Solves the samples in parts of similar support size, so that a batch of shape (samples, K, K) fits in memory."""
     result = unit.new_full((len(chosen.indices),), torch.inf)
     rows = (
         torch.arange(len(result), device=unit.device)
@@ -162,7 +210,7 @@ def _by_size(chosen: Supports, largest: int | None, unit: Tensor, solve: Callabl
 
 
 def _inverse_grams(unit: Tensor, chosen: Supports) -> tuple[Tensor, Tensor]:
-    """G_Λ⁻¹, zero in the padding, and the relative error that rounding may have given it: infinite if G_Λ is
+    """Computes G_Λ⁻¹, zero in the padding, and a bound of its relative rounding error, infinite where G_Λ is
     numerically singular.
     """
     gram = support_grams(unit, chosen)
@@ -171,7 +219,7 @@ def _inverse_grams(unit: Tensor, chosen: Supports) -> tuple[Tensor, Tensor]:
     inverse = torch.cholesky_inverse(factor)
     condition = torch.linalg.matrix_norm(gram, 1) * torch.linalg.matrix_norm(inverse, 1)
     singular = (failed > 0) | (condition > _LARGEST_CONDITION)
-    # To first order, for the Gram's entries and the inverse (Higham 2002, sections 3.5 and 14.1).
+    # To first order, from rounding of the Gram matrix and of the inverse (Higham 2002, sections 3.5 and 14.1).
     relative = 2 * chosen.sizes * (chosen.sizes + unit.shape[1]) * FLOAT64_ROUNDOFF * condition
     pairs = chosen.mask[:, :, None] & chosen.mask[:, None, :]
     return inverse * pairs, torch.where(singular, torch.inf, relative)
@@ -194,7 +242,7 @@ def _dual(units: tuple[Tensor, Tensor], chosen: Supports, one_sided: bool) -> Te
         return scores if one_sided else scores.abs()
 
     error = 1.01 * (unit.shape[1] + 4) * FLOAT32_ROUNDOFF * vectors.norm(dim=1)
-    worst = screened_maximum(len(unit), chosen, error, estimate, exact, tile=_TILE)
+    worst = mixed_precision_maximum(len(unit), chosen, error, estimate, exact, tile=_TILE)
     return _finish(worst, relative * weights.norm(dim=1), chosen)
 
 
@@ -214,13 +262,15 @@ def _exact_recovery(units: tuple[Tensor, Tensor], chosen: Supports) -> Tensor:
 
     step = max(1, _CACHED // (k * d))
     error = 1.01 * (d + 2 * k + 8) * FLOAT32_ROUNDOFF * inverse.abs().sum((1, 2))
-    worst = screened_maximum(len(units[1]), chosen, error, estimate, exact, tile=_TILE)
+    worst = mixed_precision_maximum(len(units[1]), chosen, error, estimate, exact, tile=_TILE)
     return _finish(worst, relative * (1 + worst), chosen)
 
 
 def _solved_norms(inverse: Tensor, slots: Tensor, gram: Tensor) -> Tensor:
-    """‖G_Λ⁻¹ G_Λj‖₁ of each support and each atom j of a tile (supports, tile): G_Λj are rows `slots` of `gram` (atoms
-    in use, tile), gathered a few supports at a time into one buffer that stays in cache.
+    """Computes ‖G_Λ⁻¹ G_Λj‖₁ of each support and each atom j of a tile, shape (supports, tile).
+
+    G_Λj are the rows `slots` of `gram` (atoms in use, tile). They are gathered a few supports at a time into one buffer
+    that stays in cache.
     """
     k, width = slots.shape[1], gram.shape[1]
     step = max(1, _CACHED // (k * width))
@@ -236,7 +286,7 @@ def _solved_norms(inverse: Tensor, slots: Tensor, gram: Tensor) -> Tensor:
 
 
 def _coefficients(unit: Tensor, inverse: Tensor, indices: Tensor, atoms: Tensor) -> Tensor:
-    """‖G_Λ⁻¹ G_Λj‖₁ of pairs (support, atom j)."""
+    """Computes ‖G_Λ⁻¹ G_Λj‖₁ of each pair of a support and an atom j."""
     inner = torch.bmm(unit[indices], unit[atoms][:, :, None])
     return torch.bmm(inverse, inner).squeeze(2).abs().sum(1)
 

@@ -1,13 +1,13 @@
-"""Sparse codes on a given dictionary by orthogonal matching pursuit, batched over samples."""
+"""Sparse codes on a given dictionary by orthogonal matching pursuit (OMP), batched over samples."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from atomlab.autocast import no_autocast
-from atomlab.theory.checks import check_vectors
 from atomlab.theory.coherence import unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
+from atomlab.theory.supports import check_vectors
 
 
 @torch.no_grad()
@@ -20,21 +20,33 @@ def orthogonal_matching_pursuit(
     *,
     block: int = 2048,
 ) -> Float[Tensor, "samples d_sae"]:
-    """Codes of K atoms (signed values): each step takes the atom with the largest |⟨residual, d⟩_S|, then refits all
-    values by least squares.
+    """Computes codes of K atoms: each step adds the atom with the largest |⟨residual, d⟩_S| and refits all values.
 
-    The values belong to the dictionary as given, whatever its norms. A sample's pursuit stops, with fewer than K values
-    that are not 0, where its residual is within a bound of its own rounding error (`_pursue`): what is left is noise,
-    and a vector that fewer atoms represent exactly has the code of these. An atom that is numerically dependent on those
-    taken is given value 0. Time: 2·samples·K·d_in·d_sae; memory: (block, d_sae) beside the result. Computed in the dtype
-    of x, float32 at least, and so are the codes.
+    The refit is by least squares, so values may be negative; they belong to the dictionary as given, whatever its
+    norms. A pursuit stops, with fewer than K nonzero values, where its residual is within a bound of its own rounding
+    error: what is left is noise, so a vector that fewer atoms represent exactly has the code of these. An atom that is
+    numerically dependent on those taken before gets the value 0. The search is greedy: it need not find the sparsest or
+    the closest code.
+
+    Time: 2·samples·K·d_in·d_sae FLOPs. Memory: arrays of shape `(block, d_sae)` and `(block, K, d_in)` beside the
+    result.
+
+    Args:
+        x: vectors, shape `(samples, d_in)`.
+        dictionary: atoms as rows, shape `(d_sae, d_in)`, of any norm.
+        k: K, the number of steps.
+        metric: inner product of the residuals; Euclidean if None.
+        block: number of samples that are coded at a time.
+
+    Returns:
+        Dense codes, shape `(samples, d_sae)`, computed in the dtype of x (float32 at least).
 
     Raises:
-        ValueError: K below 1 or above d_sae or d_in, or what `unit_rows` refuses; vectors that are not finite or of
-            another width.
+        ValueError: K is below 1 or above d_sae or d_in, the vectors are not finite or not as wide as the atoms, or
+            `unit_rows` refuses the dictionary.
     """
     if not 1 <= k <= min(dictionary.shape):
-        raise ValueError(f"A pursuit of K={k} atoms needs 1 <= K <= min(d_sae, d_in) = {min(dictionary.shape)}.")
+        raise ValueError(f"A pursuit cannot take K={k} atoms: use 1 to min(d_sae, d_in) = {min(dictionary.shape)}.")
     check_vectors(x, dictionary)
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     wide = dictionary.to(torch.promote_types(dictionary.dtype, torch.float32))
@@ -49,10 +61,12 @@ def orthogonal_matching_pursuit(
 
 
 def _target(x: Tensor, metric: AtomicInnerProduct | None) -> tuple[Tensor, Tensor]:
-    """x in the coordinates of the pursuit, and a bound of what rounding has changed of each row, (samples,).
+    """Gives x in the coordinates of the pursuit, and a bound of what rounding has changed in each row, shape
+    `(samples,)`.
 
-    The entries of x are taken for right to two roundings, u = eps/2 each, as a difference of exact vectors is. A product
-    of length d with a matrix that was rounded itself errs by at most (d + 1)·u·|x|·|W| (Higham 2002, section 3.5).
+    The entries of x are taken to be right to two roundings of u = eps/2 each, as a difference of exact vectors is. A
+    product of length d with a matrix that was itself rounded errs by at most (d + 1)·u·|x|·|W| (Higham 2002, section
+    3.5).
     """
     u, d = torch.finfo(x.dtype).eps / 2, x.shape[1]
     if metric is None:
@@ -62,13 +76,13 @@ def _target(x: Tensor, metric: AtomicInnerProduct | None) -> tuple[Tensor, Tenso
 
 
 def _pursue(target: Tensor, unit: Tensor, k: int, rounding: Tensor) -> tuple[Tensor, Tensor]:
-    """Progressive QR by Gram–Schmidt: `basis` is orthonormal, `triangle` its coefficients of the chosen atoms, so
-    values solve R a = Qᵀx.
+    """Pursues by progressive QR (Gram–Schmidt): `basis` is orthonormal, `triangle` has its coefficients of the chosen
+    atoms, and the values solve R a = Qᵀx.
 
-    `rounding` (samples,) bounds the distance of each residual from the exact one, to first order in u = eps/2. It begins
-    with that of the target. A step with projection p along q adds: of p, an inner product of length d, (d + 1)·u·‖r‖; of
-    the subtraction, 2·u·‖r‖; of q, which lost digits where the atom was nearly dependent on the i before it (what was
-    left of it has the norm l), 2·(d + i + 2)·u·|p| / l.
+    `rounding`, shape `(samples,)`, bounds the distance of each residual from the exact one, to first order in u =
+    eps/2. It starts with that of the target. A step with projection p along q adds (d + 1)·u·‖r‖ for p, an inner
+    product of length d; 2·u·‖r‖ for the subtraction; and 2·(d + i + 2)·u·|p| / l for q, which lost digits where the
+    atom was nearly dependent on the i atoms before it, so that only a remainder of norm l was left of it.
     """
     samples, d = target.shape
     basis, projections = target.new_zeros(samples, k, d), target.new_zeros(samples, k)

@@ -1,8 +1,10 @@
 """What chance gives: the null keeps sizes and values, and is as theory.md says a random dictionary is."""
 
 import math
+from itertools import combinations
 
 import torch
+from scipy.stats import beta, chisquare, kstest
 
 from atomlab.theory import (
     AtomicInnerProduct,
@@ -11,7 +13,6 @@ from atomlab.theory import (
     random_dictionary,
     recovery_levels,
     stability_pairwise,
-    welch_bound,
 )
 
 
@@ -38,7 +39,6 @@ def test_a_random_dictionary_reaches_a_high_q_and_certifies_little() -> None:
     assert stability_pairwise(dictionary, torch.bincount((null > 0).sum(1))) > 0.99
     levels = recovery_levels(null, dictionary, solve=False)
     assert not levels.coherence.any()
-    assert mutual_coherence(dictionary) > welch_bound(1024, 256)
 
 
 def test_random_atoms_on_the_unit_sphere_of_a_metric_are_random_atoms() -> None:
@@ -48,3 +48,21 @@ def test_random_atoms_on_the_unit_sphere_of_a_metric_are_random_atoms() -> None:
     atoms = white @ metric.unwhitening
     torch.testing.assert_close(metric.norm(atoms), torch.ones(20, dtype=torch.float64), rtol=0, atol=1e-6)
     assert abs(mutual_coherence(atoms, metric) - mutual_coherence(white)) < 1e-9
+
+
+def test_random_atoms_have_the_cosines_of_uniform_directions() -> None:
+    """cos² of independent uniform directions is Beta(1/2, (d − 1)/2), and its sign is a fair coin; pairs are disjoint."""
+    atoms = random_dictionary(4000, 6, generator()).double()
+    cosines = (atoms[::2] * atoms[1::2]).sum(1)
+    assert kstest(cosines.square().numpy(), beta(0.5, 2.5).cdf).pvalue > 1e-3
+    assert abs((cosines > 0).sum().item() - 1000) < 4 * 2000**0.5 / 2  # four standard deviations
+
+
+def test_random_supports_are_uniform_over_all_pairs() -> None:
+    codes = torch.zeros(6000, 6)
+    codes[:, [1, 4]] = torch.tensor([1.0, 2.0])
+    null = random_codes(codes, generator())
+    pairs = [tuple(row.nonzero()[:, 0].tolist()) for row in null]
+    assert chisquare([pairs.count(pair) for pair in combinations(range(6), 2)]).pvalue > 1e-3
+    first_is_smaller = sum(row[row > 0][0] == 1 for row in null)
+    assert abs(int(first_is_smaller) - 3000) < 4 * 6000**0.5 / 2  # values do not follow the order of latents
