@@ -1,13 +1,15 @@
 """Every option of conf/ composes, and every leaf is called with arguments that its target knows."""
 
+import inspect
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from atomlab.launch.options import check_options
+from atomlab.launch.options import _leaves, check_options
 
 CONF = Path(__file__).parent.parent / "conf"
 OPTIONS = sorted(
@@ -75,3 +77,39 @@ def test_imported_saes_are_named_on_the_command_line() -> None:
     """As docs/evaluation.md writes it: a mapping that starts empty would refuse the names."""
     config = composed(["study.features={a: folder, b: params.npz}"], "evaluate")
     assert OmegaConf.to_container(config.study.features) == {"a": "folder", "b": "params.npz"}
+
+
+# Options whose default on the command line is meant to be another one than in a notebook.
+ON_PURPOSE = {
+    "callbacks.progress_bar.refresh_rate": "the default is Lightning's own, and too often for a log file",
+    "activations.tokens.max_tokens": "a first run takes minutes; a notebook says itself how much it harvests",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("train", []), *(("evaluate", [f"study={file.stem}"]) for file in (CONF / "study").glob("*.yaml"))],
+)
+def test_a_default_is_the_same_in_conf_and_in_the_signature(name: str, words: list[str]) -> None:
+    """So that a notebook and the command line do the same. Values that come from elsewhere (`${...}`) are not compared."""
+    config = composed(words, name)
+    raw = OmegaConf.to_container(config)
+    compared = set()
+    for path, leaf in _leaves("", raw):
+        if not leaf["_target_"].startswith("atomlab."):
+            continue
+        parameters = inspect.signature(get_object(leaf["_target_"])).parameters
+        for key, value in leaf.items():
+            known = parameters[key].default if key in parameters else inspect.Parameter.empty
+            shared = isinstance(value, dict) or (isinstance(value, str) and "${" in value)
+            if known is inspect.Parameter.empty or shared or f"{path}.{key}" in ON_PURPOSE:
+                continue
+            plain = list(known) if isinstance(known, tuple) else known
+            assert value == plain, f"{path}.{key} is {value} in conf/ and {plain} in {leaf['_target_']}"
+            compared.add(f"{path}.{key}")
+    assert {
+        "sae.bandwidth",
+        "training.schedule.decay",
+        "activations.tokens.context",
+        "sample_sizes.measured",
+    } <= compared

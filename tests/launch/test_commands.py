@@ -63,7 +63,11 @@ def test_a_value_that_hydra_cannot_read_is_quoted_right(tmp_path: Path) -> None:
 
 def test_the_example_of_a_module_survives_the_shell() -> None:
     """C1: `site.name='...{layer}...'` lost its quotes in the shell, and Hydra refused the braces."""
-    examples = [ROOT / "README.md", CONF / "site" / "module.yaml", ROOT / "atomlab" / "activations" / "model" / "sites.py"]
+    examples = [
+        ROOT / "README.md",
+        CONF / "site" / "module.yaml",
+        ROOT / "atomlab" / "activations" / "model" / "sites.py",
+    ]
     for file in examples:
         text = Path(file).read_text(encoding="utf-8").replace('\\"', '"')
         (found,) = re.findall(r"site=module \"site\.name=[^\"]*\"", text)
