@@ -8,8 +8,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from atomlab.activations.store.files import INDEX, Damaged, check, read_index, read_tensors
-from atomlab.activations.store.origins import TOKENS, Origin, Origins, read_records
+from atomlab.activations.store.files import INDEX, DamagedCacheError, check, read_index, read_tensors
+from atomlab.activations.store.origins import TOKENS_INDEX, Origin, Origins, read_records
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -34,11 +34,11 @@ class ActivationStore:
         shards = read_index(folder / INDEX, "shards")["shards"]
         self._records = {name: stated for name, stated in shards.items() if name.startswith(f"{split}-")}
         if not self._records:
-            raise Damaged([folder / INDEX], f"altered: it has no shard of the {split} split")
+            raise DamagedCacheError([folder / INDEX], f"altered: it has no shard of the {split} split")
         check(folder, self._records, every_byte=False)
         self._shards = [read_shard(folder / name, stated["rows"])[0] for name, stated in self._records.items()]
         if len({(shard.dtype, shard.shape[1]) for shard in self._shards}) > 1:
-            raise Damaged([folder / INDEX], "altered: its shards differ in width or dtype")
+            raise DamagedCacheError([folder / INDEX], "altered: its shards differ in width or dtype")
         self._starts = torch.tensor([0, *(len(shard) for shard in self._shards)]).cumsum(0)
 
     def verify(self) -> None:
@@ -48,7 +48,7 @@ class ActivationStore:
             ValueError: names what is altered, and says how to rebuild it.
         """
         check(self._folder, self._records, every_byte=True)
-        check(self._folder.parent, read_records(self._folder.parent / TOKENS), every_byte=True)
+        check(self._folder.parent, read_records(self._folder.parent / TOKENS_INDEX), every_byte=True)
 
     @cached_property
     def origins(self) -> Origins:
@@ -101,7 +101,7 @@ def read_shard(file: Path, rows: int) -> tuple[Tensor, Tensor]:
     x, norms = found.get("activations", torch.empty(0)), found.get("norms", torch.empty(0))
     fits = x.ndim == 2 and len(x) == rows > 0 and x.shape[1] > 0 and x.dtype in _DTYPES
     if set(found) != {"activations", "norms"} or not fits or (norms.shape, norms.dtype) != ((rows,), torch.float32):
-        raise Damaged([file], f"altered: it does not hold {rows} activations and their norms")
+        raise DamagedCacheError([file], f"altered: it does not hold {rows} activations and their norms")
     return x, norms
 
 
@@ -123,7 +123,7 @@ class Rows:
     def __getitem__(self, index: Tensor) -> Tensor:
         return self.store[self.numbers[index]]
 
-    def in_any_order(self, index: Tensor) -> Tensor:
+    def in_disk_order(self, index: Tensor) -> Tensor:
         """The same rows in the order of the disk, which saves a copy: for training batches, which are sets."""
         return self.store[self.numbers[index].sort().values]
 

@@ -34,7 +34,7 @@ from atomlab.files import UNFINISHED, atomic_write, regular, sha256
 FORMAT = 4  # part of the key: raise it when the meaning of the files changes
 INDEX = "index.json"
 LOCK = "lock"
-LARGEST_INDEX = 64 * 2**20  # bytes; an entry has about 150
+MAX_INDEX_BYTES = 64 * 2**20  # bytes; an entry has about 150
 # The names that an index may state, by its entry; an index from elsewhere could name any file of this machine.
 _NAMES = {
     "shards": r"(train|validation|test)-\d{5,9}\.safetensors",
@@ -44,12 +44,12 @@ _NAMES = {
 
 
 @final
-class Unwritable(OSError):
+class UnwritableCacheError(OSError):
     """A file of the cache that could not be written."""
 
 
 @final
-class Damaged(ValueError):
+class DamagedCacheError(ValueError):
     """Names damaged files of the cache and the command that rebuilds them.
 
     Attributes:
@@ -65,18 +65,18 @@ class Damaged(ValueError):
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Raises Unwritable for an OSError in its body, so that it is told from one of the network or the corpus."""
+def os_errors_as_unwritable(path: Path) -> Iterator[None]:
+    """Raises UnwritableCacheError for an OSError in its body, so that it is told from one of the network or the corpus."""
     try:
         yield
     except OSError as error:
-        raise Unwritable(error.errno, error.strerror or str(error), str(path)) from error
+        raise UnwritableCacheError(error.errno, error.strerror or str(error), str(path)) from error
 
 
-def store_key(description: Mapping[str, Any]) -> str:
+def harvest_key(description: Mapping[str, Any]) -> str:
     """Sixteen hexadecimal digits that name a harvest.
 
-    >>> store_key({"model": "a"}) == store_key({"model": "a"}) != store_key({"model": "b"})
+    >>> harvest_key({"model": "a"}) == harvest_key({"model": "a"}) != harvest_key({"model": "b"})
     True
     """
     text = json.dumps({"format": FORMAT, **description}, sort_keys=True)
@@ -91,9 +91,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """All or nothing; returns `record(path)`.
 
     Raises:
-        Unwritable: the disk is full or cannot be written.
+        UnwritableCacheError: the disk is full or cannot be written.
     """
-    with writing(path), atomic_write(path) as temporary:
+    with os_errors_as_unwritable(path), atomic_write(path) as temporary:
         try:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
         except SafetensorError as error:
@@ -102,8 +102,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> dict[str, Any]:
-    """All or nothing; returns `record(path)`. Raises Unwritable."""
-    with writing(path), atomic_write(path) as temporary:
+    """All or nothing; returns `record(path)`. Raises UnwritableCacheError."""
+    with os_errors_as_unwritable(path), atomic_write(path) as temporary:
         temporary.write_bytes(_text(value))
         return record(temporary)
 
@@ -113,7 +113,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(regular(path).read_bytes())
     except (ValueError, RecursionError) as error:
-        raise Damaged([path], str(error)) from error
+        raise DamagedCacheError([path], str(error)) from error
 
 
 def write_index(path: Path, index: Mapping[str, Any]) -> None:
@@ -130,9 +130,9 @@ def read_index(path: Path, entry: str) -> dict[str, Any]:
     """
     try:
         with regular(path).open("rb") as stream:
-            return parse_index(stream.read(LARGEST_INDEX + 1), entry)
+            return parse_index(stream.read(MAX_INDEX_BYTES + 1), entry)
     except ValueError as error:
-        raise Damaged([path], str(error)) from error
+        raise DamagedCacheError([path], str(error)) from error
 
 
 def parse_index(content: bytes, entry: str) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def parse_index(content: bytes, entry: str) -> dict[str, Any]:
         ValueError: half a sentence that says what is wrong.
     """
     try:
-        if len(content) > LARGEST_INDEX:
+        if len(content) > MAX_INDEX_BYTES:
             raise ValueError
         index = json.loads(content)
         stated = index.pop("checksum")
@@ -189,7 +189,7 @@ def read_tensors(path: Path, *names: str) -> dict[str, Tensor]:
         with safe_open(regular(path), framework="pt") as file:
             return {name: file.get_tensor(name) for name in names or file.keys()}  # not a dict
     except (SafetensorError, FileNotFoundError, ValueError) as error:
-        raise Damaged([path], str(error)) from error
+        raise DamagedCacheError([path], str(error)) from error
 
 
 def record(path: Path) -> dict[str, Any]:
@@ -214,13 +214,13 @@ def check(folder: Path, records: Mapping[str, Mapping[str, Any]], *, every_byte:
         if not (folder / name).exists() or (folder / name).stat().st_size != stated["bytes"]
     ]
     if wrong:
-        raise Damaged(wrong, "missing or truncated")
+        raise DamagedCacheError(wrong, "missing or truncated")
     if every_byte:
         with ThreadPoolExecutor() as pool:  # hashing and reading leave Python's lock alone
             found = pool.map(lambda name: record(folder / name), records)
             wrong = [folder / name for name, now in zip(records, found, strict=True) if now != _file(records[name])]
         if wrong:
-            raise Damaged(wrong, "altered: its checksum is not the one in the index")
+            raise DamagedCacheError(wrong, "altered: its checksum is not the one in the index")
 
 
 def remove_unfinished(folder: Path) -> None:

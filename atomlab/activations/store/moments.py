@@ -10,14 +10,13 @@ from torch import Tensor
 
 from atomlab.activations.store.activation_store import Rows
 from atomlab.activations.store.files import (
-    Damaged,
-    Unwritable,
-    check,
+    DamagedCacheError,
+    UnwritableCacheError,
+    os_errors_as_unwritable,
     read_index,
     read_tensors,
     write_index,
     write_tensors,
-    writing,
 )
 
 _log = logging.getLogger(__name__)
@@ -72,9 +71,9 @@ def stored_moments(rows: Rows, file: Path, lock: Path, block: int = 8192) -> Mom
     """
     if not _is_complete(file):
         try:
-            with writing(lock):
+            with os_errors_as_unwritable(lock):
                 held = FileLock(lock).acquire()
-        except Unwritable as error:
+        except UnwritableCacheError as error:
             _warn(error)
             return exact_moments(rows, block)
         with held:
@@ -82,7 +81,7 @@ def stored_moments(rows: Rows, file: Path, lock: Path, block: int = 8192) -> Mom
                 found = exact_moments(rows, block)
                 try:
                     _write(file, found)
-                except Unwritable as error:
+                except UnwritableCacheError as error:
                     _warn(error)
                     return found
     return _read(file, rows.store.width)
@@ -92,7 +91,7 @@ def _is_complete(file: Path) -> bool:
     return file.exists() and file.with_suffix(".json").exists()
 
 
-def _warn(reason: Unwritable) -> None:
+def _warn(reason: UnwritableCacheError) -> None:
     _log.warning("The second moment is computed anew in every run, since the cache could not be written (%s).", reason)
 
 
@@ -105,10 +104,10 @@ def _read(file: Path, width: int) -> Moments:
     index = file.with_suffix(".json")
     records = read_index(index, "moments")["moments"]
     if set(records) != {file.name}:
-        raise Damaged([index], f"altered: it is not about {file.name}")
+        raise DamagedCacheError([index], f"altered: it is not about {file.name}")
     check(file.parent, records, every_byte=True)
     saved = read_tensors(file, "count", "mean", "second_moment")
     expected = {"count": (), "mean": (width,), "second_moment": (width, width)}
     if any(saved[name].shape != shape or not saved[name].isfinite().all() for name, shape in expected.items()):
-        raise Damaged([file, index], f"altered: these are no moments of vectors of width {width}")
+        raise DamagedCacheError([file, index], f"altered: these are no moments of vectors of width {width}")
     return Moments(int(saved["count"]), saved["mean"].clone(), saved["second_moment"].clone())

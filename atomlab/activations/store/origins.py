@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from atomlab.activations.store.files import (
-    Damaged,
+    DamagedCacheError,
     read_index,
     read_json,
     read_tensors,
@@ -20,9 +20,9 @@ from atomlab.activations.store.files import (
 from atomlab.activations.tokens.sequences import Sequences
 from atomlab.activations.tokens.tokenise import SPLITS, BadRecords, Tokens
 
-TOKENS = "tokens.json"
+TOKENS_INDEX = "tokens.json"
 _GROUPS = "groups.json"
-NAMES = {_GROUPS, *(f"{split}.tokens.safetensors" for split in SPLITS)}
+SEQUENCE_FILES = {_GROUPS, *(f"{split}.tokens.safetensors" for split in SPLITS)}
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,9 @@ class Origins:
     def read(cls, folder: Path, split: str) -> "Origins":
         sequences, groups = read_sequences(folder, split), read_groups(folder)
         if (sequences.document >= len(groups)).any():
-            raise Damaged([folder / _GROUPS, folder / TOKENS], "altered: it has fewer examples than the sequences name")
+            raise DamagedCacheError(
+                [folder / _GROUPS, folder / TOKENS_INDEX], "altered: it has fewer examples than the sequences name"
+            )
         return cls(sequences, groups)
 
     def __len__(self) -> int:
@@ -118,23 +120,25 @@ def write_sequences(folder: Path, tokens: Tokens, layout: Layout) -> None:
     }
     records[_GROUPS] = write_json(folder / _GROUPS, tokens.groups)
     counted = {"tokens": sum(len(s.keep) for s in tokens.splits.values()), "layout": vars(layout)}
-    write_index(folder / TOKENS, counted | {"bad_records": asdict(tokens.bad_records), "files": records})
+    write_index(folder / TOKENS_INDEX, counted | {"bad_records": asdict(tokens.bad_records), "files": records})
 
 
 def read_layout(folder: Path) -> Layout:
     """What `write_sequences` was given: files of a harvest that goes on are cut as those that are there already."""
-    return Layout(**_stated(folder / TOKENS)["layout"])
+    return Layout(**_stated(folder / TOKENS_INDEX)["layout"])
 
 
 def read_bad_records(folder: Path) -> BadRecords:
     """Which of the corpus's records a harvest left out."""
-    found = _stated(folder / TOKENS)["bad_records"]
+    found = _stated(folder / TOKENS_INDEX)["bad_records"]
     return BadRecords(found["count"], found["read"], tuple(found["first"]))
 
 
 def has_sequences(folder: Path) -> bool:
     """Whether `tokens.json` and all the files that it names are there."""
-    return (folder / TOKENS).exists() and all((folder / name).exists() for name in read_records(folder / TOKENS))
+    return (folder / TOKENS_INDEX).exists() and all(
+        (folder / name).exists() for name in read_records(folder / TOKENS_INDEX)
+    )
 
 
 def read_records(index: Path) -> dict[str, dict[str, Any]]:
@@ -145,13 +149,13 @@ def read_records(index: Path) -> dict[str, dict[str, Any]]:
 def _stated(index: Path) -> dict[str, Any]:
     """`tokens.json`, of which nothing is trusted before it was looked at."""
     found = read_index(index, "files")
-    if set(found["files"]) != NAMES:
-        raise Damaged([index], f"altered: it should name {', '.join(sorted(NAMES))}")
+    if set(found["files"]) != SEQUENCE_FILES:
+        raise DamagedCacheError([index], f"altered: it should name {', '.join(sorted(SEQUENCE_FILES))}")
     if not _are_counts(found.get("layout"), ("shard_rows", "batch_tokens"), 1):
-        raise Damaged([index], "altered: it states no sizes of files and passes")
+        raise DamagedCacheError([index], "altered: it states no sizes of files and passes")
     bad = dict(found["bad_records"]) if isinstance(found.get("bad_records"), dict) else {}
     if not (isinstance(bad.pop("first", None), list) and _are_counts(bad, ("count", "read"), 0)):
-        raise Damaged([index], "altered: it does not state which records were left out")
+        raise DamagedCacheError([index], "altered: it does not state which records were left out")
     return found
 
 
@@ -169,7 +173,7 @@ def read_sequences(folder: Path, split: str) -> Sequences:
     file = folder / _file(split)
     tensors = read_tensors(file)
     if not _are_sequences(tensors):
-        raise Damaged([file, folder / TOKENS], "altered: these are no token sequences")
+        raise DamagedCacheError([file, folder / TOKENS_INDEX], "altered: these are no token sequences")
     return Sequences(**tensors)
 
 
@@ -177,7 +181,7 @@ def read_groups(folder: Path) -> list[str]:
     """Raises ValueError if they are no list of names; the message says how to rebuild them."""
     groups = read_json(folder / _GROUPS)
     if not (isinstance(groups, list) and all(isinstance(group, str) for group in groups)):
-        raise Damaged([folder / _GROUPS, folder / TOKENS], "altered: it is no list of names")
+        raise DamagedCacheError([folder / _GROUPS, folder / TOKENS_INDEX], "altered: it is no list of names")
     return groups
 
 

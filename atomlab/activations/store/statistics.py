@@ -76,7 +76,7 @@ def site_statistics(store: ActivationStore, moments: Moments, max_norm_ratio: fl
     )
 
 
-def render(name: str, statistics: SiteStatistics, tokenizer: Any) -> str:
+def render_statistics(name: str, statistics: SiteStatistics, tokenizer: Any) -> str:
     """A few lines to print."""
     s = statistics
     quantiles = ", ".join(f"{level:.0%} {norm:.4g}" for level, norm in zip(LEVELS, s.norm_quantiles, strict=True))
