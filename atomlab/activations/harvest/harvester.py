@@ -38,7 +38,7 @@ _PATIENCE = timedelta(days=2)  # of processes that wait for the first one's toke
 
 def is_complete(folder: Path, points: Sequence[HookPoint]) -> bool:
     """Whether the token sequences are there, and each hook point with its index and every shard that it names; sizes
-    and checksums are for `store.check`.
+    and checksums are for `check_files`.
     """
     return has_sequences(folder) and all(
         (folder / str(point) / INDEX).exists()

@@ -25,6 +25,8 @@ from atomlab.activations.store.files import (
     LOCK,
     MAX_INDEX_BYTES,
     DamagedCacheError,
+    FileEntry,
+    ShardEntry,
     UnwritableCacheError,
     check_files,
     os_errors_as_unwritable,
@@ -124,7 +126,7 @@ def _fetch_point(source: "_Source", folder: Path, point: HookPoint, aside: Path)
         aside.replace(target)
 
 
-def _covers(shards: Mapping[str, Mapping[str, Any]], rows: Mapping[str, int]) -> bool:
+def _covers(shards: Mapping[str, ShardEntry], rows: Mapping[str, int]) -> bool:
     """Whether each split has its shards, numbered from 0 in order, with as many rows in all as it has kept tokens."""
     for split, expected in rows.items():
         mine = [name for name in shards if name.startswith(f"{split}-")]
@@ -178,7 +180,7 @@ class _Source:
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
 
-    def copy(self, prefix: str, records: Mapping[str, Mapping[str, Any]], aside: Path) -> None:
+    def copy(self, prefix: str, records: Mapping[str, FileEntry], aside: Path) -> None:
         """Copies the files that are not in `aside` yet.
 
         Raises:
@@ -199,7 +201,7 @@ class _Source:
         for name, stated in missing.items():
             self._copy(prefix + name, aside / name, stated)
 
-    def _copy(self, name: str, target: Path, stated: Mapping[str, Any]) -> None:
+    def _copy(self, name: str, target: Path, stated: FileEntry) -> None:
         """Never more than one byte beyond what is stated."""
         digest, size = hashlib.sha256(), 0
         with os_errors_as_unwritable(target):
@@ -243,7 +245,7 @@ class _Source:
             ) from error
 
 
-def _arrived(aside: Path, name: str, stated: Mapping[str, Any]) -> bool:
+def _arrived(aside: Path, name: str, stated: FileEntry) -> bool:
     try:
         check_files(aside, {name: stated}, every_byte=True)
     except ValueError:

@@ -1,4 +1,4 @@
-"""HarvestCache are complete or absent, resume where they were, and are read back exactly."""
+"""Harvests are complete or absent, resume where they were, and are read back exactly."""
 
 from pathlib import Path
 from threading import Event, Thread
@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from atomlab.activations import harvest as harvest_module
 from atomlab.activations.batches.online import Online
 from atomlab.activations.corpora.local import LocalText
 from atomlab.activations.datamodule import ActivationDataModule, RandomBatches, ShuffledBatches
+from atomlab.activations.harvest import harvester as harvest_module
 from atomlab.activations.harvest.harvester import ShardWriter
 from atomlab.activations.harvest.plan import Shard
 from atomlab.activations.model.language_model import LanguageModel
