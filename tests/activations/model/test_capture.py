@@ -181,7 +181,9 @@ def test_a_module_that_runs_twice_counts_once_whatever_else_is_captured() -> Non
 
     model, layer, last = Shared().eval(), HookPoint.parse("layer.output"), HookPoint.parse("last.output")
     alone, beside = capture(model, [layer], ids(2, 5)), capture(model, [layer, last], ids(2, 5))
-    assert torch.equal(alone[layer], beside[layer])
+    first = model.layer(model.embed(ids(2, 5)["input_ids"]))
+    assert torch.equal(alone[layer], first)
+    assert torch.equal(beside[layer], first)
 
 
 def test_every_axis_order_is_found_brought_to_the_standard_one_and_back() -> None:
@@ -196,6 +198,33 @@ def test_every_axis_order_is_found_brought_to_the_standard_one_and_back() -> Non
             assert torch.equal(from_standard_axes(x, order, y.shape), y)
             if is_unambiguous(y.shape, batch, context):
                 assert torch.equal(y.reshape(x.shape), x)
+        assert is_unambiguous(x.shape, batch, context) == (batch != context or batch == 1)
+
+
+def test_a_plain_shape_costs_one_pass_and_an_unclear_one_several() -> None:
+    """Seven sequences of seven tokens could be either way round; two of seven could not."""
+    model, point, passes = random_model(FAMILIES["llama"]), HookPoint.parse("model.layers.0.output"), []
+    model.register_forward_pre_hook(lambda *_: passes.append(1))
+    capture(model, [point], ids(2, 7))
+    assert len(passes) == 1
+    capture(model, [point], ids(7, 7))
+    assert len(passes) > 2
+
+
+def test_the_pass_stops_at_the_deepest_site_and_leaves_no_hook_behind() -> None:
+    """Also where it fails."""
+    model, ran = random_model(FAMILIES["llama"]), []
+    handles = [
+        model.get_submodule(name).register_forward_hook(lambda *_, name=name: ran.append(name))
+        for name in ("model.layers.1.mlp.down_proj", "model.layers.2")
+    ]
+    capture(model, [HookPoint.parse("model.layers.1.mlp.input"), HookPoint.parse("model.layers.0.output")], ids(2, 9))
+    assert ran == []
+    for handle in handles:
+        handle.remove()
+    with pytest.raises(ValueError, match=r"never reached model\.layers\.output"):
+        capture(model, [HookPoint.parse("model.layers.output"), HookPoint.parse("model.layers.0.input")], ids(2, 9))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 def test_rows_of_a_cut_model_are_the_whole_model_s(tmp_path: Path) -> None:
