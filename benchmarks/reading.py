@@ -63,7 +63,7 @@ def copying(folder: Path, width: int) -> dict[str, object]:
         times["copy"].append(time.perf_counter() - since)
         since = time.perf_counter()
         for index in ShuffledBatches(ROWS, BATCH, steps, window_rows=SHARD):
-            rows.in_any_order(index)
+            rows.in_disk_order(index)
         times["shuffled"].append(time.perf_counter() - since)
     rates = {f"{name} GB/s": round(ROWS * width * 4e-9 / min(found), 2) for name, found in times.items()}
     ratios = {f"shuffled / {name}": round(min(times[name]) / min(times["shuffled"]), 3) for name in ("read", "copy")}

@@ -25,7 +25,7 @@ from atomlab.activations.model.sites import HookPoint
 from atomlab.activations.store.activation_store import Rows
 from atomlab.activations.store.moments import Moments
 from atomlab.activations.store.outliers import Outliers
-from atomlab.activations.store.statistics import render, site_statistics
+from atomlab.activations.store.statistics import render_statistics, site_statistics
 from atomlab.activations.tokens.sequences import Sequences
 from atomlab.activations.tokens.tokenise import TokenRules, encode, lay_out
 
@@ -153,7 +153,7 @@ class ActivationDataModule(LightningDataModule):
         for point in self.points:
             rows, found = self.harvests.open(self.corpus, point, self.outliers)
             statistics = site_statistics(rows["train"].store, found, self.outliers.max_norm_ratio)
-            sys.stdout.write(f"{render(str(point), statistics, self.model.tokenizer)}\n")
+            sys.stdout.write(f"{render_statistics(str(point), statistics, self.model.tokenizer)}\n")
 
     @property
     def d_in(self) -> int:
@@ -188,7 +188,7 @@ class ActivationDataModule(LightningDataModule):
             block_rows=self.batches.block_rows,
             window_rows=self.batches.window_rows,
         )
-        return Background(_Gathered(self.rows["train"].in_any_order, batches, self._pinned), len(batches))
+        return Background(_Gathered(self.rows["train"].in_disk_order, batches, self._pinned), len(batches))
 
     def val_dataloader(self) -> Background[Tensor]:
         """The validation split in random order. There is no loader of the test split, which only the closing table and

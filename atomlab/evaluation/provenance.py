@@ -20,7 +20,7 @@ def describe(data: ActivationDataModule, sample_sizes: SampleSizes, shrinkage: f
     sample), commit, versions and machine, by name.
     """
     reference = data.reference_moments
-    group = data.corpus.held_out_by
+    group = data.corpus.group_kind
     train, test = (min(sample_sizes.measured, len(data.rows[split])) for split in ("train", "test"))
     return {
         "model": data.model.title,

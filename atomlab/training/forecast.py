@@ -121,7 +121,7 @@ def render(sizes: Forecast, data: ActivationDataModule, prepared: Prepared, trai
     harvest = tokens / _tokens_per_second(data, prepared) if tokens else 0.0
     training = data.batches.steps * _seconds_a_step(sizes, data.batches.size, target, trainer.strategy.root_device)
     lines = {
-        "model": f"{model.title} ({model.kind}, {model.num_layers} layers, {str(model.dtype).removeprefix('torch.')})",
+        "model": f"{model.title} ({model.family}, {model.num_layers} layers, {str(model.dtype).removeprefix('torch.')})",
         "site": f"{data.point}, d_in {sizes.d_in:,}",
         "sae": f"d_sae {sizes.d_sae:,}",
         "vectors": ", ".join(f"{split} {count:,}" for split, count in rows.items())

@@ -1,48 +1,109 @@
-"""Where text comes from: examples, each in the group that a held-out split must not tear apart.
+"""What a corpus offers: examples, each in a group that a split keeps together, and a count of the records left out.
 
-Running text is packed into full contexts; prompts stay one a sequence. `position` says which tokens' activations are
-wanted: `all`, `last`, or `last_subject` (the last token of the prompt's subject).
+Running text is packed into full contexts; of prompts, each is a sequence of its own. `position` says of which tokens
+the activations are kept: `all`, the `last` one, or the `last_subject` one (the last token of the prompt's subject).
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, final
 
-import numpy as np
-
-from atomlab.activations.corpora.records import Record, Unusable
+from atomlab.activations.corpora.records import Record, UnusableRecordError
 
 Position = Literal["all", "last", "last_subject"]
-_NAMED = 5  # bad records that are named
-_HOPELESS = 1000  # bad records after which nobody waits for the end, if most are bad
-_LARGEST_ID = 2**31 - 1
+_BAD_RECORDS_SHOWN = 5
+_BAD_RECORDS_TO_STOP_AT = 1000  # a corpus that is bad so often, and mostly bad, is not read to its end
 
 
-def check_limit(limit: int | None) -> None:
-    """Raises ValueError for a limit of examples that would leave none; None is no limit."""
-    if limit is not None and limit < 1:
-        raise ValueError(f"corpus.limit={limit} leaves no examples: use 1 or more, or null for all.")
+@dataclass(frozen=True)
+class Example:
+    """One text of a corpus, or its token ids.
+
+    Attributes:
+        text: the text; may be empty if there are token ids.
+        group: name of the group (document, subject or template). All examples of a group go to the same split.
+        subject: in prompts, the characters [start, stop) of the subject in the text; None elsewhere.
+        input_ids: token ids of a pre-tokenised corpus, without masked ones; None for text.
+        location: where the record stands (file and line), for error messages.
+        counter: counts the records of the example's corpus; None where none of them can be bad.
+    """
+
+    text: str
+    group: str
+    subject: tuple[int, int] | None = None
+    input_ids: Sequence[int] | None = None
+    location: str = field(default="", compare=False)
+    counter: "RecordCounter | None" = field(default=None, compare=False)
+
+    def leave_out(self, reason: str) -> None:
+        """Counts the example as a bad record.
+
+        Args:
+            reason: why it cannot be used, as half a sentence.
+
+        Raises:
+            ValueError: the corpus may have no bad records, or has too many.
+        """
+        if self.counter is None:
+            raise ValueError(f"A text of the corpus cannot be used: {reason}.")
+        self.counter.leave_out(self.location, reason)
+
+
+class Corpus(Protocol):
+    """A source of examples; classes with these members are corpora, whatever they inherit from."""
+
+    @property
+    def packed(self) -> bool:
+        """Whether texts are packed into full contexts; if not, each is a sequence of its own."""
+        ...
+
+    @property
+    def position(self) -> Position:
+        """Of which tokens the activations are kept."""
+        ...
+
+    @property
+    def group_kind(self) -> str:
+        """What the groups are, in a word for reports: document, subject, article."""
+        ...
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """All that determines the examples, JSON-serialisable: digests of the content and the options, but no path."""
+        ...
+
+    def examples(self) -> Iterator[Example]:
+        """Yields the examples that are harvested, always in the same order."""
+        ...
+
+    def stream(self, rank: int, world_size: int) -> Iterator[Example]:
+        """Yields one process's share of all examples, which may be more than are harvested or a disk holds.
+
+        Args:
+            rank: number of the process, from 0.
+            world_size: number of processes. No two of them get the same example.
+        """
+        ...
 
 
 @final
-class Tally:
+class RecordCounter:
     """Counts the records of one pass over a corpus, and leaves out bad ones up to a share of all.
 
-    More than that share is refused when all have been read, or as soon as 1,000 are bad and they are most of those
-    read; with a share of 0, at the first.
+    A larger share is an error. It is raised when all records have been read, or earlier: as soon as 1,000 are bad and
+    they are more than half of those read, or at the first one if the share is 0.
 
     Args:
-        source: the corpus, as the user names it.
-        max_bad_share: of the records, in [0, 1).
+        source: name of the corpus, as the user gave it.
+        max_bad_share: largest share of the records that may be bad, in [0, 1).
 
     Attributes:
-        read: records so far.
-        bad: those of them that were left out.
-        first: location and reason of the first few of these.
+        read: number of records read so far.
+        bad: number of those that were left out.
+        first_bad: location and reason of the first five of these.
 
     Raises:
-        ValueError: a share outside [0, 1), or more bad records than it allows.
+        ValueError: the share is outside [0, 1).
     """
 
     def __init__(self, source: str, max_bad_share: float) -> None:
@@ -52,193 +113,87 @@ class Tally:
             )
         self.source, self.max_bad_share = source, max_bad_share
         self.read, self.bad = 0, 0
-        self.first: list[tuple[str, str]] = []
+        self.first_bad: list[tuple[str, str]] = []
 
-    def sound(
-        self, records: Iterable[Record], example: Callable[[dict[str, Any]], "Example"], limit: int | None = None
-    ) -> Iterator["Example"]:
-        """What `example` makes of each record, at most `limit` of them, without those that it finds `Unusable`."""
+    def usable_examples(
+        self, records: Iterable[Record], make_example: Callable[[dict[str, Any]], Example], limit: int | None = None
+    ) -> Iterator[Example]:
+        """Yields the examples of the records that can be used.
+
+        Args:
+            records: the records of the corpus, or of one process's share.
+            make_example: makes an example of a record's fields, or raises `UnusableRecordError`.
+            limit: number of examples after which reading stops; None reads all.
+
+        Raises:
+            ValueError: more records are bad than the share allows.
+        """
         remaining, given = iter(records), 0
         while given != limit and (record := next(remaining, None)) is not None:
             self.read += 1
             try:
-                if isinstance(record.fields, Unusable):
+                if isinstance(record.fields, UnusableRecordError):
                     raise record.fields
-                made = replace(example(record.fields), location=record.location, tally=self)
-            except Unusable as fault:
+                made = replace(make_example(record.fields), location=record.location, counter=self)
+            except UnusableRecordError as fault:
                 self.leave_out(record.location, str(fault))
             else:
                 given += 1
                 yield made
-        self.decide()
+        self.check_share()
 
     def leave_out(self, location: str, reason: str) -> None:
-        """Counts a bad record; it may be found after `sound` gave its example."""
-        self.bad += 1
-        if len(self.first) < _NAMED:
-            self.first.append((_printable(location), _printable(reason)))
-        if self.max_bad_share == 0 or (self.bad >= _HOPELESS and 2 * self.bad > self.read):
-            self.decide()
+        """Counts a bad record, also one that shows only after `usable_examples` gave its example.
 
-    def decide(self) -> None:
+        Args:
+            location: where the record stands.
+            reason: why it cannot be used, as half a sentence.
+
+        Raises:
+            ValueError: more records are bad than the share allows, and reading on is of no use.
+        """
+        self.bad += 1
+        if len(self.first_bad) < _BAD_RECORDS_SHOWN:
+            self.first_bad.append((_printable(location), _printable(reason)))
+        if self.max_bad_share == 0 or (self.bad >= _BAD_RECORDS_TO_STOP_AT and 2 * self.bad > self.read):
+            self.check_share()
+
+    def check_share(self) -> None:
         """Raises ValueError if more of the records read so far are bad than the share allows."""
         if self.bad <= self.max_bad_share * self.read:
             return
-        (location, reason), *others = self.first
+        (location, reason), *others = self.first_bad
         if self.bad == self.read:
             raise ValueError(
                 f"None of the {self.read:,} records read of {self.source} can be used: {location}: {reason}."
             )
-        places = f" (others: {'; '.join(other for other, _ in others)})" if others else ""
+        further = f" (others: {'; '.join(other for other, _ in others)})" if others else ""
         raise ValueError(
             f"{self.bad:,} of {self.read:,} records of {self.source} cannot be used, {self.bad / self.read:.2%} and more "
-            f"than corpus.max_bad_share={self.max_bad_share:g}: {location}: {reason}{places}; mend them, or raise "
+            f"than corpus.max_bad_share={self.max_bad_share:g}: {location}: {reason}{further}; mend them, or raise "
             f"corpus.max_bad_share."
         )
 
 
-@dataclass(frozen=True)
-class Example:
-    """A text or its token ids, its group (document, subject or template) and, in prompts, its subject.
+def collect_counters(examples: Iterable[Example], found: list[RecordCounter]) -> Iterator[Example]:
+    """Yields the same examples, and notes who counts their records.
 
-    Attributes:
-        text: may be empty if there are ids.
-        group: examples of one group are never held out from one another.
-        subject: its characters [start, stop) in the text.
-        input_ids: of a pre-tokenised corpus, as they stand there, without masked ones.
-        location: of its record, for messages.
-        tally: of its corpus's records, if they may be bad.
+    Args:
+        examples: the examples of a corpus.
+        found: gets every counter that an example comes with, once.
     """
-
-    text: str
-    group: str
-    subject: tuple[int, int] | None = None
-    input_ids: Sequence[int] | None = None
-    location: str = field(default="", compare=False)
-    tally: Tally | None = field(default=None, compare=False)
-
-    def leave_out(self, reason: str) -> None:
-        """Counts it as bad; raises ValueError where the corpus allows none."""
-        if self.tally is None:
-            raise ValueError(f"A text of the corpus cannot be used: {reason}.")
-        self.tally.leave_out(self.location, reason)
-
-
-def tallies(examples: Iterable[Example], found: list[Tally]) -> Iterator[Example]:
-    """The same examples; `found` gets the tallies that they come with."""
     for example in examples:
-        if example.tally is not None and not any(example.tally is tally for tally in found):
-            found.append(example.tally)
+        if example.counter is not None and not any(example.counter is counter for counter in found):
+            found.append(example.counter)
         yield example
 
 
-class Corpus(Protocol):
-    """What a corpus offers.
-
-    `fingerprint` is everything that determines its examples, JSON-serialisable: content, and no path. `examples` gives
-    those that are harvested; `stream` gives one process's share of all there are, which may be more than a disk holds.
-    `held_out_by` names the kind of its groups.
-    """
-
-    @property
-    def packed(self) -> bool: ...
-
-    @property
-    def position(self) -> Position: ...
-
-    @property
-    def held_out_by(self) -> str: ...
-
-    @property
-    def fingerprint(self) -> dict[str, Any]: ...
-
-    def examples(self) -> Iterator[Example]: ...
-
-    def stream(self, rank: int, world_size: int) -> Iterator[Example]: ...
-
-
-def document(fields: dict[str, Any], field: str, group_field: str | None) -> Example:
-    """A record's text, or its token ids if the field holds integers; ids that `attention_mask` masks are left out.
-
-    Without a group of its own it is in the group of its content, so that copies of a document are never held out from
-    one another.
-
-    Raises:
-        Unusable: no such field, or neither text nor ids in it.
-    """
-    if field not in fields:
-        raise Unusable(
-            f"it has no text field {field!r} but {', '.join(map(str, fields))} (corpus.field names the field of text or "
-            f"of token ids)"
-        )
-    value, group = fields[field], None if group_field is None else _group(fields, group_field)
-    if isinstance(value, str):
-        return Example(text(value, field), group or _digest(value.encode()))
-    ids = _unmasked(_token_ids(value, field), fields.get("attention_mask"))
-    return Example("", group or _digest(ids.tobytes()), input_ids=ids.tolist())
-
-
-def text(value: Any, field: str) -> str:
-    """A field's text.
-
-    Raises:
-        Unusable: it is no text, or holds a NUL character, half of a surrogate pair or bytes that are not UTF-8.
-    """
-    if not isinstance(value, str):
-        raise Unusable(f"its field {field!r} is {_kind(value)} and no text")
-    if "\0" in value:
-        raise Unusable(f"its field {field!r} holds a NUL character: this is no text, or not UTF-8")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        code = ord(value[error.start])
-        what = f"the byte 0x{code - 0xDC00:X}, which is not UTF-8" if 0xDC80 <= code <= 0xDCFF else (
-            f"half of a surrogate pair, U+{code:X}"
-        )  # fmt: skip
-        raise Unusable(f"its field {field!r} holds {what}") from error
-    return value
-
-
-def _group(fields: dict[str, Any], name: str) -> str:
-    if name not in fields:
-        raise Unusable(f"it has no field {name!r} but {', '.join(map(str, fields))} (corpus.group_field)")
-    value = fields[name]
-    if isinstance(value, str | int | float):
-        return text(str(value), name)
-    raise Unusable(f"its field {name!r} is {_kind(value)}, and should name the record's group")
-
-
-def _token_ids(value: Any, field: str) -> np.ndarray:
-    if not isinstance(value, list | tuple):
-        raise Unusable(f"its field {field!r} is {_kind(value)}, and neither text nor token ids")
-    kinds = set(map(type, value))
-    if kinds - {int}:
-        names = ", ".join(sorted("null" if kind is type(None) else kind.__name__ for kind in kinds))
-        raise Unusable(f"its field {field!r} is a list of {names}, and neither text nor token ids")
-    if value and not 0 <= min(value) <= max(value) <= _LARGEST_ID:
-        wrong = "below 0" if min(value) < 0 else f"above {_LARGEST_ID:,}"
-        raise Unusable(f"its field {field!r} holds a number {wrong}, which is no token id")
-    return np.array(value, dtype=np.int32)
-
-
-def _unmasked(ids: np.ndarray, mask: Any) -> np.ndarray:
-    """Without the tokens that the model is not to see, wherever they stand."""
-    if mask is None:
-        return ids
-    if not isinstance(mask, list | tuple) or set(map(type, mask)) - {int, bool} or set(mask) - {0, 1}:
-        raise Unusable("its attention_mask is not a list of zeros and ones")
-    if len(mask) != len(ids):
-        raise Unusable(f"its attention_mask has {len(mask)} values for {len(ids)} token ids")
-    return ids[np.array(mask, dtype=bool)]
-
-
-def _kind(value: Any) -> str:
-    return "null" if value is None else f"of type {type(value).__name__}"
+def check_limit(limit: int | None) -> None:
+    """Raises ValueError for a limit of examples that would leave none; None stands for no limit."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"corpus.limit={limit} leaves no examples: use 1 or more, or null for all.")
 
 
 def _printable(message: str) -> str:
+    """The message with half surrogate pairs, which no terminal prints, written as escapes."""
     return message.encode(errors="backslashreplace").decode()
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=8).hexdigest()

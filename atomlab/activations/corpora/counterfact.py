@@ -1,37 +1,48 @@
-"""CounterFact prompts (Meng et al. 2022), one vector a prompt."""
+"""CounterFact prompts (Meng et al. 2022), each of which gives the activation of one token."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, final
 
-from atomlab.activations.corpora.corpus import Example, Position, Tally, check_limit, text
+from atomlab.activations.corpora.corpus import Example, Position, RecordCounter, check_limit
 from atomlab.activations.corpora.dataset_split import DatasetSplit
-from atomlab.activations.corpora.local import files
-from atomlab.activations.corpora.records import SUFFIXES, Files, Record, Unusable, read_records
+from atomlab.activations.corpora.local import text_files
+from atomlab.activations.corpora.parsing import checked_text
+from atomlab.activations.corpora.records import (
+    RECORD_SUFFIXES,
+    DataFiles,
+    Record,
+    UnusableRecordError,
+    read_records,
+)
 
 
 @final
 class CounterFact:
     """CounterFact from a file or the hub, in either schema.
 
-    Schemas: `prompt` and `subject` (the subject occurs in the prompt), or ROME's `requested_rewrite` with `{}`
-        for the subject.
+    A record has the fields `prompt` and `subject`, where the subject occurs in the prompt, or a field
+    `requested_rewrite` with these two (as ROME publishes them), where `{}` stands for the subject in the prompt.
 
     Args:
         path: a .jsonl, .json or .parquet file, or a dataset on the hub (`NeelNanda/counterfact-tracing` has the paper's
             21,919 records).
-        position: `last_subject` or `last` token. At the last token the templates leak through a split by subject: use
-            split_by=template there.
+        position: which token's activation is kept: `last_subject` or `last`. The last token shows the template, so
+            with `last` a split by subject would share templates between train and test: use split_by=template there.
         split_by: what train, validation and test must not share: `subject` or `template`.
-        distinct: keep prompts with the same text up to the wanted token once, as they give the same vector.
-        limit: at most this many records.
-        revision: commit, tag or branch of a dataset on the hub.
-        max_bad_share: of the records that may be bad and are left out (`Tally`); 0 refuses the first one.
+        distinct: whether of prompts with the same text up to the kept token only the first is used, as they give the
+            same vector.
+        limit: number of records that are read; None reads all.
+        revision: commit, tag or branch of a dataset on the hub; None is the main branch.
+        max_bad_share: largest share of the records that may be bad and are left out (`RecordCounter`); 0 refuses the
+            first bad one.
 
     Raises:
-        FileNotFoundError, ValueError: as `LocalText` and `HubText`.
+        ValueError: an option is unknown or out of range. At first use: as `LocalText` and `HubText`.
+        FileNotFoundError: at first use: as `LocalText` and `HubText`.
     """
 
     packed = False
@@ -57,18 +68,24 @@ class CounterFact:
         self.path, self.split_by, self.distinct, self.limit = path, split_by, distinct, limit
         self.revision, self.max_bad_share = revision, max_bad_share
         self.position: Position = position
-        self.held_out_by: str = split_by
-        self._tally()
+        self.group_kind: str = split_by
+        self._counter()
 
     @property
     def fingerprint(self) -> dict[str, Any]:
+        """The content of the file or the commit, and the options, as in `Corpus`. Raises as the class."""
         rules = ("position", "split_by", "distinct", "limit", "max_bad_share")
         return {"counterfact": self._source.identity} | {name: getattr(self, name) for name in rules}
 
     def examples(self) -> Iterator[Example]:
+        """Yields the prompts, as in `Corpus`.
+
+        Raises:
+            FileNotFoundError, ValueError: as the class; also if a file of this machine changes while it is read.
+        """
         seen: set[str] = set()
         records = islice(self._records(), self.limit)
-        for example in self._tally().sound(records, self._example):
+        for example in self._counter().usable_examples(records, self._example):
             assert example.subject is not None
             prefix = example.text[: example.subject[1]] if self.position == "last_subject" else example.text
             if not (self.distinct and prefix in seen):
@@ -77,42 +94,55 @@ class CounterFact:
         self._source.check_unchanged()
 
     def stream(self, rank: int, world_size: int) -> Iterator[Example]:
+        """Yields one process's share of the prompts, as in `Corpus`. Raises as `examples`."""
         return islice(self.examples(), rank, None, world_size)
 
-    def _tally(self) -> Tally:
-        return Tally(f"corpus.path={self.path}", self.max_bad_share)
+    def _counter(self) -> RecordCounter:
+        return RecordCounter(f"corpus.path={self.path}", self.max_bad_share)
 
     @cached_property
-    def _source(self) -> Files | DatasetSplit:
-        if Path(self.path).suffix in SUFFIXES:
-            return files(Path(self.path))
+    def _source(self) -> DataFiles | DatasetSplit:
+        if Path(self.path).suffix in RECORD_SUFFIXES:
+            return text_files(Path(self.path))
         return DatasetSplit(self.path, None, "train", self.revision, streaming=True)
 
     def _records(self) -> Iterator[Record]:
         source = self._source
-        return source.records(read_records) if isinstance(source, Files) else source.records(0, 1)
+        return source.records(read_records) if isinstance(source, DataFiles) else source.records(0, 1)
 
     def _example(self, fields: dict[str, Any]) -> Example:
-        before, subject, after = _parts(fields)
-        group = subject if self.split_by == "subject" else f"{before}{{}}{after}"
-        return Example(f"{before}{subject}{after}", group, subject=(len(before), len(before) + len(subject)))
+        prompt = _prompt(fields)
+        start, stop = len(prompt.before), len(prompt.before) + len(prompt.subject)
+        group = prompt.subject if self.split_by == "subject" else f"{prompt.before}{{}}{prompt.after}"
+        return Example(f"{prompt.before}{prompt.subject}{prompt.after}", group, subject=(start, stop))
 
 
-def _parts(fields: dict[str, Any]) -> tuple[str, str, str]:
-    """The prompt before its subject, the subject, and the prompt after it.
+@dataclass(frozen=True)
+class _Prompt:
+    """A prompt in three parts: the text before its subject, the subject, and the text after it."""
+
+    before: str
+    subject: str
+    after: str
+
+
+def _prompt(fields: dict[str, Any]) -> _Prompt:
+    """The prompt of a record, in either schema.
 
     Raises:
-        Unusable: it has no such parts.
+        UnusableRecordError: the record has no prompt, no subject, or not one position of the subject in the prompt.
     """
     rewrite = fields.get("requested_rewrite")
     found = fields if rewrite is None else rewrite
     if not isinstance(found, dict) or not {"prompt", "subject"} <= set(found):
-        raise Unusable(f"it has no prompt with a subject but {', '.join(map(str, fields))}")
-    prompt, subject = text(found["prompt"], "prompt"), text(found["subject"], "subject").strip()
-    places = prompt.count("{}")
-    if rewrite is not None and places != 1:
-        raise Unusable(f"its prompt {prompt!r} has {places} places {{}} for the subject, and should have one")
+        raise UnusableRecordError(f"it has no prompt with a subject but {', '.join(map(str, fields))}")
+    prompt, subject = checked_text(found["prompt"], "prompt"), checked_text(found["subject"], "subject").strip()
+    blanks = prompt.count("{}")
+    if rewrite is not None and blanks != 1:
+        raise UnusableRecordError(
+            f"its prompt {prompt!r} has {{}} for the subject {blanks} times, and should have it once"
+        )
     if not subject or (rewrite is None and subject not in prompt):
-        raise Unusable(f"its prompt {prompt!r} does not contain its subject {subject!r}")
+        raise UnusableRecordError(f"its prompt {prompt!r} does not contain its subject {subject!r}")
     before, _, after = prompt.partition(subject if rewrite is None else "{}")
-    return before, subject, after
+    return _Prompt(before, subject, after)

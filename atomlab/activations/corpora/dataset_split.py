@@ -1,4 +1,4 @@
-"""A split of a dataset in the format of Hugging Face: what it is, and its records."""
+"""One split of a dataset in the format of Hugging Face: what identifies it, and its records."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -9,25 +9,31 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, final
 
-from atomlab.activations.corpora.records import SUFFIXES, Files, Record, read_records, regular, saved_files
+from atomlab.activations.corpora.records import RECORD_SUFFIXES, DataFiles, Record, read_records, saved_dataset_files
+from atomlab.files import regular
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_NAMED_SPLIT = re.compile(r"\w+(\.\w+)*")
-_SAVED = ("state.json", "dataset_dict.json")  # what `save_to_disk` writes for one split, for several
+_SPLIT_NAME = re.compile(r"\w+(\.\w+)*")  # and no expression of `datasets` such as train[:7]
+_SAVED = ("state.json", "dataset_dict.json")  # what `save_to_disk` writes for one split, and for several
 
 
 @final
 class DatasetSplit:
-    """A split of a dataset, at one commit of the hub or in files of this machine, named before it is read.
+    """One split of a dataset, in files of this machine or at one commit of the hub, identified before it is read.
 
-    .jsonl, .json and .parquet files of this machine are read record by record, so that a broken one can be left out;
-    all else is read by `datasets`, which stops at it.
+    .jsonl, .json and .parquet files of this machine are read record by record, so that a broken record can be left out.
+    All else is read by `datasets`, which stops at a broken record.
 
     Args:
-        name, subset, split, revision, streaming: of `HubText`.
+        name: a dataset of the hub, a folder of data files, a data file, or a folder written by `save_to_disk`.
+        subset: name of the dataset's configuration; None if it has only one.
+        split: name of the split.
+        revision: commit, tag or branch on the hub; None is the main branch.
+        streaming: whether a dataset of the hub is read while it arrives; if not, it is downloaded first.
 
     Raises:
-        FileNotFoundError, ValueError: as `HubText`, from every method.
+        FileNotFoundError: from every method: there is no such dataset, split or revision, or the hub does not answer.
+        ValueError: from every method: a file is damaged, or not what its name says.
     """
 
     def __init__(self, name: str, subset: str | None, split: str, revision: str | None, *, streaming: bool) -> None:
@@ -36,17 +42,20 @@ class DatasetSplit:
 
     @property
     def identity(self) -> Any:
-        """Digests of the files, or the name on the hub and the commit."""
+        """Names and digests of the files (`DataFiles.identity`), or the name on the hub and the commit."""
         return {"name": self.name, "commit": self.commit} if self._path is None else self._files.identity
 
     def check_unchanged(self) -> None:
-        """Raises ValueError if a file of this machine is not what it was when it was named."""
+        """Raises ValueError if a file of this machine no longer has the content that `identity` states."""
         if self._path is not None:
             self._files.check_unchanged()
 
     @cached_property
     def commit(self) -> str:
-        """The commit of the hub that is read: of `revision`, which is asked for once."""
+        """The commit of the hub that is read. The hub is asked once what `revision` means.
+
+        Where the hub does not answer, the commit that this machine saw last under that revision is taken.
+        """
         from huggingface_hub import HfApi, hf_hub_download
         from huggingface_hub.errors import (
             HFValidationError,
@@ -61,10 +70,10 @@ class DatasetSplit:
         try:
             commit = Path(card()).parent.name
         except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
-            raise _told(self.name, error) from error
-        except RemoteEntryNotFoundError:  # it has no card
+            raise _one_sentence_error(self.name, error) from error
+        except RemoteEntryNotFoundError:  # the dataset has no card
             commit = str(HfApi().dataset_info(self.name, revision=self.revision).sha)
-        except Exception as error:  # whatever kept it from the hub: this machine may have seen it before
+        except Exception as error:  # the hub was not reached, for whatever reason: this machine may know the commit
             try:
                 commit = Path(card(local_files_only=True)).parent.name
             except Exception:
@@ -80,18 +89,23 @@ class DatasetSplit:
         return commit
 
     def records(self, rank: int, world_size: int) -> Iterator[Record]:
-        """One process's share."""
-        assert self.identity is not None  # named before it is read
-        if self._path is not None and not self._saved and _reads_itself(self._files.files, self.split):
-            return islice(self._files.records(read_records), rank, None, world_size)
-        return self._through_datasets(rank, world_size)
+        """Yields the records of one process.
 
-    def _through_datasets(self, rank: int, world_size: int) -> Iterator[Record]:
+        Args:
+            rank: number of the process, from 0.
+            world_size: number of processes. No two of them get the same record.
+        """
+        assert self.identity is not None  # identified before it is read
+        if self._path is not None and not self._is_saved and _is_read_here(self._files.files, self.split):
+            return islice(self._files.records(read_records), rank, None, world_size)
+        return self._records_by_datasets(rank, world_size)
+
+    def _records_by_datasets(self, rank: int, world_size: int) -> Iterator[Record]:
         from datasets.distributed import split_dataset_by_node
 
         share = f" of share {rank + 1} of {world_size}" if world_size > 1 else ""
-        load = self._saved_split() if self._saved else self._built_split()
-        with _telling(self.name):
+        load = self._saved_split() if self._is_saved else self._built_split()
+        with _one_sentence_errors(self.name):
             part: Any = split_dataset_by_node(load().with_format(None), rank=rank, world_size=world_size)
             for number, fields in enumerate(part, 1):
                 yield Record(f"record {number}{share}", fields)
@@ -103,8 +117,8 @@ class DatasetSplit:
 
     def _built_split(self) -> Callable[[], Any]:
         builder, here = self._builder, self._path is not None
-        # files of this machine are streamed, because their copy in the cache of `datasets` may be older than they are
-        if _NAMED_SPLIT.fullmatch(self.split) if here else self.streaming:
+        # Files of this machine are streamed, because their copy in the cache of `datasets` may be older than they are.
+        if _SPLIT_NAME.fullmatch(self.split) if here else self.streaming:
             return partial(builder.as_streaming_dataset, split=self.split)
 
         def mapped() -> Any:
@@ -114,33 +128,38 @@ class DatasetSplit:
         return mapped
 
     @property
-    def _saved(self) -> bool:
+    def _is_saved(self) -> bool:
+        """Whether the dataset is a folder that `save_to_disk` wrote."""
         return self._path is not None and any((self._path / name).exists() for name in _SAVED)
 
     @cached_property
-    def _files(self) -> Files:
-        """All that is read on this machine, in that order."""
+    def _files(self) -> DataFiles:
+        """All files of this machine that are read, in the order of reading."""
         assert self._path is not None
         if not self._path.is_dir():
-            if _reads_itself([self._path], self.split) and self.split != "train":
-                raise FileNotFoundError(f"{self.name} is one file, so that its only split is train, not {self.split}.")
-            return Files(self._path, [regular(self._path)])
-        for entry in self._path.rglob("*"):  # none of which may keep a reader waiting
+            if _is_read_here([self._path], self.split) and self.split != "train":
+                raise FileNotFoundError(
+                    f"{self.name} is one file, so that its only split is train, not {self.split}: give corpus.split=train."
+                )
+            return DataFiles(self._path, [regular(self._path)])
+        for entry in self._path.rglob("*"):  # a pipe among them would keep a reader waiting for ever
             if entry.exists() and not entry.is_dir():
                 regular(entry)
-        files = saved_files(self._saved_folder) if self._saved else self._named_files()
-        if not _reads_itself(files, self.split):
+        files = saved_dataset_files(self._saved_folder) if self._is_saved else self._files_of_split()
+        if not _is_read_here(files, self.split):
             cards = (self._path / name for name in ("README.md", ".huggingface.yaml"))
             files += [card for card in cards if card.exists()]
-        return Files(self._path, files)
+        return DataFiles(self._path, files)
 
-    def _named_files(self) -> list[Path]:
+    def _files_of_split(self) -> list[Path]:
         of_splits = {str(split): list(map(Path, files)) for split, files in self._builder.config.data_files.items()}
         if self.split in of_splits:
             return of_splits[self.split]
-        if _NAMED_SPLIT.fullmatch(self.split):
-            raise FileNotFoundError(f"{self.name} has no split {self.split!r} but {', '.join(of_splits)}.")
-        return [file for files in of_splits.values() for file in files]  # some of them, by an expression of `datasets`
+        if _SPLIT_NAME.fullmatch(self.split):
+            raise FileNotFoundError(
+                f"{self.name} has no split {self.split!r} but {', '.join(of_splits)}: give one of these as corpus.split."
+            )
+        return [file for files in of_splits.values() for file in files]  # an expression of `datasets` may read any
 
     @property
     def _saved_folder(self) -> Path:
@@ -148,14 +167,16 @@ class DatasetSplit:
         if not (self._path / "dataset_dict.json").exists():
             return self._path
         if not (self._path / self.split / "state.json").exists():
-            raise FileNotFoundError(f"{self.name} has no split {self.split!r}: see its dataset_dict.json.")
+            raise FileNotFoundError(
+                f"{self.name} has no split {self.split!r}: give one that its dataset_dict.json names as corpus.split."
+            )
         return self._path / self.split
 
     @cached_property
     def _builder(self) -> Any:
         from datasets import load_dataset_builder
 
-        with _telling(self.name):
+        with _one_sentence_errors(self.name):
             if self._path is None:
                 builder = load_dataset_builder(self.name, self.subset, revision=self.commit)
             elif self._path.is_file():
@@ -174,46 +195,47 @@ class DatasetSplit:
 def _exists(name: str) -> bool:
     try:
         return Path(name).expanduser().exists()
-    except (OSError, ValueError):  # no path at all
+    except (OSError, ValueError):  # the name cannot be a path
         return False
 
 
-def _reads_itself(files: list[Path], split: str) -> bool:
-    return _NAMED_SPLIT.fullmatch(split) is not None and all(file.suffix in SUFFIXES for file in files)
+def _is_read_here(files: list[Path], split: str) -> bool:
+    """Whether records.py reads the files; `datasets` reads other files, and splits that are expressions."""
+    return _SPLIT_NAME.fullmatch(split) is not None and all(file.suffix in RECORD_SUFFIXES for file in files)
 
 
 @contextmanager
-def _telling(name: str) -> Iterator[None]:
-    """Whatever `datasets` and what it is built on raise, as one sentence."""
+def _one_sentence_errors(name: str) -> Iterator[None]:
+    """Turns whatever `datasets` and the libraries below it raise into one sentence."""
     try:
         yield
     except Exception as error:
-        raise _told(name, error) from error
+        raise _one_sentence_error(name, error) from error
 
 
-def _told(name: str, error: Exception) -> Exception:
-    """Whether it was the network, the name or a file."""
+def _one_sentence_error(name: str, error: Exception) -> Exception:
+    """An error that says whether the network, the name of the dataset or a file is at fault."""
     from datasets.exceptions import DatasetNotFoundError
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
-    chain, reason = _chain(error), f" ({_first_line(error)})"
-    if any("Dataset scripts are no longer supported" in str(cause) for cause in chain):
+    causes, reason = _causes(error), f" ({_first_line(error)})"
+    if any("Dataset scripts are no longer supported" in str(cause) for cause in causes):
         return ValueError(
             f"The dataset {name!r} is made by a script, which `datasets` runs no more: take the hub's own Parquet copy with "
             f"corpus.revision=refs/convert/parquet, or convert it to .jsonl or .parquet.{reason}"
         )
-    if any("BuilderConfig" in str(cause) for cause in chain):
+    if any("BuilderConfig" in str(cause) for cause in causes):
         return ValueError(
             f"The dataset {name!r} has no subset of that name: give corpus.subset=null, which files of this machine need, "
             f"or one of its own.{reason}"
         )
     missing = (DatasetNotFoundError, RepositoryNotFoundError, RevisionNotFoundError, HFValidationError)
-    if any(isinstance(cause, missing) for cause in chain):
+    if any(isinstance(cause, missing) for cause in causes):
         return FileNotFoundError(
             f"There is no dataset {name!r} of that revision on the hub, or you may not see it: check corpus.name and "
             f"corpus.revision, log in with `hf auth login` if it is gated, or use corpus=local.{reason}"
         )
-    if any(isinstance(cause, ConnectionError | TimeoutError) or _is_of_the_web(cause) for cause in chain):
+    if any(isinstance(cause, ConnectionError | TimeoutError) or _is_network_error(cause) for cause in causes):
         return FileNotFoundError(
             f"The dataset {name!r} could not be read because the hub could not be reached: check the network, or use "
             f"corpus=local.{reason}"
@@ -226,7 +248,8 @@ def _told(name: str, error: Exception) -> Exception:
     )
 
 
-def _chain(error: BaseException | None) -> list[BaseException]:
+def _causes(error: BaseException | None) -> list[BaseException]:
+    """The error, its cause, and so on."""
     found: list[BaseException] = []
     while error is not None and error not in found:
         found.append(error)
@@ -234,7 +257,7 @@ def _chain(error: BaseException | None) -> list[BaseException]:
     return found
 
 
-def _is_of_the_web(error: BaseException) -> bool:
+def _is_network_error(error: BaseException) -> bool:
     return any(kind.__module__.startswith(("httpx", "httpcore", "aiohttp", "requests")) for kind in type(error).__mro__)
 
 

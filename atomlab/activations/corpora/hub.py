@@ -1,35 +1,41 @@
-"""Texts of datasets in the format of Hugging Face: of the hub, or of this machine."""
+"""Text of datasets in the format of Hugging Face, from the hub or from this machine."""
 
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, final
 
-from atomlab.activations.corpora.corpus import Example, Position, Tally, check_limit, document
+from atomlab.activations.corpora.corpus import Example, Position, RecordCounter, check_limit
 from atomlab.activations.corpora.dataset_split import DatasetSplit
+from atomlab.activations.corpora.parsing import document_example
 from atomlab.activations.corpora.records import Record
 
 
 @final
 class HubText:
-    """A dataset of texts or of token ids, split by document.
+    """A dataset of texts or of token ids, one document a record.
 
-    It is named by what its files hold, or by its commit on the hub, when it is first asked for, and read from just
-    that; after editing the files, make a new one.
+    When the fingerprint is first asked for, the dataset is fixed by the content of its files, or by its commit on the
+    hub, and just that is read. After editing the files, make a new object.
 
     Args:
         name: a dataset of the hub, a folder of data files, a data file, or a folder written by `save_to_disk`.
-        subset: its configuration, if it has several.
-        split: its split.
-        revision: commit, tag or branch on the hub. A commit needs no network to be resolved.
-        field: of the text, or of token ids (`input_ids`, whose `attention_mask` is heeded).
-        group_field: of what a held-out split must not tear apart (None: each text for itself, its copies included).
-        streaming: read from the hub while it arrives, or download first and map into memory.
-        limit: documents harvested (the sample is drawn from these); a stream reads on.
-        max_bad_share: of the records that may be bad and are left out (`Tally`); 0 refuses the first one.
+        subset: name of the dataset's configuration; None if it has only one.
+        split: name of the dataset's split.
+        revision: commit, tag or branch on the hub; None is the main branch. A commit needs no network to be resolved.
+        field: name of the field that holds the text, or token ids (`input_ids`, without those that `attention_mask`
+            masks).
+        group_field: name of the field that holds the group; all records of a group go to the same split. None makes a
+            group of each document and its copies.
+        streaming: whether the dataset is read from the hub while it arrives; if not, it is downloaded first and mapped
+            into memory.
+        limit: number of documents that are harvested; None harvests all. A stream reads all.
+        max_bad_share: largest share of the records that may be bad and are left out (`RecordCounter`); 0 refuses the
+            first bad one.
 
     Raises:
-        FileNotFoundError: no such dataset, split or revision, or no hub.
-        ValueError: a damaged file, or more bad records than `max_bad_share`.
+        ValueError: the limit or the share is out of range. At first use: a file is damaged, or more records are bad
+            than the share allows.
+        FileNotFoundError: at first use: there is no such dataset, split or revision, or the hub does not answer.
     """
 
     packed = True
@@ -51,25 +57,32 @@ class HubText:
         self.name, self.subset, self.split, self.field, self.group_field = name, subset, split, field, group_field
         check_limit(limit)
         self.limit, self.max_bad_share = limit, max_bad_share
-        self.held_out_by = group_field or "document"
+        self.group_kind = group_field or "document"
         self._source = DatasetSplit(name, subset, split, revision, streaming=streaming)
-        self._tally()
+        self._counter()
 
     @property
     def fingerprint(self) -> dict[str, Any]:
+        """The content of the files or the commit, and the options, as in `Corpus`. Raises as the class."""
         rules = ("subset", "split", "field", "group_field", "limit", "max_bad_share")
         return {"hub": self._source.identity} | {name: getattr(self, name) for name in rules}
 
     def examples(self) -> Iterator[Example]:
-        yield from self._sound(self._source.records(0, 1), self.limit)
+        """Yields the documents that are harvested, as in `Corpus`.
+
+        Raises:
+            FileNotFoundError, ValueError: as the class; also if a file of this machine changes while it is read.
+        """
+        yield from self._usable(self._source.records(0, 1), self.limit)
         self._source.check_unchanged()
 
     def stream(self, rank: int, world_size: int) -> Iterator[Example]:
-        return self._sound(self._source.records(rank, world_size))
+        """Yields one process's share of all documents, as in `Corpus`. Raises as the class."""
+        return self._usable(self._source.records(rank, world_size))
 
-    def _sound(self, records: Iterator[Record], limit: int | None = None) -> Iterator[Example]:
-        example = partial(document, field=self.field, group_field=self.group_field)
-        return self._tally().sound(records, example, limit)
+    def _usable(self, records: Iterator[Record], limit: int | None = None) -> Iterator[Example]:
+        make_example = partial(document_example, field=self.field, group_field=self.group_field)
+        return self._counter().usable_examples(records, make_example, limit)
 
-    def _tally(self) -> Tally:
-        return Tally(f"corpus.name={self.name}", self.max_bad_share)
+    def _counter(self) -> RecordCounter:
+        return RecordCounter(f"corpus.name={self.name}", self.max_bad_share)

@@ -1,34 +1,41 @@
 """Text files of this machine."""
 
 from collections.abc import Iterator
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, final
 
-from atomlab.activations.corpora.corpus import Example, Position, Tally, check_limit, document
-from atomlab.activations.corpora.records import Files, Record, decoded, read_records, regular
+from atomlab.activations.corpora.corpus import Example, Position, RecordCounter, check_limit
+from atomlab.activations.corpora.parsing import document_example
+from atomlab.activations.corpora.records import DataFiles, Record, decode_utf8, read_records
+from atomlab.files import regular
 
 
 @final
 class LocalText:
-    """A folder of .txt files (one document each), one .txt (documents parted by blank lines), .jsonl, .json or
-    .parquet.
+    """Text of a .txt, .jsonl, .json or .parquet file, or of a folder of .txt files.
 
-    It is named by what its files hold when it is first asked for; after editing them, make a new one.
+    A .txt file alone holds several documents, with blank lines between them; in a folder each .txt file is one
+    document. When the fingerprint is first asked for, the corpus is fixed by the content of its files. After editing
+    them, make a new object.
 
     Args:
-        path: file or folder.
-        field: of the text, or of token ids, in .jsonl, .json and .parquet.
-        group_field: of what a held-out split must not tear apart (None: each text for itself, its copies included).
-        packed: pack documents into full contexts (running text), or keep one a sequence (prompts).
-        position: `all`, or for prompts `last`.
-        limit: at most this many documents are harvested.
-        max_bad_share: of the records that may be bad and are left out (`Tally`); 0 refuses the first one.
+        path: the file or folder.
+        field: name of the field that holds the text, or token ids, in .jsonl, .json and .parquet.
+        group_field: name of the field that holds the group; all records of a group go to the same split. None makes a
+            group of each document and its copies.
+        packed: whether documents are packed into full contexts (running text); if not, each is a sequence of its own
+            (prompts).
+        position: of which tokens activations are kept: `all`, or for prompts `last`.
+        limit: number of documents that are harvested; None harvests all. A stream reads all.
+        max_bad_share: largest share of the records that may be bad and are left out (`RecordCounter`); 0 refuses the
+            first bad one.
 
     Raises:
-        FileNotFoundError: nothing at `path`.
-        ValueError: an unknown suffix, a file that cannot be read, or more bad records than `max_bad_share`.
+        ValueError: an option is out of range. At first use: the suffix is unknown, a file cannot be read, or more
+            records are bad than the share allows.
+        FileNotFoundError: at first use: there is nothing at `path`.
     """
 
     def __init__(
@@ -46,9 +53,8 @@ class LocalText:
         check_limit(limit)
         self.packed, self.limit, self.max_bad_share = packed, limit, max_bad_share
         self.position: Position = position
-        self.held_out_by = group_field or "document"
-        self._named: Files | None = None
-        self._tally()
+        self.group_kind = group_field or "document"
+        self._counter()
         if position == "last_subject" or (packed and position != "all"):
             raise ValueError(
                 f"corpus.position={position} needs prompts (corpus.packed=false), and last_subject the CounterFact corpus."
@@ -56,35 +62,40 @@ class LocalText:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
+        """The content of the files and the options, as in `Corpus`. Raises as the class."""
         rules = ("field", "group_field", "packed", "position", "limit", "max_bad_share")
         return {"local": self._files.identity} | {name: getattr(self, name) for name in rules}
 
     def examples(self) -> Iterator[Example]:
-        yield from self._sound(self._records(), self.limit)
+        """Yields the documents that are harvested, as in `Corpus`.
+
+        Raises:
+            FileNotFoundError, ValueError: as the class; also if a file changes while it is read.
+        """
+        yield from self._usable(self._records(), self.limit)
         self._files.check_unchanged()
 
     def stream(self, rank: int, world_size: int) -> Iterator[Example]:
-        return self._sound(islice(self._records(), rank, None, world_size))
+        """Yields one process's share of all documents, as in `Corpus`. Raises as the class."""
+        return self._usable(islice(self._records(), rank, None, world_size))
 
-    def _sound(self, records: Iterator[Record], limit: int | None = None) -> Iterator[Example]:
-        example = partial(document, field=self.field, group_field=self.group_field)
-        return self._tally().sound(records, example, limit)
+    def _usable(self, records: Iterator[Record], limit: int | None = None) -> Iterator[Example]:
+        make_example = partial(document_example, field=self.field, group_field=self.group_field)
+        return self._counter().usable_examples(records, make_example, limit)
 
-    def _tally(self) -> Tally:
-        return Tally(f"corpus.path={self.path}", self.max_bad_share)
+    def _counter(self) -> RecordCounter:
+        return RecordCounter(f"corpus.path={self.path}", self.max_bad_share)
 
-    @property
-    def _files(self) -> Files:
-        if self._named is None:
-            self._named = files(self.path)
-        return self._named
+    @cached_property
+    def _files(self) -> DataFiles:
+        return text_files(self.path)
 
     def _records(self) -> Iterator[Record]:
-        return self._files.records(self._texts if self._files.files[0].suffix == ".txt" else read_records)
+        return self._files.records(self._documents if self._files.files[0].suffix == ".txt" else read_records)
 
-    def _texts(self, file: Path, name: str) -> Iterator[Record]:
-        """The documents of a .txt file, each named by its first line; those without a word are none."""
-        text, line = decoded(file.read_bytes()).replace("\r\n", "\n").replace("\r", "\n"), 1
+    def _documents(self, file: Path, name: str) -> Iterator[Record]:
+        """The documents of a .txt file, each with the number of its first line; blank ones do not count."""
+        text, line = decode_utf8(file.read_bytes()).replace("\r\n", "\n").replace("\r", "\n"), 1
         group = {} if self.group_field is None else {self.group_field: file.name}
         for part in [text] if self.path.is_dir() else text.split("\n\n"):
             if part.strip():
@@ -92,12 +103,15 @@ class LocalText:
             line += part.count("\n") + 2
 
 
-def files(path: Path) -> Files:
-    """The file itself, or the .txt files of a folder.
+def text_files(path: Path) -> DataFiles:
+    """Returns the file at a path, or the .txt files of the folder there in the order of their names.
+
+    Args:
+        path: of a file or folder.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: one of them is no regular file.
+        FileNotFoundError: there is no such file or folder, or no .txt file in the folder.
+        ValueError: one of the files is no regular file.
     """
     found = sorted(path.glob("*.txt")) if path.is_dir() else [path]
     if not found or not (path.is_dir() or path.exists()):
@@ -106,4 +120,4 @@ def files(path: Path) -> Files:
         )
     for file in found:
         regular(file)
-    return Files(path, found)
+    return DataFiles(path, found)

@@ -1,26 +1,27 @@
-"""Several corpora as one, by weight."""
+"""Several corpora mixed by weight into one."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, final
 
-from atomlab.activations.corpora.corpus import Corpus, Example, Position, Tally, tallies
+from atomlab.activations.corpora.corpus import Corpus, Example, Position, RecordCounter, collect_counters
 
-_CHARACTERS_A_TOKEN = 4  # what a token id counts for beside text
+_CHARACTERS_PER_TOKEN = 4  # how many characters a token id stands for beside text
 
 
 @final
 class Mixture:
-    """Corpora interleaved so that each has its weight's share of the characters, up to one document, at any point.
+    """Corpora interleaved so that each has its weight's share of the characters at any point, up to one document.
 
-    It ends where one of them ends. No random numbers: the next document is one of the corpus that lags most.
+    The next document comes from the corpus that is furthest behind its share, so no random numbers are needed. The
+    mixture ends where one of the corpora ends.
 
     Args:
-        corpora: by name; all packed or none, with the same position.
-        weights: by the same names, positive.
+        corpora: the corpora by name. They have the same `position`, and all of them are packed or none.
+        weights: positive weights by the same names.
 
     Raises:
-        ValueError: names that differ, weights that are not positive, corpora that do not go together.
+        ValueError: the names differ, a weight is not positive, or the corpora cannot be mixed.
     """
 
     def __init__(self, corpora: Mapping[str, Corpus], weights: Mapping[str, float]) -> None:
@@ -36,36 +37,46 @@ class Mixture:
 
     @property
     def packed(self) -> bool:
+        """Whether the texts are packed into full contexts, as in `Corpus`."""
         return next(iter(self.corpora.values())).packed
 
     @property
     def position(self) -> Position:
+        """Of which tokens the activations are kept, as in `Corpus`."""
         return next(iter(self.corpora.values())).position
 
     @property
-    def held_out_by(self) -> str:
-        return " or ".join(dict.fromkeys(corpus.held_out_by for corpus in self.corpora.values()))
+    def group_kind(self) -> str:
+        """What the groups of the corpora are, joined by "or"."""
+        return " or ".join(dict.fromkeys(corpus.group_kind for corpus in self.corpora.values()))
 
     @property
     def fingerprint(self) -> dict[str, Any]:
+        """Fingerprint and weight of each corpus by its name. Raises as the corpora."""
         return {"mixture": {name: [corpus.fingerprint, self.weights[name]] for name, corpus in self.corpora.items()}}
 
     def examples(self) -> Iterator[Example]:
+        """Yields the examples that are harvested, as in `Corpus`; the name of each group starts with its corpus.
+
+        Raises:
+            ValueError: too many records of one corpus are bad among those read; and as the corpora.
+        """
         return self._mix({name: corpus.examples() for name, corpus in self.corpora.items()})
 
     def stream(self, rank: int, world_size: int) -> Iterator[Example]:
+        """Yields a mixture of the process's shares of the corpora, as in `Corpus`. Raises as `examples`."""
         return self._mix({name: corpus.stream(rank, world_size) for name, corpus in self.corpora.items()})
 
     def _mix(self, sources: dict[str, Iterator[Example]]) -> Iterator[Example]:
-        given, counted = dict.fromkeys(sources, 0.0), list[Tally]()
-        sources = {name: tallies(examples, counted) for name, examples in sources.items()}
+        characters, counters = dict.fromkeys(sources, 0.0), list[RecordCounter]()
+        sources = {name: collect_counters(examples, counters) for name, examples in sources.items()}
         while True:
-            name = min(given, key=lambda name: given[name] / self.weights[name])
+            name = min(characters, key=lambda name: characters[name] / self.weights[name])
             example = next(sources[name], None)
             if example is None:
-                for tally in counted:  # of those that are not read to their end, too
-                    tally.decide()
+                for counter in counters:  # also of corpora that are not read to their end
+                    counter.check_share()
                 return
-            size = len(example.text) if example.input_ids is None else _CHARACTERS_A_TOKEN * len(example.input_ids)
-            given[name] += max(size, 1)
+            size = len(example.text) if example.input_ids is None else _CHARACTERS_PER_TOKEN * len(example.input_ids)
+            characters[name] += max(size, 1)
             yield replace(example, group=f"{name}/{example.group}")

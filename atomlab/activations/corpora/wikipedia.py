@@ -1,4 +1,4 @@
-"""The Wikipedia articles that come inside a PyPI package, so that a first run needs no hub."""
+"""Wikipedia articles that come inside a PyPI package, so that a first run needs no hub."""
 
 import bz2
 import re
@@ -14,7 +14,10 @@ _SHORTEST_ARTICLE = 2000  # characters: disambiguation pages are shorter
 
 
 def wikipedia_articles() -> Iterator[tuple[str, str]]:
-    """Title and plain text of the Wikipedia articles in the installed package `gensim` (CC BY-SA, 96 articles, 2.5 MB).
+    """Yields title and plain text of the Wikipedia articles in the installed package `gensim`.
+
+    These are 96 articles of 2.5 MB (CC BY-SA). Redirects, disambiguation pages and pages that are no articles are left
+    out.
 
     Raises:
         FileNotFoundError: the package is not installed.
@@ -34,7 +37,11 @@ def wikipedia_articles() -> Iterator[tuple[str, str]]:
 
 
 def strip_markup(text: str) -> str:
-    """Wikipedia mark-up to the running text a reader sees: templates, tables, references and link targets go."""
+    """Returns the running text of a page in Wikipedia's mark-up, without templates, tables, references and link targets.
+
+    >>> strip_markup("Atoms form [[Molecule|molecules]].<ref>Dalton</ref> {{citation needed}}")
+    'Atoms form molecules.'
+    """
     text = re.sub(r"<!--.*?-->|<ref[^>/]*/>|<(ref|math|gallery|timeline|code)\b.*?</\1>", "", text, flags=re.DOTALL)
     for opening, closing in (("{{", "}}"), ("{|", "|}")):
         pattern = re.compile(f"{re.escape(opening)}(?:(?!{re.escape(opening)}).)*?{re.escape(closing)}", re.DOTALL)
@@ -49,19 +56,26 @@ def strip_markup(text: str) -> str:
 
 @final
 class WikipediaEmbedded:
-    """The Wikipedia articles inside the installed package `gensim`: about 550,000 tokens, split by article."""
+    """The Wikipedia articles inside the installed package `gensim`: about 550,000 tokens, in groups by article.
+
+    Raises:
+        FileNotFoundError: at first use: the package is not installed.
+    """
 
     packed = True
     position: Position = "all"
-    held_out_by = "article"
+    group_kind = "article"
 
     @property
     def fingerprint(self) -> dict[str, Any]:
+        """The digest of the package's file, as in `Corpus`. Raises as the class."""
         return {"wikipedia_embedded": 1, "dump": file_digest(package_file("gensim", "p000030302-shortened.bz2"))}
 
     def examples(self) -> Iterator[Example]:
+        """Yields all articles, as in `Corpus`. Raises as the class."""
         return self.stream(0, 1)
 
     def stream(self, rank: int, world_size: int) -> Iterator[Example]:
+        """Yields one process's share of the articles, as in `Corpus`. Raises as the class."""
         articles = islice(wikipedia_articles(), rank, None, world_size)
         return (Example(text, group=title) for title, text in articles)

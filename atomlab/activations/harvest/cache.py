@@ -24,11 +24,18 @@ from atomlab.activations.harvest.preflight import (
     sample_ranks,
 )
 from atomlab.activations.harvest.remote import fetch
-from atomlab.activations.model.capture import probe
+from atomlab.activations.model.capture import measure_widths
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.model.sites import HookPoint
 from atomlab.activations.store.activation_store import ActivationStore, Rows
-from atomlab.activations.store.files import INDEX, LOCK, Unwritable, read_index, store_key, writing
+from atomlab.activations.store.files import (
+    INDEX,
+    LOCK,
+    UnwritableCacheError,
+    harvest_key,
+    os_errors_as_unwritable,
+    read_index,
+)
 from atomlab.activations.store.moments import Moments, stored_moments
 from atomlab.activations.store.origins import Layout, has_sequences, read_sequences
 from atomlab.activations.store.outliers import Outliers
@@ -120,7 +127,7 @@ class HarvestCache:
         }
 
     def folder(self, corpus: Corpus) -> Path:
-        return self.cache_dir / "activations" / store_key(self.description(corpus))
+        return self.cache_dir / "activations" / harvest_key(self.description(corpus))
 
     def _index(self, corpus: Corpus) -> dict[str, Any]:
         """What the index of each hook point says of its origin."""
@@ -210,7 +217,7 @@ class HarvestCache:
         with _reached(f"The model {self.model.title}"):
             loaded = self.model.load(points) if missing else None
         if loaded is not None:
-            widths = probe(loaded, points, self.model.config.get_text_config().vocab_size)
+            widths = measure_widths(loaded, points, self.model.config.get_text_config().vocab_size)
         else:
             folder = next(iter(folders))
             widths = {point: read_index(folder / str(point) / INDEX, "shards")["width"] for point in points}
@@ -233,7 +240,7 @@ class HarvestCache:
     def _lock(self, folders: Sequence[Path], held: ExitStack) -> None:
         """Waits for each folder's lock. A folder in which nothing was written goes when the lock is given back."""
         for folder in folders:
-            with writing(folder):
+            with os_errors_as_unwritable(folder):
                 folder.mkdir(parents=True, exist_ok=True)
                 held.callback(_remove_if_empty, folder)
                 held.enter_context(FileLock(folder / LOCK))
@@ -242,7 +249,7 @@ class HarvestCache:
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        except Unwritable as error:
+        except UnwritableCacheError as error:
             raise OSError(
                 f"cache_dir={self.cache_dir} could not be written ({error}): give a folder with space and write access."
             ) from error

@@ -21,13 +21,13 @@ from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.model.sites import HookPoint
 from atomlab.activations.store.files import (
     INDEX,
+    file_entry,
+    os_errors_as_unwritable,
     read_index,
     read_tensors,
-    record,
     remove_unfinished,
     write_index,
     write_tensors,
-    writing,
 )
 from atomlab.activations.store.origins import Layout, has_sequences, read_layout, read_sequences, write_sequences
 from atomlab.activations.tokens.sequences import Sequences, batch
@@ -38,7 +38,7 @@ _PATIENCE = timedelta(days=2)  # of processes that wait for the first one's toke
 
 def is_complete(folder: Path, points: Sequence[HookPoint]) -> bool:
     """Whether the token sequences are there, and each hook point with its index and every shard that it names; sizes
-    and checksums are for `store.check`.
+    and checksums are for `check_files`.
     """
     return has_sequences(folder) and all(
         (folder / str(point) / INDEX).exists()
@@ -88,7 +88,7 @@ class Harvester(LightningModule):
     def setup(self, stage: str) -> None:
         self.on_sigterm = signal.getsignal(signal.SIGTERM)
         if self.trainer.is_global_zero and not is_complete(self.folder, self.points):  # a complete one may be read-only
-            with writing(self.folder):
+            with os_errors_as_unwritable(self.folder):
                 remove_unfinished(self.folder)
             if self.tokens is not None and not has_sequences(self.folder):
                 write_sequences(self.folder, self.tokens, self.layout)
@@ -158,7 +158,7 @@ class Harvester(LightningModule):
             shards = {}
             for shard in self.shards:
                 entry = new.get(f"{point}/{shard.name}") or old.get(shard.name)
-                shards[shard.name] = entry or {"rows": shard.rows} | record(folder / shard.name)
+                shards[shard.name] = entry or {"rows": shard.rows} | file_entry(folder / shard.name)
             write_index(folder / INDEX, self.description() | self._summary(point) | {"shards": shards})
 
     def _summary(self, point: HookPoint) -> dict[str, Any]:

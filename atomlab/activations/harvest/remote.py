@@ -22,16 +22,18 @@ from atomlab.activations.model.sites import HookPoint
 from atomlab.activations.store.activation_store import read_shard
 from atomlab.activations.store.files import (
     INDEX,
-    LARGEST_INDEX,
     LOCK,
-    Damaged,
-    Unwritable,
-    check,
+    MAX_INDEX_BYTES,
+    DamagedCacheError,
+    FileEntry,
+    ShardEntry,
+    UnwritableCacheError,
+    check_files,
+    os_errors_as_unwritable,
     parse_index,
     shard_name,
-    writing,
 )
-from atomlab.activations.store.origins import NAMES, TOKENS, Origins, has_sequences, read_sequences
+from atomlab.activations.store.origins import SEQUENCE_FILES, TOKENS_INDEX, Origins, has_sequences, read_sequences
 from atomlab.activations.tokens.tokenise import SPLITS
 from atomlab.files import UNFINISHED, atomic_write
 
@@ -52,14 +54,14 @@ def fetch(url: str, folder: Path, points: Sequence[HookPoint]) -> None:
 
     Raises:
         ValueError: files that are no harvest; the message says which.
-        Unwritable: the folder has no room or cannot be written.
+        UnwritableCacheError: the folder has no room or cannot be written.
         OSError: the address or the network.
     """
     source = _Source(url)
-    if not source.has(TOKENS):
+    if not source.has(TOKENS_INDEX):
         return
     aside = folder / f"{UNFINISHED}source"
-    with writing(folder):
+    with os_errors_as_unwritable(folder):
         folder.mkdir(parents=True, exist_ok=True)
         held = FileLock(folder / LOCK).acquire()
     with held:
@@ -71,7 +73,7 @@ def fetch(url: str, folder: Path, points: Sequence[HookPoint]) -> None:
                     _fetch_point(source, folder, point, aside / "point")
         except ValueError as error:
             shutil.rmtree(aside, ignore_errors=True)
-            what = error.what if isinstance(error, Damaged) else error
+            what = error.what if isinstance(error, DamagedCacheError) else error
             raise ValueError(
                 f"activations.harvest.source: what lies at {url} is refused ({what}); name another source, or none (null)."
             ) from error
@@ -87,17 +89,17 @@ def _complete(folder: Path, point: HookPoint) -> bool:
 
 
 def _fetch_sequences(source: "_Source", folder: Path, aside: Path) -> None:
-    content, index = source.index(TOKENS, "files")
+    content, index = source.index(TOKENS_INDEX, "files")
     records = index["files"]
-    if set(records) != NAMES:
-        raise ValueError(f"{TOKENS} should name {', '.join(sorted(NAMES))}")
+    if set(records) != SEQUENCE_FILES:
+        raise ValueError(f"{TOKENS_INDEX} should name {', '.join(sorted(SEQUENCE_FILES))}")
     source.copy("", records, aside)
     for split in SPLITS:
         Origins.read(aside, split)
-    with writing(folder):
+    with os_errors_as_unwritable(folder):
         for name in records:
             (aside / name).replace(folder / name)
-        with atomic_write(folder / TOKENS) as file:
+        with atomic_write(folder / TOKENS_INDEX) as file:
             file.write_bytes(content)
 
 
@@ -117,14 +119,14 @@ def _fetch_point(source: "_Source", folder: Path, point: HookPoint, aside: Path)
         if kind != (index.get("dtype"), index.get("width")):
             raise ValueError(f"{shard} is not of dtype {index.get('dtype')!r} and width {index.get('width')!r}")
     target = folder / str(point)
-    with writing(target):
+    with os_errors_as_unwritable(target):
         (aside / INDEX).write_bytes(content)
         if target.exists():  # half a harvest, which this replaces
             shutil.rmtree(target)
         aside.replace(target)
 
 
-def _covers(shards: Mapping[str, Mapping[str, Any]], rows: Mapping[str, int]) -> bool:
+def _covers(shards: Mapping[str, ShardEntry], rows: Mapping[str, int]) -> bool:
     """Whether each split has its shards, numbered from 0 in order, with as many rows in all as it has kept tokens."""
     for split, expected in rows.items():
         mine = [name for name in shards if name.startswith(f"{split}-")]
@@ -172,20 +174,20 @@ class _Source:
     def index(self, name: str, entry: str) -> tuple[bytes, dict[str, Any]]:
         """Its bytes, and what they say. Raises ValueError as `parse_index`."""
         self._size(name)
-        content = b"".join(self._parts(name, LARGEST_INDEX + 1))
+        content = b"".join(self._parts(name, MAX_INDEX_BYTES + 1))
         try:
             return content, parse_index(content, entry)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
 
-    def copy(self, prefix: str, records: Mapping[str, Mapping[str, Any]], aside: Path) -> None:
+    def copy(self, prefix: str, records: Mapping[str, FileEntry], aside: Path) -> None:
         """Copies the files that are not in `aside` yet.
 
         Raises:
             ValueError: a file is not of the size or the checksum that is stated of it.
-            Unwritable: no room.
+            UnwritableCacheError: no room.
         """
-        with writing(aside):
+        with os_errors_as_unwritable(aside):
             aside.mkdir(parents=True, exist_ok=True)
         missing = {name: stated for name, stated in records.items() if not _arrived(aside, name, stated)}
         for name, stated in missing.items():
@@ -193,22 +195,24 @@ class _Source:
                 raise ValueError(f"{name} has {size} bytes and {stated['bytes']} are stated")
         needed, free = sum(stated["bytes"] for stated in missing.values()), shutil.disk_usage(aside).free
         if needed > free:
-            raise Unwritable(errno.ENOSPC, f"needs {needed / 1e9:.3g} GB and has {free / 1e9:.3g} GB left", str(aside))
+            raise UnwritableCacheError(
+                errno.ENOSPC, f"needs {needed / 1e9:.3g} GB and has {free / 1e9:.3g} GB left", str(aside)
+            )
         for name, stated in missing.items():
             self._copy(prefix + name, aside / name, stated)
 
-    def _copy(self, name: str, target: Path, stated: Mapping[str, Any]) -> None:
+    def _copy(self, name: str, target: Path, stated: FileEntry) -> None:
         """Never more than one byte beyond what is stated."""
         digest, size = hashlib.sha256(), 0
-        with writing(target):
+        with os_errors_as_unwritable(target):
             stream = target.open("wb")
         with stream:
             for part in self._parts(name, stated["bytes"] + 1):
                 size += len(part)
                 digest.update(part)
-                with writing(target):
+                with os_errors_as_unwritable(target):
                     stream.write(part)
-            with writing(target):
+            with os_errors_as_unwritable(target):
                 stream.flush()
                 os.fsync(stream.fileno())
         if (size, digest.hexdigest()) != (stated["bytes"], stated["sha256"]):
@@ -241,9 +245,9 @@ class _Source:
             ) from error
 
 
-def _arrived(aside: Path, name: str, stated: Mapping[str, Any]) -> bool:
+def _arrived(aside: Path, name: str, stated: FileEntry) -> bool:
     try:
-        check(aside, {name: stated}, every_byte=True)
+        check_files(aside, {name: stated}, every_byte=True)
     except ValueError:
         return False
     return True

@@ -1,4 +1,8 @@
-"""Activations at several hook points from one forward pass, which stops at the deepest of them."""
+"""Reads activations at several hook points in one forward pass, which stops as soon as all of them have been seen.
+
+Modules pass their activations with the axes in different orders. `capture` gives all of them as (batch, context,
+width), which is called the standard order here.
+"""
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,108 +15,218 @@ from torch import Tensor, nn
 
 from atomlab.activations.model.sites import HookPoint, find_module, first_tensor
 
-Axes = Literal["sequences", "positions first", "heads first", "rows"]
-_SIZES = ((2, 7), (3, 11), (5, 13))  # sequences and tokens of the batches that tell a tensor's axes
+AxisOrder = Literal["batch first", "positions first", "heads first", "rows"]
+_TRIAL_SIZES = ((2, 7), (3, 11), (5, 13))  # sequences and tokens of the batches that tell the axes of a tensor apart
 
 
-class _Reached(Exception):
-    """Raised inside the forward pass when everything asked for has been seen."""
+class _AllSeen(Exception):
+    """Ends the forward pass when every hook point has been seen."""
 
 
 @torch.inference_mode()
 def capture(model: nn.Module, points: Sequence[HookPoint], inputs: Mapping[str, Tensor]) -> dict[HookPoint, Tensor]:
-    """What the model computes at each hook point for one batch.
+    """Returns what the model computes at each hook point for one batch.
 
-    A module that passes rows (batch · context, width), heads or positions first gives the same (batch, context, width)
-    as any other (`axes`); where sizes coincide, small batches of other sizes tell the axes apart. Of a module that runs
-    several times in one pass, the first time counts.
+    Where the shape of a tensor does not say which of its axes is which (as many sequences as tokens, say), small
+    batches of other sizes find it out (`axis_orders`). Of a module that runs several times in one pass, the first run
+    counts.
 
     Args:
-        model: in eval mode.
+        model: the language model, in eval mode.
         points: distinct hook points, in any order.
-        inputs: keyword arguments of the forward pass: `input_ids` (batch, context), and e.g. `attention_mask`.
+        inputs: keyword arguments of the forward pass: `input_ids` (batch, context) and, for instance,
+            `attention_mask`.
 
     Returns:
-        (batch, context, width) tensors in the model's dtype and on its device, exactly as a full pass computes them.
-        Cost:
-        the layers up to the deepest hook point.
+        Tensors (batch, context, width) in the model's dtype and on its device. They are exactly those of a whole
+        forward pass.
 
     Raises:
-        ValueError: a module that does not exist, that the forward pass never reaches, or that does not pass one vector
-            for each token; a model that does not run on these inputs.
+        ValueError: a module does not exist, is never reached by the forward pass, or does not pass one vector for each
+            token; or the model does not run on these inputs.
+
+    Cost: the layers up to the deepest hook point.
     """
     batch, context = inputs["input_ids"].shape
-    seen = _seen(model, points, inputs)
-    kinds: dict[HookPoint, tuple[Axes, int]] = {}
-    if asked := [point for point, x in seen.items() if not is_plain(x.shape, batch, context)]:
-        kinds = layouts(model, asked, inputs["input_ids"])
-    return {point: arranged(x, _kind(point, x, kinds), batch, context) for point, x in seen.items()}
+    tensors = _first_tensors(model, points, inputs)
+    found: dict[HookPoint, tuple[AxisOrder, int]] = {}
+    if unclear := [point for point, x in tensors.items() if not is_unambiguous(x.shape, batch, context)]:
+        found = axis_orders(model, unclear, inputs["input_ids"])
+    return {
+        point: to_standard_axes(x, found[point][0] if point in found else _plain_order(x), batch, context)
+        for point, x in tensors.items()
+    }
 
 
-def probe(model: nn.Module, points: Sequence[HookPoint], vocabulary_size: int) -> dict[HookPoint, int]:
-    """The width of the activations at each hook point, from a few tiny batches of random token ids.
+def measure_widths(model: nn.Module, points: Sequence[HookPoint], vocabulary_size: int) -> dict[HookPoint, int]:
+    """Returns the width of the activations at each hook point, found by a few tiny batches of random token ids.
 
     Args:
-        model: in eval mode.
+        model: the language model, in eval mode.
         points: distinct hook points, in any order.
-        vocabulary_size: ids are drawn below it.
+        vocabulary_size: token ids are drawn below this number.
+
+    Returns:
+        Numbers of values in one token's vector.
 
     Raises:
-        ValueError: as `capture`, one sentence for the first hook point at fault.
+        ValueError: as `capture`, about the first hook point that is at fault.
+
+    Cost: two to five forward passes over at most 65 tokens.
     """
     ids = torch.randint(0, vocabulary_size, (128,), generator=torch.Generator().manual_seed(0))
-    return {point: width for point, (_, width) in layouts(model, points, ids).items()}
+    return {point: width for point, (_, width) in axis_orders(model, points, ids).items()}
 
 
 @torch.inference_mode()
-def layouts(model: nn.Module, points: Sequence[HookPoint], ids: Tensor) -> dict[HookPoint, tuple[Axes, int]]:
-    """The arrangement of the axes (`axes`) and the width of the activations at each hook point.
+def axis_orders(model: nn.Module, points: Sequence[HookPoint], ids: Tensor) -> dict[HookPoint, tuple[AxisOrder, int]]:
+    """Finds the order of the axes (`possible_axis_orders`) and the width of the activations at each hook point.
 
-    Batches of different sizes tell them: only the arrangement that fits all of them, with the same width, is the true
-    one. That rows come in the order of the tokens is shown by a batch whose sequences are swapped.
+    Batches of different sizes are tried: the true order is the only one that fits all of them with the same width. A
+    further batch, whose sequences are swapped, shows whether rows come in the order of the tokens.
 
     Args:
-        model: in eval mode.
+        model: the language model, in eval mode.
         points: distinct hook points, in any order.
-        ids: token ids that the batches are made of, any shape.
+        ids: token ids of any shape, which the batches are made of.
+
+    Returns:
+        The order and the width at each hook point.
 
     Raises:
-        ValueError: as `capture`.
+        ValueError: as `capture`; also if the rows of a module are not in the order of the tokens.
+
+    Cost: two to five forward passes over at most 65 tokens.
     """
-    left: dict[HookPoint, dict[Axes, int]] = {}
-    for number, (batch, context) in enumerate(_SIZES):
+    left: dict[HookPoint, dict[AxisOrder, int]] = {}
+    for number, (batch, context) in enumerate(_TRIAL_SIZES):
         if number >= 2 and all(len(fits) == 1 for fits in left.values()):
             break
-        for point, x in _seen(model, points, {"input_ids": _batch(model, ids, batch, context)}).items():
-            fits = axes(x.shape, batch, context)
-            left[point] = {kind: width for kind, width in fits.items() if left.get(point, fits).get(kind) == width}
+        inputs = {"input_ids": _trial_batch(model, ids, batch, context)}
+        for point, x in _first_tensors(model, points, inputs).items():
+            fits = possible_axis_orders(x.shape, batch, context)
+            left[point] = {order: width for order, width in fits.items() if left.get(point, fits).get(order) == width}
             if not left[point]:
-                raise ValueError(_refusal(point, x, batch, context))
+                raise ValueError(_shape_message(point, x, batch, context))
     found = {point: next(iter(fits.items())) for point, fits in left.items()}
-    rows = [point for point, (kind, _) in found.items() if kind == "rows"]
+    rows = [point for point, (order, _) in found.items() if order == "rows"]
     if rows:
-        _check_order(model, rows, ids)
+        _check_row_order(model, rows, ids)
     return found
 
 
-def _kind(point: HookPoint, x: Tensor, kinds: Mapping[HookPoint, tuple[Axes, int]]) -> Axes:
-    return kinds[point][0] if point in kinds else "sequences" if x.dim() == 3 else "rows"
+def possible_axis_orders(shape: Sequence[int], batch: int, context: int) -> dict[AxisOrder, int]:
+    """Returns the orders of axes that a tensor's shape allows, each with the width that it would mean.
+
+    | order | shape | width |
+    |---|---|---|
+    | batch first | (batch, context, width) or (batch, context, heads, head_dim) | width, or heads · head_dim |
+    | positions first | (context, batch, width) | width |
+    | heads first | (batch, heads, context, head_dim) | heads · head_dim |
+    | rows | (batch · context, width) or (batch · context, heads, head_dim) | width, or heads · head_dim |
+
+    Args:
+        shape: the shape of the tensor that a module passes.
+        batch: number of sequences in the batch.
+        context: number of tokens in each sequence.
+
+    Returns:
+        An empty dictionary for a tensor that does not have one vector for each token; several orders where sizes
+        coincide, so that other sizes must decide.
+
+    >>> possible_axis_orders((2, 7, 32), 2, 7)
+    {'batch first': 32}
+    >>> possible_axis_orders((7, 7, 32), 7, 7)
+    {'batch first': 32, 'positions first': 32}
+    """
+    shape, found = tuple(shape), {}
+    if len(shape) >= 3 and shape[:2] == (batch, context):
+        found["batch first"] = prod(shape[2:])
+    if len(shape) == 3 and shape[:2] == (context, batch):
+        found["positions first"] = shape[2]
+    if len(shape) == 4 and (shape[0], shape[2]) == (batch, context):
+        found["heads first"] = shape[1] * shape[3]
+    if len(shape) >= 2 and shape[0] == batch * context:
+        found["rows"] = prod(shape[1:])
+    return found
 
 
-def _batch(model: nn.Module, ids: Tensor, batch: int, context: int) -> Tensor:
-    some = ids.flatten().repeat(-(-batch * context // ids.numel()))[: batch * context]
-    return some.view(batch, context).to(next(model.parameters()).device)
+def is_unambiguous(shape: Sequence[int], batch: int, context: int) -> bool:
+    """Returns whether a shape can only be (batch, context, width) or (batch · context, width).
+
+    (batch, context, width) could also be (context, batch, width) if there are as many sequences as tokens, unless there
+    is one of each.
+
+    Args:
+        shape: the shape of the tensor that a module passes.
+        batch: number of sequences in the batch.
+        context: number of tokens in each sequence.
+    """
+    if len(shape) == 3:
+        return tuple(shape[:2]) == (batch, context) and (batch != context or batch == 1)
+    return len(shape) == 2 and shape[0] == batch * context
 
 
-def _check_order(model: nn.Module, points: Sequence[HookPoint], ids: Tensor) -> None:
-    """Raises unless swapping the sequences swaps their rows: rows sorted otherwise (by expert) stay where they are."""
-    batch, context = _SIZES[0]
-    tokens = _batch(model, ids, batch, context)
+def to_standard_axes(x: Tensor, order: AxisOrder, batch: int, context: int) -> Tensor:
+    """Returns a tensor with its axes in the standard order (batch, context, width).
+
+    Args:
+        x: the tensor that a module passed.
+        order: the order of its axes.
+        batch: number of sequences in the batch.
+        context: number of tokens in each sequence.
+
+    Returns:
+        (batch, context, width), a view where possible; heads stand one after the other in the width.
+    """
+    if order == "positions first":
+        x = x.transpose(0, 1)
+    elif order == "heads first":
+        x = x.transpose(1, 2)
+    return x.reshape(batch, context, -1)
+
+
+def from_standard_axes(x: Tensor, order: AxisOrder, shape: Sequence[int]) -> Tensor:
+    """Undoes `to_standard_axes`.
+
+    Args:
+        x: (batch, context, width).
+        order: the order of the axes that the module passes.
+        shape: the shape that the module passed.
+
+    Returns:
+        A tensor of `shape` with the same values, a view where possible.
+    """
+    if order == "positions first":
+        return x.transpose(0, 1).reshape(tuple(shape))
+    if order == "heads first":
+        return x.unflatten(2, (shape[1], shape[3])).transpose(1, 2)
+    return x.reshape(tuple(shape))
+
+
+def _plain_order(x: Tensor) -> AxisOrder:
+    """The order of a tensor whose shape is unambiguous."""
+    return "batch first" if x.dim() == 3 else "rows"
+
+
+def _trial_batch(model: nn.Module, ids: Tensor, batch: int, context: int) -> Tensor:
+    """Token ids (batch, context) on the model's device: the given ones, repeated where there are too few."""
+    enough = ids.flatten().repeat(-(-batch * context // ids.numel()))[: batch * context]
+    return enough.view(batch, context).to(next(model.parameters()).device)
+
+
+def _check_row_order(model: nn.Module, points: Sequence[HookPoint], ids: Tensor) -> None:
+    """Raises ValueError unless swapping the sequences of a batch swaps their rows.
+
+    Rows that a module has sorted otherwise, for instance by expert, hardly change.
+    """
+    batch, context = _TRIAL_SIZES[0]
+    tokens = _trial_batch(model, ids, batch, context)
     if torch.equal(tokens, tokens.flip(0)):
         return
-    straight, swapped = (_seen(model, points, {"input_ids": x}) for x in (tokens, tokens.flip(0)))
+    straight, swapped = (_first_tensors(model, points, {"input_ids": x}) for x in (tokens, tokens.flip(0)))
     for point in points:
-        x, y = (seen[point].float().reshape(batch, context, -1) for seen in (straight, swapped))
+        x, y = (tensors[point].float().reshape(batch, context, -1) for tensors in (straight, swapped))
         if (y - x.flip(0)).norm() > 0.5 * (x - x.flip(0)).norm():
             raise ValueError(
                 f"The rows at {point} are not in the order of the tokens, as where tokens are sorted by expert: choose "
@@ -120,36 +234,38 @@ def _check_order(model: nn.Module, points: Sequence[HookPoint], ids: Tensor) -> 
             )
 
 
-def _refusal(point: HookPoint, x: Tensor, batch: int, context: int) -> str:
-    seen = f"{point} passes a tensor of shape {tuple(x.shape)} for {batch} sequences of {context} tokens"
+def _shape_message(point: HookPoint, x: Tensor, batch: int, context: int) -> str:
+    passed = f"{point} passes a tensor of shape {tuple(x.shape)} for {batch} sequences of {context} tokens"
     if "expert" in point.module:
-        return f"{seen}: an expert sees only the tokens that are routed to it; choose the layer's whole MLP instead."
-    return f"{seen}, which is not one vector of fixed width for each token: choose another module, or its other side."
+        return f"{passed}: an expert sees only the tokens that are routed to it; choose the layer's whole MLP instead."
+    return f"{passed}, which is not one vector of fixed width for each token: choose another module, or its other side."
 
 
-def _seen(model: nn.Module, points: Sequence[HookPoint], inputs: Mapping[str, Tensor]) -> dict[HookPoint, Tensor]:
-    """The first tensor of what each module took or gave, as it is."""
+def _first_tensors(
+    model: nn.Module, points: Sequence[HookPoint], inputs: Mapping[str, Tensor]
+) -> dict[HookPoint, Tensor]:
+    """The first tensor of what each module takes or returns, with its axes as they are."""
     passed: dict[HookPoint, object] = {}
-    with _hooks(model, points, passed), suppress(_Reached):
-        run(model, inputs)
+    with _hooks(model, points, passed), suppress(_AllSeen):
+        _run(model, inputs)
     if missing := [str(point) for point in points if point not in passed]:
         raise ValueError(
             f"The forward pass never reached {', '.join(missing)}: choose a module that this model runs on every token."
         )
-    seen = {point: first_tensor(value) for point, value in passed.items()}
-    for point, x in seen.items():
+    tensors = {point: first_tensor(value) for point, value in passed.items()}
+    for point, x in tensors.items():
         if not x.is_floating_point():
             raise ValueError(f"{point} passes whole numbers ({x.dtype}), not activations: choose another site.")
-    return seen
+    return tensors
 
 
-def run(model: nn.Module, inputs: Mapping[str, Tensor]) -> None:
-    """One forward pass without a cache of keys and values, which is of no use here and costs memory.
+def _run(model: nn.Module, inputs: Mapping[str, Tensor]) -> None:
+    """Runs the model without its cache of keys and values, which is not needed here and costs memory.
 
     Raises:
         ValueError: the model needs other inputs, such as images, sound or a target text.
     """
-    known = inspect.signature(model.forward).parameters  # encoders know no such argument
+    known = inspect.signature(model.forward).parameters  # encoders have no such argument
     try:
         model(**inputs, **({"use_cache": False} if "use_cache" in known else {}))
     except (ValueError, TypeError) as error:
@@ -161,11 +277,13 @@ def run(model: nn.Module, inputs: Mapping[str, Tensor]) -> None:
 
 
 @contextmanager
-def _hooks(model: nn.Module, points: Sequence[HookPoint], seen: dict[HookPoint, object]) -> Iterator[None]:
+def _hooks(model: nn.Module, points: Sequence[HookPoint], passed: dict[HookPoint, object]) -> Iterator[None]:
+    """While open, hooks put what each module takes or returns into `passed`, and end the pass when all is there."""
+
     def keep(point: HookPoint, value: object) -> None:
-        seen.setdefault(point, value)
-        if len(seen) == len(points):
-            raise _Reached
+        passed.setdefault(point, value)
+        if len(passed) == len(points):
+            raise _AllSeen
 
     def on_input(point: HookPoint):
         def hook(_: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -188,61 +306,3 @@ def _hooks(model: nn.Module, points: Sequence[HookPoint], seen: dict[HookPoint, 
     finally:
         for handle in handles:
             handle.remove()
-
-
-def axes(shape: Sequence[int], batch: int, context: int) -> dict[Axes, int]:
-    """The arrangements that a shape may be for `batch` sequences of `context` tokens, each with its width.
-
-    | arrangement | shape | width |
-    |---|---|---|
-    | sequences | (batch, context, width), also (batch, context, heads, head_dim) | width, heads · head_dim |
-    | positions first | (context, batch, width) | width |
-    | heads first | (batch, heads, context, head_dim) | heads · head_dim |
-    | rows | (batch · context, width), also (batch · context, heads, head_dim) | width, heads · head_dim |
-
-    None fit a tensor that has not one vector for each token; several fit where sizes coincide, and then other sizes
-    decide.
-
-    >>> axes((2, 7, 32), 2, 7)
-    {'sequences': 32}
-    >>> axes((7, 7, 32), 7, 7)
-    {'sequences': 32, 'positions first': 32}
-    """
-    shape, found = tuple(shape), {}
-    if len(shape) >= 3 and shape[:2] == (batch, context):
-        found["sequences"] = prod(shape[2:])
-    if len(shape) == 3 and shape[:2] == (context, batch):
-        found["positions first"] = shape[2]
-    if len(shape) == 4 and (shape[0], shape[2]) == (batch, context):
-        found["heads first"] = shape[1] * shape[3]
-    if len(shape) >= 2 and shape[0] == batch * context:
-        found["rows"] = prod(shape[1:])
-    return found
-
-
-def is_plain(shape: Sequence[int], batch: int, context: int) -> bool:
-    """Whether a tensor is (batch, context, width) or (batch · context, width) as it stands, so that nothing need be asked.
-
-    As many sequences as tokens leave it open, unless there is one of each.
-    """
-    if len(shape) == 3:
-        return tuple(shape[:2]) == (batch, context) and (batch != context or batch == 1)
-    return len(shape) == 2 and shape[0] == batch * context
-
-
-def arranged(x: Tensor, kind: Axes, batch: int, context: int) -> Tensor:
-    """The tensor as (batch, context, width); heads stand one after the other in the width."""
-    if kind == "positions first":
-        x = x.transpose(0, 1)
-    elif kind == "heads first":
-        x = x.transpose(1, 2)
-    return x.reshape(batch, context, -1)
-
-
-def restored(x: Tensor, kind: Axes, shape: Sequence[int]) -> Tensor:
-    """Undoes `arranged`: (batch, context, width) in the arrangement and shape that the module passed."""
-    if kind == "positions first":
-        return x.transpose(0, 1).reshape(tuple(shape))
-    if kind == "heads first":
-        return x.unflatten(2, (shape[1], shape[3])).transpose(1, 2)
-    return x.reshape(tuple(shape))

@@ -1,6 +1,7 @@
-"""The families of transformers whose first layers alone give the whole model's activations, to the bit.
+"""The families of transformers whose first layers give the same activations without the others, to the bit.
 
-Made by `python -m benchmarks.families code`; docs/families.md says how each was tried, and why the others are not here.
+`python -m benchmarks.families code` prints the list. docs/families.md says how each family was tried, and why the others
+are missing.
 """
 
 FIRST_LAYERS_ONLY = frozenset(

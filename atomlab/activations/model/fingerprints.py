@@ -1,5 +1,7 @@
-"""What a model's folder and a tokenizer are, by their content: a copy is the same, and another file beside them is not
-looked at."""
+"""Digests of a model's folder and of a tokenizer, by their content.
+
+A copy of a folder has the same digest, and files beside those that are loaded do not matter.
+"""
 
 import hashlib
 import json
@@ -9,22 +11,54 @@ from typing import Any
 
 from atomlab.files import file_digest
 
+# In the order in which transformers looks for them.
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
-def of_folder(folder: Path, title: str) -> str:
-    """A digest of config.json and of the weight files that are loaded.
+def model_folder_digest(folder: Path, title: str) -> str:
+    """Returns a digest of config.json and of the weight files that are loaded from a model's folder.
 
-    Cost: one read of the weights at about 1.5 GB/s the first time, and nothing after it (`file_digest`).
+    Args:
+        folder: the folder of the model.
+        title: name of the model, for error messages.
+
+    Returns:
+        Sixteen hexadecimal digits.
 
     Raises:
-        ValueError: an index that cannot be read, or names a file that is not there.
+        ValueError: the index of the weights cannot be read, or names a file that is not there.
+        OSError: a file cannot be read.
+
+    Cost: one read of the weights at about 1.5 GB/s the first time, nothing after it (`file_digest`).
     """
     return _digest({file.name: file_digest(file) for file in [folder / "config.json", *_weight_files(folder, title)]})
 
 
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Returns a digest of all that decides which tokens a text becomes, as far as the tokenizer's files hold it.
+
+    A tokenizer with a Rust backend is known by the backend's own description, without the truncation and padding that
+    the last call left in it; one without, by its switches and the vocabulary files that it writes.
+
+    Args:
+        tokenizer: a tokenizer of transformers.
+
+    Returns:
+        Sixteen hexadecimal digits.
+    """
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    added = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items()}
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        rules = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
+    else:
+        switches = {name: value for name, value in tokenizer.init_kwargs.items() if isinstance(value, bool)}
+        rules = {"switches": switches, "vocabulary": _vocabulary(tokenizer)}
+    return _digest({"rules": rules, "special": special, "added": added})
+
+
 def _weight_files(folder: Path, title: str) -> list[Path]:
-    """In the order in which transformers looks for them; all of a kind nobody knows."""
+    """The files that transformers loads; of a folder with none of the usual names, all files that may be weights."""
     found = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
     if found is None:
         return sorted(file for file in folder.iterdir() if file.suffix in {".safetensors", ".bin", ".gguf"})
@@ -45,24 +79,8 @@ def _weight_files(folder: Path, title: str) -> list[Path]:
     return [folder / name for name in names]
 
 
-def of_tokenizer(tokenizer: Any) -> str:
-    """A digest of all that decides which tokens a text becomes, as far as the tokenizer's own files hold it.
-
-    With a Rust backend it is of the backend's text, without the truncation and padding of the last call; without one,
-    of the vocabulary files that the tokenizer writes.
-    """
-    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-    added = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items()}
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:
-        rules = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
-    else:
-        switches = {name: value for name, value in tokenizer.init_kwargs.items() if isinstance(value, bool)}
-        rules = {"switches": switches, "vocabulary": _vocabulary(tokenizer)}
-    return _digest({"rules": rules, "special": special, "added": added})
-
-
 def _vocabulary(tokenizer: Any) -> dict[str, Any]:
+    """SHA-256 of each vocabulary file that the tokenizer writes; of one that writes none, the vocabulary itself."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             written = tokenizer.save_vocabulary(folder, filename_prefix=None)

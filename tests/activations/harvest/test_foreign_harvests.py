@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from atomlab.activations.harvest.remote import fetch
 from atomlab.activations.model.sites import HookPoint
 from atomlab.activations.store.activation_store import ActivationStore
-from atomlab.activations.store.files import INDEX, record, write_index, write_tensors
-from atomlab.activations.store.origins import TOKENS, Layout, Origins, write_sequences
+from atomlab.activations.store.files import INDEX, file_entry, write_index, write_tensors
+from atomlab.activations.store.origins import TOKENS_INDEX, Layout, Origins, write_sequences
 from atomlab.activations.tokens.sequences import Sequences
 from atomlab.activations.tokens.tokenise import SPLITS, Tokens
 
@@ -112,11 +112,11 @@ OUTSIDE = [
 
 @pytest.mark.parametrize("kind", ["file", "memory"])
 @pytest.mark.parametrize("name", OUTSIDE)
-@pytest.mark.parametrize("index", [TOKENS, f"{POINT}/{INDEX}"])
+@pytest.mark.parametrize("index", [TOKENS_INDEX, f"{POINT}/{INDEX}"])
 def test_a_name_is_a_plain_file_of_this_format(tmp_path: Path, kind: str, name: str, index: str) -> None:
     """faults.md E1: an absolute name over file:// and ../ over memory:// each wrote a file elsewhere."""
     source = whole(tmp_path / "source")
-    entry = "files" if index == TOKENS else "shards"
+    entry = "files" if index == TOKENS_INDEX else "shards"
 
     def renamed(content: dict[str, Any]) -> dict[str, Any]:
         first = next(iter(content[entry]))
@@ -198,9 +198,9 @@ FIRST, GROUPS = "train-00000.safetensors", "groups.json"
         (f"{POINT}/{INDEX}", set_of("dtype", value="float32"), "is not of dtype 'float32'"),
         (f"{POINT}/{INDEX}", set_of("hook_point", value="b.output"), "is about 'b.output'"),
         (f"{POINT}/{INDEX}", lambda index: [index], "not what its checksum was taken of"),
-        (TOKENS, set_of("files", GROUPS, value=...), "should name groups.json"),
-        (TOKENS, set_of("files", GROUPS, "bytes", value=10**18), "are stated"),
-        (TOKENS, set_of("files", value=None), "it has no files"),
+        (TOKENS_INDEX, set_of("files", GROUPS, value=...), "should name groups.json"),
+        (TOKENS_INDEX, set_of("files", GROUPS, "bytes", value=10**18), "are stated"),
+        (TOKENS_INDEX, set_of("files", value=None), "it has no files"),
     ],
 )  # fmt: skip
 def test_an_index_is_checked_as_a_whole(tmp_path: Path, index: str, change: Callable, said: str) -> None:
@@ -218,10 +218,10 @@ def replaced(source: Path, name: str, tensors: dict[str, torch.Tensor] | bytes) 
     """A file of the attacker's, with a record that fits."""
     file = source / name
     file.write_bytes(tensors) if isinstance(tensors, bytes) else save_file(tensors, file)
-    index, entry = (file.with_name(INDEX), "shards") if file.parent != source else (source / TOKENS, "files")
+    index, entry = (file.with_name(INDEX), "shards") if file.parent != source else (source / TOKENS_INDEX, "files")
     changed(
         source, str(index.relative_to(source)),
-        lambda content: content | {entry: content[entry] | {file.name: content[entry][file.name] | record(file)}},
+        lambda content: content | {entry: content[entry] | {file.name: content[entry][file.name] | file_entry(file)}},
     )  # fmt: skip
 
 
@@ -277,7 +277,7 @@ def test_a_whole_harvest_arrives_byte_for_byte_and_goes_on_where_it_was_interrup
     assert len(ActivationStore(cache / str(POINT), "test")) == ROWS
 
 
-@pytest.mark.parametrize("name", [TOKENS, "groups.json", f"{POINT}/{INDEX}", f"{POINT}/{FIRST}"])
+@pytest.mark.parametrize("name", [TOKENS_INDEX, "groups.json", f"{POINT}/{INDEX}", f"{POINT}/{FIRST}"])
 @pytest.mark.parametrize("make", [os.mkfifo, lambda file: file.symlink_to("/dev/zero"), Path.mkdir])
 def test_only_ordinary_files_are_copied(tmp_path: Path, name: str, make: Callable[[Path], None]) -> None:
     """faults.md E5: a pipe hangs and /dev/zero never ends."""
@@ -341,12 +341,12 @@ def test_no_index_makes_a_file_outside_the_cache(
 ) -> None:
     """faults.md E1, for any JSON with a checksum that fits, and files that fit what it states of them."""
     tmp_path = tmp_path_factory.mktemp("any")
-    source, name = whole(tmp_path / "source"), TOKENS if as_tokens else f"{POINT}/{INDEX}"
+    source, name = whole(tmp_path / "source"), TOKENS_INDEX if as_tokens else f"{POINT}/{INDEX}"
     index.pop("checksum", None)
     entry, folder = ("files", source) if as_tokens else ("shards", source / str(POINT))
     if fitting and isinstance(index.get(entry), dict):
         for each in index[entry]:
-            if each and "/" not in each and "\0" not in each and each not in (".", "..", INDEX, TOKENS):
+            if each and "/" not in each and "\0" not in each and each not in (".", "..", INDEX, TOKENS_INDEX):
                 (folder / each.encode(errors="ignore").decode()).write_bytes(content)
             stated = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
             index[entry][each] = stated | ({} if as_tokens else {"rows": 3})

@@ -18,8 +18,8 @@ from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.harvest.plan import plan
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.store.activation_store import ActivationStore
-from atomlab.activations.store.files import INDEX, check, read_index
-from atomlab.activations.store.origins import TOKENS, read_sequences
+from atomlab.activations.store.files import INDEX, check_files, read_index
+from atomlab.activations.store.origins import TOKENS_INDEX, read_sequences
 from atomlab.activations.tokens.sequences import Frame, batch, prompts, sample
 from atomlab.activations.tokens.tokenise import SPLITS
 from tests.activations.conftest import in_own_process
@@ -77,7 +77,7 @@ def test_every_byte_of_every_file_is_guarded(families: dict[str, Path], text: Lo
     data.prepare_data()
     data.setup()
     folder = data.folder(short)
-    site, tokens = folder / str(data.point), read_index(folder / TOKENS, "files")["files"]
+    site, tokens = folder / str(data.point), read_index(folder / TOKENS_INDEX, "files")["files"]
     shards = read_index(site / INDEX, "shards")["shards"]
     (moments,) = site.glob("moments-*.json")
     guarded = [(site, name, shards) for name in shards] + [(folder, name, tokens) for name in tokens]
@@ -88,9 +88,9 @@ def test_every_byte_of_every_file_is_guarded(families: dict[str, Path], text: Lo
     ]:
         for _ in each_byte_altered(place / name):
             with pytest.raises(ValueError, match=rf"altered.*{name}"):
-                check(place, {name: records[name]}, every_byte=True)
-        check(place, {name: records[name]}, every_byte=True)
-    for index, entry in ((site / INDEX, "shards"), (folder / TOKENS, "files"), (moments, "moments")):
+                check_files(place, {name: records[name]}, every_byte=True)
+        check_files(place, {name: records[name]}, every_byte=True)
+    for index, entry in ((site / INDEX, "shards"), (folder / TOKENS_INDEX, "files"), (moments, "moments")):
         for _ in each_byte_altered(index):
             with pytest.raises(ValueError, match=rf"altered.*{index.name}"):
                 read_index(index, entry)

@@ -128,12 +128,12 @@ def test_weights_of_another_shape_are_named(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "size"), [("self_attn.q_proj.bias", 32), ("self_attn.q_norm.weight", 8)])
-def test_weights_that_find_no_place_in_a_layer_that_runs(folder: Path, name: str, size: int) -> None:
+def test_weights_of_a_layer_that_runs_without_a_parameter_for_them(folder: Path, name: str, size: int) -> None:
     """Nobody reported it: Qwen 2's biases and Qwen 3's norms under a Llama's configuration were left out in silence."""
     change(folder, lambda weights: weights | {f"model.layers.2.{name}": torch.ones(size)})
     lm(folder).load([POINT])
     with pytest.raises(
-        ValueError, match=rf"hold model\.layers\.2\.{re.escape(name)}, for which its configuration has no"
+        ValueError, match=rf"hold model\.layers\.2\.{re.escape(name)}, for which its configuration has no parameter"
     ):
         lm(folder).load([HookPoint.parse("model.layers.2.output")])
 
@@ -148,9 +148,9 @@ def test_an_adapter_is_refused(folder: Path, tmp_path: Path) -> None:
     """Nobody reported it: without PEFT, transformers loads the base model alone in silence."""
     (folder / "adapter_config.json").write_text("{}")
     shutil.copytree(folder, tmp_path / "alone", ignore=shutil.ignore_patterns("config.json", "model.safetensors"))
-    for place in (folder, tmp_path / "alone"):
-        with pytest.raises(ValueError, match=f"{place.name} holds a PEFT adapter .*merge"):
-            lm(place).load([POINT])
+    for each in (folder, tmp_path / "alone"):
+        with pytest.raises(ValueError, match=f"{each.name} holds a PEFT adapter .*merge"):
+            lm(each).load([POINT])
 
 
 class _Evil:

@@ -1,4 +1,4 @@
-"""HarvestCache are complete or absent, resume where they were, and are read back exactly."""
+"""Harvests are complete or absent, resume where they were, and are read back exactly."""
 
 from pathlib import Path
 from threading import Event, Thread

@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from atomlab.activations.model.capture import capture
-from atomlab.activations.model.language_model import SEPARATING, LanguageModel
+from atomlab.activations.model.language_model import SEPARATES_DOCUMENTS, LanguageModel
 from atomlab.activations.model.sites import resolve_site
 from atomlab.activations.tokens.sequences import Frame, batch, pack_apart
 
 
-@pytest.mark.parametrize("family", sorted(SEPARATING))
+@pytest.mark.parametrize("family", sorted(SEPARATES_DOCUMENTS))
 def test_each_part_of_a_document_is_as_if_alone(families: dict[str, Path], family: str) -> None:
     """Contexts of 24 tokens in one batch, with 2 to 4 documents each, against every part run by itself."""
     lm = LanguageModel(str(families[family]), dtype="float32", device="cpu")
-    assert lm.kind == family
+    assert lm.family == family
     model, generator = lm.load(), torch.Generator().manual_seed(0)
-    points = [resolve_site(site, 2, lm.kind, lm.num_layers) for site in ("resid_post", "attn_out")]
+    points = [resolve_site(site, 2, lm.family, lm.num_layers) for site in ("resid_post", "attn_out")]
     lengths = [5, 9, 17, 3, 30, 8, 11, 13]
     documents = [torch.randint(3, 64, (n,), generator=generator, dtype=torch.int32) for n in lengths]
     packed = pack_apart(documents, list(range(len(documents))), 24, Frame((1,), (), ()))

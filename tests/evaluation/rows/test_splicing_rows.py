@@ -3,7 +3,7 @@
 import torch
 from transformers import OPTConfig, OPTForCausalLM
 
-from atomlab.activations.model.capture import layouts
+from atomlab.activations.model.capture import axis_orders
 from atomlab.activations.model.sites import HookPoint
 from atomlab.evaluation.rows.splicing import Passage, _log_probabilities
 
@@ -16,7 +16,7 @@ def test_rows_are_edited_where_they_are_harvested_and_nowhere_before() -> None:
     )  # fmt: skip
     model, point = OPTForCausalLM(config).eval(), HookPoint.parse("model.decoder.layers.1.fc2.input")
     ids = torch.randint(3, 64, (3, 7))
-    kind, width = layouts(model, [point], ids)[point]
+    kind, width = axis_orders(model, [point], ids)[point]
     assert (kind, width) == ("rows", 48)
     edited = torch.zeros(3, 7, dtype=torch.bool)
     edited[1, 4] = True

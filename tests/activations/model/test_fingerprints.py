@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CanineTokenizer, EsmTokenizer, LlamaConfig, LlamaForCausalLM
 
-from atomlab.activations.model.fingerprints import of_tokenizer
+from atomlab.activations.model.fingerprints import tokenizer_digest
 from atomlab.activations.model.language_model import LanguageModel
 from tests.tiny import CONFIG, save_model, tokenizer
 
@@ -84,9 +84,9 @@ def test_a_hub_model_is_its_commit(tmp_path: Path) -> None:
 def test_the_last_call_of_a_tokenizer_does_not_change_it() -> None:
     """Nobody reported it: padding and truncation of a call stay in the backend, and made another fingerprint."""
     tool = tokenizer()
-    before = of_tokenizer(tool)
+    before = tokenizer_digest(tool)
     tool(["w1 w2", "w3"], padding=True, truncation=True, max_length=2)
-    assert of_tokenizer(tool) == before
+    assert tokenizer_digest(tool) == before
 
 
 def test_tokenizers_without_a_rust_backend(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_tokenizers_without_a_rust_backend(tmp_path: Path) -> None:
         file = tmp_path / name / "vocab.txt"
         file.parent.mkdir()
         file.write_text("\n".join(["<cls>", "<pad>", "<eos>", "<unk>", "<mask>", *words]))
-        return of_tokenizer(EsmTokenizer(str(file)))
+        return tokenizer_digest(EsmTokenizer(str(file)))
 
     assert esm("one", ["A", "C"]) == esm("copy", ["A", "C"]) != esm("other", ["C", "A"])
-    assert of_tokenizer(CanineTokenizer()) == of_tokenizer(CanineTokenizer())
+    assert tokenizer_digest(CanineTokenizer()) == tokenizer_digest(CanineTokenizer())

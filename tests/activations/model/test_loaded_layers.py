@@ -25,7 +25,7 @@ from atomlab.activations.model.capture import capture
 from atomlab.activations.model.families import FIRST_LAYERS_ONLY
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.model.sites import HookPoint
-from atomlab.activations.model.weights import cut_layers
+from atomlab.activations.model.weights import drop_deeper_layers
 from tests.activations.conftest import FAMILIES, GATED, SIZES
 
 TABLE = Path(__file__).parents[3] / "docs" / "families.md"
@@ -106,7 +106,7 @@ def test_families_that_are_not_listed_give_the_whole_model_s_activations(tmp_pat
     inside = "self_attn" if name == "gemma3n" else None  # which keeps four streams between its layers
     points = [HookPoint(f"{case.layers}.{case.number}" + (f".{inside}" if inside else ""), "output")]
     model = lm(tmp_path)
-    assert model.kind not in FIRST_LAYERS_ONLY
+    assert model.family not in FIRST_LAYERS_ONLY
     loaded = model.load(points)
     for point in points:
         assert torch.equal(capture(loaded, points, IDS)[point], capture(whole, points, IDS)[point])
@@ -134,9 +134,9 @@ class _Scaled(nn.Module):
 def test_layers_are_kept_where_their_number_matters() -> None:
     """Nobody reported it: a network whose layers depend on how many there are is left whole."""
     model = _Scaled().eval()
-    cut_layers(model, [HookPoint.parse("layers.1.output")], IDS["input_ids"])
+    drop_deeper_layers(model, [HookPoint.parse("layers.1.output")], IDS["input_ids"])
     assert len(model.layers) == 4
-    cut_layers(model, [HookPoint.parse("others.1.output")], IDS["input_ids"])
+    drop_deeper_layers(model, [HookPoint.parse("others.1.output")], IDS["input_ids"])
     assert len(model.others) == 2
     assert len(model.layers) == 4
 
