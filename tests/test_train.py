@@ -57,9 +57,9 @@ def test_one_command_leaves_a_table_a_report_and_a_published_format(first: Path)
     assert "no key found, logging offline" in (first / "stderr.txt").read_text()
     table, sae = rows(first), load_sae(first / "sae")
     assert sae.W_dec.shape == (288, 576)
-    assert table["neurons"]["r2_test"] == 1
+    assert table["neurons"]["r2"] == 1
     assert table["neurons"]["l0"] == 576
-    assert 0 < table["atoms"]["r2_test"] < table["atoms"]["r2_train"] < 1
+    assert 0 < table["atoms"]["r2"] < table["atoms"]["r2_train"] < 1
     assert not list(first.rglob(".writing-*"))
 
 
@@ -117,7 +117,7 @@ def test_a_killed_online_run_goes_on_bit_for_bit_and_logs_how_long_it_waited(cac
     whole = run("train.py", *options, f"hydra.run.dir={tmp_path / 'whole'}", cwd=tmp_path, cache=cache)
     assert whole.returncode == 0, whole.stderr
     assert 0 < logged(tmp_path / "whole", "data/wait")["data/wait"] < 1
-    assert rows(tmp_path / "whole")["atoms"]["r2_test"] > 0
+    assert rows(tmp_path / "whole")["atoms"]["r2"] > 0
     resume = f"resume={killed(*options, folder=tmp_path / 'killed', cache=cache, at=15)}"
     again = run("train.py", *options, resume, f"hydra.run.dir={tmp_path / 'resumed'}", cwd=tmp_path, cache=cache)
     assert again.returncode == 0, again.stderr
@@ -143,7 +143,7 @@ def test_two_processes_agree_with_one(cache: Path, tmp_path: Path) -> None:
     assert alone.keys() == together.keys()
     assert not logged(one, "test/")
     for folder, values in ((one, alone), (two, together)):
-        assert float((folder / "objective.txt").read_text()) == pytest.approx(values["validation/r2_s_norm"], rel=1e-6)
+        assert float((folder / "objective.txt").read_text()) == pytest.approx(values["validation/r2_s"], rel=1e-6)
     for name, value in alone.items():
         # One vector of 256 may cross a threshold where sums were taken in another order.
         tolerance = 2 / 256 if "certified" in name or "window" in name else 1e-3

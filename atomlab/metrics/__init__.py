@@ -1,32 +1,33 @@
-"""Streaming torchmetrics over atomlab.theory: float64 sums, int64 counts, bounded state, right on uneven processes."""
+"""Streaming metrics over atomlab.theory: float64 sums, int64 counts, one value on any number of processes.
 
-from atomlab.metrics.geometry import CoherenceProfile, MatchedCosine, MutualCoherence, RestrictedIsometry
-from atomlab.metrics.identifiability import SupportRecoveryRate, WindowRate
-from atomlab.metrics.isometry import IsometryDistribution
-from atomlab.metrics.language_model import LossRecovered, NextTokenKL
-from atomlab.metrics.reconstruction import ExplainedVariance, RefittedExplainedVariance
-from atomlab.metrics.recovery import CertifiedRate, IsometryRates, Stability, UniformlyCertifiedRate
-from atomlab.metrics.shift import RepresentationShift
-from atomlab.metrics.sparsity import DeadLatents, L0Histogram, MeanL0
+`by_name` says which of them gives each named number of a table or a dashboard.
+"""
+
+from atomlab.metrics.angles import RepresentationShift
+from atomlab.metrics.certified_rates import CertifiedRate, IsometryRates, UniformlyCertifiedRate
+from atomlab.metrics.code_isometry import CodeIsometry
+from atomlab.metrics.dictionary_geometry import MatchedCosine, RestrictedIsometry
+from atomlab.metrics.encoder_recovery import SupportRecoveryRate, WindowRate
+from atomlab.metrics.explained_variance import ExplainedVariance, RefittedExplainedVariance
+from atomlab.metrics.language_model_loss import LossRecovered, NextTokenKL
+from atomlab.metrics.stability_index import Stability
+from atomlab.metrics.support_sizes import FiringShare, SupportSizes
 
 __all__ = [
     "CertifiedRate",
-    "CoherenceProfile",
-    "DeadLatents",
+    "CodeIsometry",
     "ExplainedVariance",
-    "IsometryDistribution",
+    "FiringShare",
     "IsometryRates",
-    "L0Histogram",
     "LossRecovered",
     "MatchedCosine",
-    "MeanL0",
-    "MutualCoherence",
     "NextTokenKL",
     "RefittedExplainedVariance",
     "RepresentationShift",
     "RestrictedIsometry",
     "Stability",
     "SupportRecoveryRate",
+    "SupportSizes",
     "UniformlyCertifiedRate",
     "WindowRate",
 ]

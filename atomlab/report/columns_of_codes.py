@@ -7,9 +7,9 @@ _S = "S is the inverse second moment of the reference corpus, so that every dire
 
 FAITHFULNESS = (
     Column("r2_train", "R² train", f"{_R2}; Euclidean, on training vectors.", closing=True),
-    Column("r2_test", "R² held out", "The same on held-out vectors.", closing=True),
-    Column("r2_train_s", "R²_S train", f"R² with S-norms on training vectors; {_S}.", closing=True),
-    Column("r2_test_s", "R²_S held out", "The same on held-out vectors.", closing=True),
+    Column("r2", "R² held out", "The same on held-out vectors.", closing=True),
+    Column("r2_s_train", "R²_S train", f"R² with S-norms on training vectors; {_S}.", closing=True),
+    Column("r2_s", "R²_S held out", "The same on held-out vectors.", closing=True),
     Column(
         "memory",
         "memory",
@@ -19,12 +19,12 @@ FAITHFULNESS = (
     ),
     Column("memory_s", "memory_S", "The same in the S-norm.", closing=True),
     Column(
-        "r2_validation_s",
+        "r2_s_validation",
         "R²_S validation",
         "R² with S-norms on validation vectors, which choices between runs go by: held-out vectors serve no choice.",
     ),
-    Column("r2_train_uncentred", "R²₀ train", "1 − Σ‖x − x̂‖² / Σ‖x‖²: about zero instead of the mean, so flattering."),
-    Column("r2_test_uncentred", "R²₀ held out", "The same on held-out vectors."),
+    Column("r2_uncentred_train", "R²₀ train", "1 − Σ‖x − x̂‖² / Σ‖x‖²: about zero instead of the mean, so flattering."),
+    Column("r2_uncentred", "R²₀ held out", "The same on held-out vectors."),
     Column(
         "loss_recovered_zero",
         "loss rec. (zero)",
@@ -53,7 +53,7 @@ CODES = (
     Column("l0_q998", "L0 99.8%", "Its 99.8% quantile.", "d", "codes"),
     Column("empty", "K = 0", "Share of held-out vectors without any code: no rate counts them.", ".1%", "codes"),
     Column(
-        "dead",
+        "dead_train",
         "dead",
         "Share of units that fire on none of the measured training vectors (n train; more were trained on where there are "
         "more).",
@@ -62,7 +62,7 @@ CODES = (
         closing=True,
     ),
     Column(
-        "single_sample",
+        "single_sample_train",
         "single",
         "Share of units that fire on exactly one of them: memory of one vector where all training vectors are measured.",
         ".1%",

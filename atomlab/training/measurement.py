@@ -1,54 +1,54 @@
-"""What a validation measures of a TSAE: streaming numbers on every vector, dearer ones on the first."""
+"""What a validation measures of a TSAE: the numbers of a table's row, under the same names, on validation vectors."""
 
+import math
 from typing import final
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection
 
-from atomlab.metrics import (
-    CertifiedRate,
-    DeadLatents,
-    ExplainedVariance,
-    IsometryDistribution,
-    L0Histogram,
-    RestrictedIsometry,
-    Stability,
-    UniformlyCertifiedRate,
-    WindowRate,
-)
+from atomlab.metrics import RestrictedIsometry
+from atomlab.metrics.by_name import AtomGeometry, flat, of_codes, of_reconstructions, values
 from atomlab.sae import ThresholdSAE
 from atomlab.sae.ops import decode_csr, encode_csr
 from atomlab.theory import (
     AtomicInnerProduct,
-    CoherenceStatistics,
-    coherence_statistics,
+    Supports,
     first_samples,
+    first_supports,
     random_codes,
-    random_dictionary,
+    supports,
 )
+
+_OF_SIZES = ("certified_level_1", "stability_pairwise", "stability_per_atom")
+_OF_SUPPORTS = ("certified_level_2a", "certified_level_2b", "certified_level_3", "certified_level_4")
+_MEASURED = ("l0", "l0_median", "l0_q998", "empty", "dead", "single_sample", *_OF_SIZES)
+_CERTIFIED = (*_OF_SUPPORTS, "isometry_ratio", "isometry_own", "identifiable_a_priori")
 
 
 @final
 class Measurement:
-    """One epoch's numbers, the same on every process. On every vector: R², L0, dead latents, q*, levels 1 and 2, the
-    isometry of the codes. On the first `s_norm_samples`: R² in the S-norm, whose two float64 products (d_in, d_in) a
-    vector would cost as much as reconstructing at small expansions. On the first `certificate_samples`: levels 3 and 4,
-    δ(Λ), threshold windows. Once: the dictionary's coherence, d_in·d_sae² FLOPs, and the interval of δ_K.
+    """Measures one validation. All processes get the same numbers.
 
-    The first vectors are a random sample, since a validation's batches come in random order
-    (`ActivationDataModule.val_dataloader`): the first n over all processes are the n validation vectors that a table
-    with `sample_sizes.measured=n` draws, so what has one name in both is measured on one sample where n is the same.
+    Every number is over the sample that a table of the validation split would draw: the first `measured` vectors, and
+    for certificates the first `certified` of these. A validation's batches come in random order and are dealt out to
+    the processes in turn (`ActivationDataModule.val_dataloader`), so the first n vectors over all processes are those
+    of `data.sample("validation", n)`. Vectors beyond them are not read.
 
-    Names that end in `_null` are the same numbers for a random dictionary of the same n and d and codes of the same
-    sizes (and values, at random latents).
+    Names are those of a table's row (`atomlab.metrics.by_name`). `_random` at the end says that random atoms stand in
+    for the trained ones, as many and of the same width, with codes of the same sizes and values on random supports.
+
+    Cost: a few passes of d_in·d_sae² FLOPs for coherence and restricted isometry, once; reconstruction and, in the
+    S-norm, 4·d_in² float64 FLOPs for each measured vector; levels 3 and 4 for each certified one. Memory: two float64
+    copies of the dictionary.
 
     Args:
-        sae: of raw activations, on the device of the batches.
+        sae: TSAE of raw activations, on the device of the batches.
         metric: S.
-        certificate_samples: vectors, over all processes.
-        s_norm_samples: vectors, over all processes; all if None.
-        null: with those of the random dictionary for levels 3 and 4, too.
+        measured: Vectors that are measured, over all processes.
+        certified: Vectors for certificates, isometry of the codes and identifiability, over all processes.
+        supports: Random supports that are tried for the lower bound of δ_K.
+        seed: Of the random supports and of the random dictionary.
+        null: Whether the numbers of random atoms are measured too.
     """
 
     def __init__(
@@ -56,101 +56,70 @@ class Measurement:
         sae: ThresholdSAE,
         metric: AtomicInnerProduct,
         *,
-        certificate_samples: int = 256,
-        s_norm_samples: int | None = 4096,
+        measured: int = 4096,
+        certified: int = 256,
+        supports: int = 256,
+        seed: int = 0,
         null: bool = False,
     ) -> None:
-        processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-        self.sae = sae
-        self.certified_left = certificate_samples // processes
-        self.s_norm_left = float("inf") if s_norm_samples is None else s_norm_samples // processes
+        self.sae, self.supports, self.seed = sae, supports, seed
+        self.measured_left, self.certified_left = _share(measured), _share(min(certified, measured))
         dictionary = sae.W_dec.detach()
-        self.generator = torch.Generator().manual_seed(0)
-        self.random = random_dictionary(sae.d_sae, sae.d_in, self.generator).to(dictionary) if null else None
-        self.known = coherence_statistics(dictionary, metric)
-        self.reconstruction = MetricCollection({"r2": ExplainedVariance(sae.d_in)}, compute_groups=False)
-        self.s_norm = MetricCollection({"r2_s_norm": ExplainedVariance(sae.d_in, metric)}, compute_groups=False)
-        sizes = {"support_sizes": L0Histogram(sae.d_sae), **_of_sizes(dictionary, self.known, "")}
-        sizes |= {} if self.random is None else _of_sizes(self.random, coherence_statistics(self.random), "_null")
-        self.white = metric.whiten(dictionary.double())  # once for all that follows
-        ratio = IsometryDistribution(self.white.to(dictionary.dtype), "ratio")
-        groups = [list(sizes), ["dead"], ["isometry_ratio"]]  # the first keep the same counts of support sizes
-        self.streaming = MetricCollection(
-            sizes | {"dead": DeadLatents(sae.d_sae), "isometry_ratio": ratio}, compute_groups=groups
-        )
-        certificates = {
-            **_of_codes(self.white, ""),
-            "support_isometry": IsometryDistribution(self.white, "constant"),
-            "threshold_window": WindowRate(self.white, coherence=self.known.coherence_bound),
-        }
-        self.certificates = MetricCollection(certificates, compute_groups=False)
-        self.chance = None
-        if self.random is not None:
-            self.chance = MetricCollection({**_of_codes(self.random, "_null")}, compute_groups=False)
-        for collection in self._collections():
-            collection.to(dictionary.device)
-
-    def _collections(self) -> list[MetricCollection]:
-        found = (self.reconstruction, self.s_norm, self.streaming, self.certificates, self.chance)
-        return [collection for collection in found if collection is not None]
+        self.geometry = AtomGeometry.of(dictionary, metric)
+        self.reconstructions = of_reconstructions(sae.d_in, metric).to(dictionary.device)
+        self.measured, self.certified = [of_codes(_MEASURED, self.geometry)], of_codes(_CERTIFIED, self.geometry)
+        self.random, self.generator = None, torch.Generator().manual_seed(seed)
+        if null:
+            random = AtomGeometry.random(dictionary, self.generator)
+            self.measured.append(of_codes(_OF_SIZES, random, suffix="_random"))
+            self.random = of_codes(_OF_SUPPORTS, random, suffix="_random")
+        self.chosen: list[Supports] = []
 
     @torch.no_grad()
     def update(self, batch: Tensor) -> None:
+        """Adds a batch (batch, d_in) of this process, as far as it belongs to the sample."""
+        batch = batch[: self.measured_left]
+        if len(batch) == 0:
+            return
+        self.measured_left -= len(batch)
         codes = encode_csr(self.sae, batch)
-        x_hat = decode_csr(codes, self.sae.W_dec, self.sae.b_dec)
-        self.reconstruction.update(batch, x_hat)
-        self.streaming.update(codes)
-        if self.s_norm_left > 0:
-            count = int(min(self.s_norm_left, len(batch)))
-            self.s_norm.update(batch[:count], x_hat[:count])
-            self.s_norm_left -= count
+        self.reconstructions.update(batch, decode_csr(codes, self.sae.W_dec, self.sae.b_dec))
+        for collection in self.measured:
+            collection.update(codes)
         if self.certified_left > 0:
-            chosen = first_samples(codes, self.certified_left)
-            self.certificates.update(chosen)
-            if self.chance is not None:
-                self.chance.update(random_codes(chosen, self.generator))
-            self.certified_left -= chosen.shape[0]
+            first = first_samples(codes, self.certified_left)
+            self.certified_left -= first.shape[0]
+            self.certified.update(first)
+            self.chosen.append(supports(first))
+            if self.random is not None:
+                self.random.update(random_codes(first, self.generator))
 
     def values(self) -> dict[str, float]:
-        """Everything by name; NaN where nothing was seen."""
-        values: dict[str, float] = {}
-        for collection in self._collections():
-            for name, measure in collection.items():
-                if isinstance(measure, L0Histogram):
-                    k = max(1, min(measure.quantile(0.5), self.sae.d_sae))
-                    values |= {"l0": measure.mean()} | self._geometry(k)
-                else:
-                    values |= _named(name, measure.compute())
-        return values
+        """Computes every number by its name, over all processes, all of which call this together. NaN where nothing was
+        seen.
+        """
+        collections = [self.reconstructions, *self.measured, self.certified]
+        collections += [] if self.random is None else [self.random]
+        found: dict[str, float] = dict(self.geometry.numbers)
+        for collection in collections:
+            found |= flat(values(collection))
+        return found | self._restricted_isometry(found)
 
-    def _geometry(self, k: int) -> dict[str, float]:
-        """Coherence and the interval of δ_K at the median K."""
-        isometry = RestrictedIsometry(statistics=self.known)
-        isometry.update(self.white, k)
-        lower, upper = isometry.compute().tolist()
-        interval = {"restricted_isometry_lower": lower, "restricted_isometry_upper": upper}
-        return {"coherence": self.known.coherence} | interval
-
-
-def _of_sizes(dictionary: Tensor, known: CoherenceStatistics, suffix: str) -> dict[str, Metric]:
-    """What depends on the dictionary and on support sizes alone."""
-    return {
-        f"certified_level_1{suffix}": UniformlyCertifiedRate(dictionary, "coherence", statistics=known),
-        f"certified_level_2a{suffix}": UniformlyCertifiedRate(dictionary, "babel_unique", statistics=known),
-        f"certified_level_2b{suffix}": UniformlyCertifiedRate(dictionary, "babel_recovery", statistics=known),
-        f"stability_pairwise{suffix}": Stability(dictionary, "pairwise", statistics=known),
-        f"stability_per_atom{suffix}": Stability(dictionary, "per_atom", statistics=known),
-    }
+    def _restricted_isometry(self, found: dict[str, float]) -> dict[str, float]:
+        """The interval of δ_K at the median K; NaN where no certified vector has an atom."""
+        low = high = math.nan
+        if not math.isnan(found["certified_level_4"]):
+            k = max(1, int(found["l0_median"]))
+            own = [first_supports(chosen.indices, chosen.sizes, k) for chosen in self.chosen]
+            isometry = RestrictedIsometry(samples=self.supports, seed=self.seed).to(self.geometry.white.device)
+            isometry.update(self.geometry.white, k, torch.cat(own) if own else None)
+            low, high = isometry.compute().tolist()
+        return {"restricted_isometry_k_low": low, "restricted_isometry_k_high": high}
 
 
-def _of_codes(white: Tensor, suffix: str) -> dict[str, Metric]:
-    return {
-        f"certified_level_3{suffix}": CertifiedRate(white, "exact_recovery"),
-        f"certified_level_4{suffix}": CertifiedRate(white, "dual_certificate"),
-    }
-
-
-def _named(name: str, value: Tensor | dict[str, Tensor]) -> dict[str, float]:
-    if isinstance(value, dict):
-        return {f"{name}_{key}": float(part) for key, part in value.items()}
-    return {name: float(value)}
+def _share(count: int) -> int:
+    """How many of the first `count` vectors this process sees, of those that are dealt out in turn."""
+    if not torch.distributed.is_initialized():
+        return count
+    processes = torch.distributed.get_world_size()
+    return (count - torch.distributed.get_rank() + processes - 1) // processes

@@ -141,6 +141,6 @@ class SAEModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         assert self.measurement is not None
         values = self.measurement.values()
-        self.validated = (self.trainer.global_step, values["r2_s_norm"])
+        self.validated = (self.trainer.global_step, values["r2_s"])
         self.log_dict({f"validation/{name}": value for name, value in values.items()}, rank_zero_only=False)
         self.measurement = None

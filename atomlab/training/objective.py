@@ -8,7 +8,7 @@ from atomlab.training.module import SAEModule
 
 
 def validation_objective(trainer: Trainer, module: SAEModule, data: LightningDataModule) -> float | None:
-    """R² in the S-norm of the finished TSAE on validation vectors: `validation/r2_s_norm` of its last step.
+    """R² in the S-norm of the finished TSAE on validation vectors: `validation/r2_s` of its last step.
 
     Every choice between runs belongs to the validation split; the test split is read by the closing table alone. Every
     process calls this, and all get the same value. It is the last validation's if that was at the last step; otherwise

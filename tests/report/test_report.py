@@ -33,8 +33,8 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_cells_read_as_their_column_says() -> None:
     texts = {column.key: cell(ROW, column) for column in COLUMNS}
-    assert texts["r2_test"] == "0.250"
-    assert texts["dead"] == "25.0%"
+    assert texts["r2"] == "0.250"
+    assert texts["dead_train"] == "25.0%"
     assert texts["restricted_isometry_k"] == "[0.50, 1.50] K=3"
     assert texts["babel"] == "0.50 K=3"
     assert texts["isometry_unique"] == "25% / 50% / 25%"
@@ -43,5 +43,5 @@ def test_cells_read_as_their_column_says() -> None:
 
 def test_empty_columns_and_tables_are_left_out_and_every_column_has_a_table() -> None:
     assert sum(len(columns) - 1 for columns in grouped(ROWS).values()) == len(COLUMNS) - 1
-    few = grouped([{"unit": "atoms", "r2_test": 0.5, "l0": None, "coherence": float("nan")}])
-    assert [[column.key for column in columns] for columns in few.values()] == [["unit", "r2_test"]]
+    few = grouped([{"unit": "atoms", "r2": 0.5, "l0": None, "coherence": float("nan")}])
+    assert [[column.key for column in columns] for columns in few.values()] == [["unit", "r2"]]

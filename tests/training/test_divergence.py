@@ -91,5 +91,5 @@ def test_the_rule_by_hand_and_across_a_checkpoint() -> None:
 @pytest.mark.parametrize(("r2", "said"), [(-256_678.0, True), (-0.5, True), (-1e-6, False), (0.0, False), (0.7, False)])
 def test_the_tables_conclusion_begins_with_it(r2: float, said: bool) -> None:
     row = {"unit": "atoms", "d_sae": 8, "l0": 2.0, "certified_level_4": 0.0}
-    row |= {f"r2_{split}{norm}": r2 for split in ("train", "test") for norm in ("", "_s")}
+    row |= {f"r2{norm}{split}": r2 for split in ("_train", "") for norm in ("", "_s")}
     assert conclude([row]).startswith("The atoms reconstruct worse than the mean vector") == said

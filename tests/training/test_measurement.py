@@ -77,7 +77,7 @@ def test_the_s_norm_r2_is_over_the_first_vectors_or_all(asked: int | None, seen:
     first = x[:seen].double()
     error, centred = first - sae(x[:seen]), first - first.mean(0)
     expected = 1 - (metric.norm(error).square().sum() / metric.norm(centred).square().sum()).item()
-    assert measurement.values()["r2_s_norm"] == pytest.approx(expected, abs=1e-6)
+    assert measurement.values()["r2_s"] == pytest.approx(expected, abs=1e-6)
 
 
 @torch.no_grad()

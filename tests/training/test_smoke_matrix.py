@@ -139,5 +139,5 @@ def test_trains_validates_and_measures(
         seed=0,
         identity={},
     )
-    assert math.isfinite(rows[0]["r2_test_s"])
+    assert math.isfinite(rows[0]["r2_s"])
     assert "atoms" in text_of_table

@@ -1,31 +1,23 @@
-"""The dear part of a row: all levels, isometry verdicts, identifiability."""
+"""The dear part of a row: certificates at all levels, isometry verdicts, and identifiability.
+
+Every number is that of a metric. Plain functions of a dictionary alone (the curve of δ_K) and of training vectors (the
+encoder's thresholds) are called from the theory, since nothing streams.
+"""
 
 import torch
 from torch import Tensor
 
 from atomlab.evaluation.rows.measure import isometry_interval
 from atomlab.evaluation.sample_sizes import SampleSizes
-from atomlab.metrics import ExplainedVariance
+from atomlab.metrics import CertifiedRate, ExplainedVariance, RefittedExplainedVariance, UniformlyCertifiedRate
+from atomlab.metrics.by_name import AtomGeometry, flat, of_codes, of_encoder, of_isometry, values
 from atomlab.report import Row
 from atomlab.theory import (
     LARGEST_SUPPORT,
-    MARGIN,
-    STABLE_THRESHOLD,
-    UNIQUE_THRESHOLD,
     AtomicInnerProduct,
-    dual_certificates,
-    empirical_isometry,
-    rate,
-    rate_by_size,
-    reconstruct,
-    recovery_levels,
-    refit_codes,
     restricted_isometry_curve,
     shared_thresholds,
-    solved_recovery,
-    support_recovery,
-    supports,
-    threshold_windows,
+    support_sizes,
 )
 from atomlab.units import Unit
 
@@ -37,6 +29,7 @@ LEVELS = {
     "dual_certificate": "certified_level_4",
     "solved": "solved_level_5",
 }
+_SIGNED = "certified_level_4_signed"
 _LONGEST_CURVE = 512
 
 
@@ -44,84 +37,91 @@ _LONGEST_CURVE = 512
 def certify(
     unit: Unit, row: Row, train: Tensor, test: Tensor, metric: AtomicInnerProduct, sample_sizes: SampleSizes
 ) -> Row:
-    """`row` of `measure` with everything that is too dear for train.py's closing table.
+    """Adds to a row what is too dear for train.py's closing table, over the first `sample_sizes.certified` vectors.
 
-    Units whose every support is beyond 256 atoms (neurons) get no levels and no verdicts: the systems would be singular
-    or hopeless.
+    Args:
+        unit: Dictionary and encoder.
+        row: Of `measure`.
+        train: (samples, d_in) training vectors in random order, of which the encoder's thresholds are.
+        test: (samples, d_in) held-out vectors in random order.
+        metric: S.
+        sample_sizes: Sample sizes, and the seed of the random supports.
+
+    Returns:
+        The row with more numbers. Units whose every support is beyond 256 atoms (neurons) get none: the systems would
+        be singular or hopeless. Units with signed codes get no identifiability.
+
+    Cost: one linear programme for each of the first `sample_sizes.solved` vectors that level 4 does not certify, then
+    levels 3 and 4. Memory: the certified codes, dense, and two float64 copies of the dictionary.
     """
     codes = unit.encode(test[: sample_sizes.certified]).to_dense()
-    sizes = supports(codes).sizes
+    sizes = support_sizes(codes)
     if not (sizes > 0).any() or int(sizes[sizes > 0].min()) > LARGEST_SUPPORT:
         return row
+    geometry = AtomGeometry.of(unit.dictionary, metric)
+    row = row | _levels(unit, codes, geometry, sample_sizes) | _isometry(codes, row, geometry, sample_sizes)
+    if unit.signed:
+        return row
+    return row | _identifiability(unit, codes, (train[: len(codes)], test[: len(codes)]), metric, geometry)
+
+
+def _levels(unit: Unit, codes: Tensor, geometry: AtomGeometry, sample_sizes: SampleSizes) -> Row:
+    """Rates at all levels, whole and by K; level 5 on the first `sample_sizes.solved` vectors."""
+    cheap = (name for key, name in LEVELS.items() if key != "solved")
+    rates = of_codes([*cheap, _SIGNED], geometry, signed=unit.signed)
+    solved = of_codes([LEVELS["solved"]], geometry, signed=unit.signed)
+    rates.update(codes)
+    solved.update(codes[: sample_sizes.solved])
+    by_size = {**dict(rates.items()), **dict(solved.items())}
+    whole = values(rates) | values(solved)
+    del whole["certified_level_1"]  # `measure` has it over all vectors
+    end = int(support_sizes(codes).max()) + 1
+    by_k: Row = {"samples": _counts(by_size["certified_level_1"])[:end]}
+    by_k["samples_solved"] = _counts(by_size[LEVELS["solved"]])[:end]
+    for name, measured in by_size.items():
+        assert isinstance(measured, CertifiedRate | UniformlyCertifiedRate)
+        by_k[name] = measured.by_size()[:end].tolist()
+    return whole | {"samples_solved": sum(by_k["samples_solved"][1:]), "by_k": by_k}
+
+
+def _counts(measured: object) -> list[int]:
+    assert isinstance(measured, CertifiedRate | UniformlyCertifiedRate)
+    return measured.counts.tolist()
+
+
+def _isometry(codes: Tensor, row: Row, geometry: AtomGeometry, sample_sizes: SampleSizes) -> Row:
+    """δ_2K at the row's K; over vectors, whether δ_2K < 1 (unique sparsest) and < 1/√2 (ℓ1 exact); the codes' own."""
     k = max(1, row["l0_median"])
-    row = row | _levels(unit, codes, metric, sample_sizes) | _isometry(unit, codes, k, metric, sample_sizes)
-    return row if unit.signed else row | _identifiability(unit, codes, train, test, metric, sample_sizes)
-
-
-def _levels(unit: Unit, codes: Tensor, metric: AtomicInnerProduct, sample_sizes: SampleSizes) -> Row:
-    """Rates at all levels, whole and by K; level 5 on `solved_samples`, solved only where level 4 does not imply it."""
-    found = recovery_levels(
-        codes, unit.dictionary, metric, one_sided=not unit.signed, solve=False, largest=LARGEST_SUPPORT
-    )
-    part = codes[: sample_sizes.solved]
-    solved = found.dual_certificate[: len(part)].clone()
-    unknown = (~solved).nonzero().squeeze(1)
-    solved[unknown] = solved_recovery(part[unknown], unit.dictionary, metric, nonnegative=not unit.signed)
-    row: Row = {LEVELS[name]: share for name, share in found.rates().items()}
-    del row["certified_level_1"]  # the closing table has it over all samples
-    sizes = found.sizes[: len(part)]
-    row |= {"samples_solved": int((sizes > 0).sum()), LEVELS["solved"]: rate(solved, sizes)}
-    counts, counts_solved = torch.bincount(found.sizes), torch.bincount(sizes, minlength=int(found.sizes.max()) + 1)
-    by_k = {LEVELS[name]: rates.tolist() for name, rates in found.rates_by_size().items()}
-    signed = found.dual_certificate
-    if not unit.signed:
-        signed = (
-            dual_certificates(codes, unit.dictionary, metric, one_sided=False, largest=LARGEST_SUPPORT) < 1 - MARGIN
-        )
-    by_k["certified_level_4_signed"] = rate_by_size(signed, found.sizes).tolist()
-    by_k[LEVELS["solved"]] = (torch.bincount(sizes, solved.double(), len(counts)) / counts_solved).tolist()
-    return row | {"by_k": {"samples": counts.tolist(), "samples_solved": counts_solved.tolist(), **by_k}}
-
-
-def _isometry(unit: Unit, codes: Tensor, k: int, metric: AtomicInnerProduct, sample_sizes: SampleSizes) -> Row:
-    """δ_2K at the row's K; over samples, whether δ_2K < 1 (unique sparsest) and < 1/√2 (ℓ1 exact); the codes' own."""
-    sizes = supports(codes).sizes
-    alive = sizes > 0
-    curve = restricted_isometry_curve(
-        unit.dictionary,
-        min(2 * int(sizes.max()), _LONGEST_CURVE),
-        metric,
-        generator=torch.Generator().manual_seed(sample_sizes.seed),
-    )
-    row: Row = {"isometry_curve": {"lower": curve.lower.tolist(), "upper": curve.upper.tolist()}}
-    doubled = min(2 * k, *unit.dictionary.shape)
-    row["restricted_isometry_2k"] = isometry_interval(unit, doubled, metric, sample_sizes, codes)
-    for name, threshold in (("unique", UNIQUE_THRESHOLD), ("stable", STABLE_THRESHOLD)):
-        verdicts = vars(curve.verdicts(sizes, threshold))
-        row[f"isometry_{name}"] = {key: float(holds[alive].double().mean()) for key, holds in verdicts.items()}
-    own = empirical_isometry(codes, unit.dictionary, metric, largest=LARGEST_SUPPORT)
-    low, high = own.ratio[alive].quantile(torch.tensor([0.01, 0.99], dtype=torch.float64)).tolist()
-    return row | {"isometry_ratio": {"k": k, "low": low, "high": high}, "isometry_own": float(own.constant.nanmedian())}
+    generator = torch.Generator().manual_seed(sample_sizes.seed)
+    longest = min(2 * int(support_sizes(codes).max()), _LONGEST_CURVE)
+    curve = restricted_isometry_curve(geometry.white, longest, generator=generator)
+    verdicts = of_isometry(curve, len(geometry.white))
+    own = of_codes(["isometry_ratio", "isometry_own"], geometry)
+    for collection in (verdicts, own):
+        collection.update(codes)
+    found: Row = values(own)
+    found["isometry_ratio"] = {"k": k} | found["isometry_ratio"]
+    doubled = min(2 * k, *geometry.white.shape)
+    return {
+        "isometry_curve": {"lower": curve.lower.tolist(), "upper": curve.upper.tolist()},
+        "restricted_isometry_2k": isometry_interval(geometry, doubled, codes, sample_sizes),
+        **values(verdicts),
+        **found,
+    }
 
 
 def _identifiability(
-    unit: Unit, codes: Tensor, train: Tensor, test: Tensor, metric: AtomicInnerProduct, sample_sizes: SampleSizes
+    unit: Unit, codes: Tensor, vectors: tuple[Tensor, Tensor], metric: AtomicInnerProduct, geometry: AtomGeometry
 ) -> Row:
     """Theory.md 6, thresholds chosen on as many training vectors; R² in the S-norm before and after the refit."""
-    x, fit = test[: len(codes)], train[: sample_sizes.certified]
-    alive = supports(codes).sizes > 0
-    windows = threshold_windows(codes, unit.dictionary, metric)
+    fit, x = vectors
     thresholds = shared_thresholds(fit - unit.bias, unit.encode(fit), unit.dictionary, metric)
-    recovered = support_recovery(x - unit.bias, codes, unit.dictionary, thresholds, metric)
-    refitted = reconstruct(refit_codes(x - unit.bias, codes, unit.dictionary, metric), unit.dictionary) + unit.bias
-    rates = {
-        "identifiable_a_priori": windows.feasible,
-        "identifiable_shared": recovered.shared,
-        "identifiable_oracle": recovered.oracle,
-    }
-    row: Row = {name: float(holds[alive].double().mean()) for name, holds in rates.items()}
-    for name, x_hat in (("before", unit.decode(codes)), ("after", refitted)):
-        explained = ExplainedVariance(x.shape[1], metric)
-        explained.update(x, x_hat)
-        row[f"r2_s_{name}_refit"] = float(explained.compute())
-    return row
+    a_priori, encoder = of_codes(["identifiable_a_priori"], geometry), of_encoder(unit.dictionary, thresholds, metric)
+    before = ExplainedVariance(x.shape[1], metric)
+    after = RefittedExplainedVariance(unit.dictionary, unit.bias, metric)
+    a_priori.update(codes)
+    encoder.update(x - unit.bias, codes)
+    before.update(x, unit.decode(codes))
+    after.update(x, codes)
+    refit = {"r2_s_before_refit": before.compute().item(), "r2_s_after_refit": after.compute().item()}
+    return values(a_priori) | flat(values(encoder)) | refit

@@ -14,7 +14,7 @@ def conclude(rows: list[Row]) -> str:
     controls = [row for row in rows[1:] if row["unit"] != "neurons" and not row["unit"].endswith("on its own")]
     certified = trained["certified_level_4"] or 0.0
     lost = {
-        norm: [row["unit"] for row in controls if row.get(f"r2_test{norm}", 0.0) >= trained[f"r2_test{norm}"]]
+        norm: [row["unit"] for row in controls if row.get(f"r2{norm}", 0.0) >= trained[f"r2{norm}"]]
         for norm in ("", "_s")
     }
     verdicts = [
@@ -25,9 +25,9 @@ def conclude(rows: list[Row]) -> str:
     ]
     against = ", ".join(verdicts) if controls else "no control was measured beside them"
     return _doubt(trained) + (
-        f"Held out, the atoms explain {trained['r2_test']:.1%} of the variance ({trained['r2_test_s']:.1%} in the S-norm) "
+        f"Held out, the atoms explain {trained['r2']:.1%} of the variance ({trained['r2_s']:.1%} in the S-norm) "
         f"with {trained['l0']:.1f} of {trained['d_sae']} latents a vector; {against}. On training vectors it is "
-        f"{trained['r2_train']:.1%} ({trained['r2_train_s']:.1%}); {memory_in_words(trained)} For {certified:.1%} of the "
+        f"{trained['r2_train']:.1%} ({trained['r2_s_train']:.1%}); {memory_in_words(trained)} For {certified:.1%} of the "
         "vectors the code is certified as the unique non-negative ℓ1-minimal one (level 4); q* is an index and certifies "
         "nothing."
     )
@@ -64,8 +64,8 @@ def with_memory(rows: Sequence[Row]) -> list[Row]:
         rows: of one table, measured on the same vectors. Left as they are if none is of random atoms; neurons, and a
             surrogate on its own vectors, get no value.
 
-    >>> rows = [{"unit": "atoms", "r2_train": 0.9, "r2_test": 0.5, "r2_train_s": 0.8, "r2_test_s": 0.5}]
-    >>> rows += [{"unit": "random + OMP", "r2_train": 0.5, "r2_test": 0.25, "r2_train_s": 0.5, "r2_test_s": 0.5}]
+    >>> rows = [{"unit": "atoms", "r2_train": 0.9, "r2": 0.5, "r2_s_train": 0.8, "r2_s": 0.5}]
+    >>> rows += [{"unit": "random + OMP", "r2_train": 0.5, "r2": 0.25, "r2_s_train": 0.5, "r2_s": 0.5}]
     >>> [round(row["memory"], 3) for row in with_memory(rows)], round(with_memory(rows)[0]["memory_s"], 3)
     ([0.15, 0.0], 0.3)
     """
@@ -84,7 +84,7 @@ def _excess(row: Row, forgetful: Row) -> Row:
 
 
 def _gap(row: Row, norm: str) -> float:
-    return row[f"r2_train{norm}"] - row[f"r2_test{norm}"]
+    return row[f"r2{norm}_train"] - row[f"r2{norm}"]
 
 
 def memory_in_words(trained: Row) -> str:

@@ -1,127 +1,129 @@
-"""One row of the closing table for each set of units, measured on the same activations by the same code."""
+"""One row of the closing table for each set of units: which vectors are measured, by which metrics, under which names.
 
+Every number is that of `atomlab.metrics.by_name`. Plain functions of a dictionary alone (the Babel function at one size,
+the disagreement of two inner products) are called from the theory, since nothing streams.
+"""
+
+import math
 import warnings
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torchmetrics import MetricCollection
 
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.sample_sizes import SampleSizes
-from atomlab.metrics import DeadLatents, ExplainedVariance, L0Histogram
+from atomlab.metrics import RestrictedIsometry
+from atomlab.metrics.by_name import AtomGeometry, of_codes, of_reconstructions, values
 from atomlab.report import Row
 from atomlab.theory import (
     LARGEST_SUPPORT,
-    MARGIN,
     AtomicInnerProduct,
-    CoherenceStatistics,
-    coherence_certified,
-    coherence_statistics,
+    babel_function,
     disagreement,
-    dual_certificates,
     first_supports,
-    random_dictionary,
-    restricted_isometry_bounds,
-    stability_pairwise,
-    stability_per_atom,
     supports,
 )
 from atomlab.units import Unit
 
 _LEVEL_4 = ("certified_level_4", "certified_level_4_signed")  # the same for signed codes
+_STABILITY = ("stability_pairwise", "stability_per_atom")
 
 
 @torch.no_grad()
 def measure(unit: Unit, train: Tensor, test: Tensor, metric: AtomicInnerProduct, sample_sizes: SampleSizes) -> Row:
-    """The closing table's row: R², L0 and q* on train and held out, else all about codes held out; geometry in the metric
-    S. `train` and `test` come in random order: the first of them are taken for what is dear.
+    """Measures the row of one set of units in the closing table.
 
-    Certified rates are over samples with K ≥ 1. Level 4 is not solved for supports beyond 256 atoms: such samples count
-    as not certified, and where all are of that size (neurons) the rate is None. Codes are made a batch at a time and
-    not kept; `l0_counts` holds how many held-out vectors have K = 0, 1, ....
+    Numbers without a suffix are of held-out vectors, those that end in `_train` of training vectors. Level 1 is over
+    all held-out vectors; level 4, by far dearer, and the data's own supports in δ_K are over the first
+    `sample_sizes.certified` of them. Codes with K = 0 count in no certified rate. Where every support is beyond 256
+    atoms (neurons), level 4 is not measured and its rate is None.
+
+    Args:
+        unit: Dictionary and encoder.
+        train: (samples, d_in) training vectors in random order.
+        test: (samples, d_in) held-out vectors in random order.
+        metric: S.
+        sample_sizes: Sample sizes, and the seed of random atoms and supports.
+
+    Returns:
+        The row. `l0_counts` holds how many held-out vectors have K = 0, 1, ....
+
+    Cost: two passes over the vectors, d_in·d_sae² FLOPs a few times, and level 4. Memory: codes of one batch, and two
+    float64 copies of the dictionary.
     """
-    row: Row = {"unit": unit.name, "d_sae": unit.d_sae, "samples_train": len(train), "samples": len(test)}
-    dead, sizes_train, sizes = DeadLatents(unit.d_sae), L0Histogram(unit.d_sae), L0Histogram(unit.d_sae)
-    row |= _faithfulness(unit, train, "train", metric, (dead, sizes_train), sample_sizes.batch)
-    row |= _faithfulness(unit, test, "test", metric, (sizes,), sample_sizes.batch)
-    counts = sizes.compute()
-    row |= {"l0": sizes.mean(), "l0_median": sizes.quantile(0.5), "l0_q998": sizes.quantile(0.998)}
-    row |= {"l0_train": sizes_train.mean(), "empty": float(counts[0] / counts.sum())}
-    row["l0_counts"] = counts[: int(counts.nonzero().max()) + 1].tolist()
-    row |= {"dead": float(dead.compute()), "single_sample": float((dead.firing == 1).double().mean())}
-    statistics = coherence_statistics(unit.dictionary, metric, k=min(unit.d_sae - 1, max(1, 2 * row["l0_q998"])))
-    row |= geometry(unit, sizes, statistics, metric) | random_stability(unit, counts, sample_sizes.seed)
-    row["stability_pairwise_train"] = stability_pairwise(
-        unit.dictionary, sizes_train.compute(), metric, statistics=statistics
+    geometry = AtomGeometry.of(unit.dictionary, metric)
+    random = AtomGeometry.random(unit.dictionary, torch.Generator().manual_seed(sample_sizes.seed))
+    d_in, batch = unit.dictionary.shape[1], sample_sizes.batch
+    fit, fit_codes = (
+        of_reconstructions(d_in, metric, "_train"),
+        of_codes(("l0", "dead", "single_sample", "stability_pairwise"), geometry, suffix="_train"),
     )
-    codes = unit.encode(test[: sample_sizes.certified])
-    return row | _quick_certificates(unit, codes, sizes, statistics.coherence_bound, metric, sample_sizes)
+    _feed(unit, train, batch, fit, [fit_codes])
+    names = ("l0", "l0_median", "l0_q998", "empty", "certified_level_1", *_STABILITY)
+    held_out, codes = of_reconstructions(d_in, metric), of_codes(names, geometry)
+    by_chance = of_codes(_STABILITY, random, suffix="_random")
+    _feed(unit, test, batch, held_out, [codes, by_chance])
+    row: Row = {"unit": unit.name, "d_sae": unit.d_sae, "samples_train": len(train), "samples": len(test)}
+    for collection in (fit, held_out, fit_codes, codes, by_chance):
+        row |= values(collection)
+    if math.isnan(row["certified_level_1"]):
+        row["certified_level_1"] = None
+    counts = codes["l0"].counts
+    assert isinstance(counts, Tensor)
+    row["l0_counts"] = counts[: int(counts.nonzero().max()) + 1].tolist()
+    row |= geometry.numbers | {"babel": _babel(unit, geometry, max(1, row["l0_median"]), metric)}
+    row["metric_disagreement"] = metric_disagreement(unit.dictionary, metric)
+    return row | _quick_certificates(unit, unit.encode(test[: sample_sizes.certified]), row, geometry, sample_sizes)
+
+
+def _feed(unit: Unit, vectors: Tensor, batch: int, of_x: MetricCollection, of_f: Sequence[MetricCollection]) -> None:
+    """Gives vectors and reconstructions to one collection, and codes to the others, a batch at a time."""
+    for x in vectors.split(batch):
+        codes = unit.encode(x)
+        of_x.update(x, unit.decode(codes))
+        for collection in of_f:
+            collection.update(codes)
 
 
 @torch.no_grad()
 def on_validation(unit: Unit, data: ActivationDataModule, metric: AtomicInnerProduct, sample_sizes: SampleSizes) -> Row:
-    """R² in the S-norm on `sample_sizes.measured` validation vectors, `r2_validation_s`: what objectives and choices go by, so
-    that held-out vectors serve no choice. With as many of them it is train.py's `validation/r2_s_norm`, over the same
-    vectors.
+    """Measures `r2_s_validation`, the R² in the S-norm on `sample_sizes.measured` validation vectors.
+
+    Objectives and choices go by it, so that held-out vectors serve no choice. It is train.py's `validation/r2_s` where
+    that is over as many vectors.
     """
-    return {
-        "r2_validation_s": explained(unit, data.sample("validation", sample_sizes.measured), metric, sample_sizes.batch)
-    }
+    vectors = data.sample("validation", sample_sizes.measured)
+    return {"r2_s_validation": explained(unit, vectors, metric, sample_sizes.batch)}
 
 
 @torch.no_grad()
 def explained(unit: Unit, vectors: Tensor, metric: AtomicInnerProduct, batch: int) -> float:
-    """R² in the S-norm."""
-    found = ExplainedVariance(vectors.shape[1], metric)
-    for x in vectors.split(batch):
-        found.update(x, unit.reconstruct(x))
-    return float(found.compute())
+    """Measures the R² in the S-norm, `batch` vectors at a time."""
+    found = of_reconstructions(vectors.shape[1], metric)
+    _feed(unit, vectors, batch, found, [])
+    return found["r2_s"].compute().item()
 
 
-def _faithfulness(
-    unit: Unit,
-    vectors: Tensor,
-    split: str,
-    metric: AtomicInnerProduct,
-    firing: Sequence[DeadLatents | L0Histogram],
-    batch: int,
-) -> Row:
-    """R² in three norms; the split's codes go to `firing` too."""
-    d_in = vectors.shape[1]
-    explained = {"": ExplainedVariance(d_in), "_s": ExplainedVariance(d_in, metric)}
-    squares, errors = 0.0, 0.0
-    for x in vectors.split(batch):
-        codes = unit.encode(x)
-        x_hat = unit.decode(codes)
-        for measure_ in explained.values():
-            measure_.update(x, x_hat)
-        for counted in firing:
-            counted.update(codes)
-        squares += float(x.double().square().sum())
-        errors += float((x.double() - x_hat.double()).square().sum())
-    row: Row = {f"r2_{split}{norm}": float(measure_.compute()) for norm, measure_ in explained.items()}
-    return row | {f"r2_{split}_uncentred": 1 - errors / squares}
-
-
-def geometry(unit: Unit, sizes: L0Histogram, statistics: CoherenceStatistics, metric: AtomicInnerProduct) -> Row:
-    """Coherence over all pairs, both readings of q*, and how far S is from the metric that the atoms themselves give."""
-    counts, k = sizes.compute(), max(1, sizes.quantile(0.5))
-    return {
-        "coherence": statistics.coherence,
-        "coherence_median": float(statistics.per_atom.median()),
-        "babel": {"k": k, "value": float(statistics.babel[min(k, len(statistics.babel)) - 1])},
-        "pair_q50": statistics.pair_quantile(0.5),
-        "pair_q99": statistics.pair_quantile(0.99),
-        "pair_q999": statistics.pair_quantile(0.999),
-        "stability_pairwise": stability_pairwise(unit.dictionary, counts, metric, statistics=statistics),
-        "stability_per_atom": stability_per_atom(unit.dictionary, counts, metric, statistics=statistics),
-        "metric_disagreement": metric_disagreement(unit.dictionary, metric),
-    }
+def _babel(unit: Unit, geometry: AtomGeometry, k: int, metric: AtomicInnerProduct) -> Row:
+    """μ₁(K), from the curve that there is or else computed."""
+    curve, largest = geometry.coherence.babel, min(k, unit.d_sae - 1)
+    known = largest <= len(curve)
+    return {"k": k, "value": float(curve[largest - 1]) if known else babel_function(unit.dictionary, largest, metric)}
 
 
 def metric_disagreement(dictionary: Tensor, metric: AtomicInnerProduct) -> float | None:
-    """`disagreement` of S with the paper's other definition, (W_decᵀ W_dec)⁻¹ (theory.md 1); None for atoms that do not
-    span the space, which have no such metric. Time: 2·d_sae·d_in² FLOPs and O(d_in³), float64.
+    """Computes how far S is from the paper's other definition, (W_decᵀ W_dec)⁻¹ (theory.md 1).
+
+    Args:
+        dictionary: (d_sae, d_in) atoms.
+        metric: S.
+
+    Returns:
+        `disagreement`, in [0, 1]; None for atoms that do not span the space, which have no such inner product.
+
+    Time: 2·d_sae·d_in² FLOPs and O(d_in³), float64; memory O(d_in²) and a float64 copy of the dictionary.
     """
     try:
         with warnings.catch_warnings():
@@ -132,58 +134,36 @@ def metric_disagreement(dictionary: Tensor, metric: AtomicInnerProduct) -> float
     return disagreement(metric, of_atoms)
 
 
-def random_stability(unit: Unit, counts: Tensor, seed: int) -> Row:
-    """q* of as many independent random atoms at the unit's own L0: what q* says without any structure."""
-    dictionary = random_dictionary(unit.d_sae, unit.dictionary.shape[1], torch.Generator().manual_seed(seed))
-    statistics = coherence_statistics(dictionary, k=1)
-    return {
-        "stability_pairwise_random": stability_pairwise(dictionary, counts, statistics=statistics),
-        "stability_per_atom_random": stability_per_atom(dictionary, counts, statistics=statistics),
-    }
+def _quick_certificates(unit: Unit, codes: Tensor, row: Row, geometry: AtomGeometry, sample_sizes: SampleSizes) -> Row:
+    """Level 4, of the unit's own problem and among codes of any sign, and the interval of δ_K at the median K."""
+    chosen = supports(codes)
+    alive = chosen.sizes[chosen.sizes > 0]
+    found: Row = dict.fromkeys((*_LEVEL_4, "restricted_isometry_k")) | {"samples_certified": len(alive)}
+    if len(alive) == 0:
+        return found
+    if int(alive.min()) <= LARGEST_SUPPORT:
+        level_4 = of_codes(_LEVEL_4[1:] if unit.signed else _LEVEL_4, geometry, signed=unit.signed)
+        level_4.update(codes)
+        rates = values(level_4)
+        found |= dict.fromkeys(_LEVEL_4, rates[_LEVEL_4[1]]) | rates
+    k = max(1, row["l0_median"])
+    return found | {"restricted_isometry_k": isometry_interval(geometry, k, codes, sample_sizes)}
 
 
-def _quick_certificates(
-    unit: Unit,
-    codes: Tensor,
-    histogram: L0Histogram,
-    coherence_bound: float,
-    metric: AtomicInnerProduct,
-    sample_sizes: SampleSizes,
-) -> Row:
-    """Rates at levels 1 (all samples) and 4 (`certified_samples`), and the interval of δ_K at the median K.
+def isometry_interval(geometry: AtomGeometry, k: int, codes: Tensor, sample_sizes: SampleSizes) -> Row:
+    """Bounds the restricted isometry constant δ_K from both sides.
 
-    Level 4 in two ways: of the unit's own problem (non-negative codes: among these), and among codes of any sign, which
-    is the harder one and compares rows of either kind.
+    Args:
+        geometry: Of the dictionary.
+        k: K.
+        codes: (samples, d_sae) whose own supports of K atoms are tried too.
+        sample_sizes: Number and seed of the random supports.
+
+    Returns:
+        `k`, and the bounds `low` and `high`.
     """
-    counts = histogram.compute()
-    certified = coherence_certified(torch.arange(len(counts)), coherence_bound)
-    alive = int(counts[1:].sum())
     chosen = supports(codes)
-    with_atoms = chosen.sizes > 0
-    row: Row = dict.fromkeys((*_LEVEL_4, "restricted_isometry_k"))
-    row |= {"samples_certified": int(with_atoms.sum())}
-    row["certified_level_1"] = float(counts[certified].sum() / alive) if alive else None
-    if not with_atoms.any():
-        return row
-    if int(chosen.sizes[with_atoms].min()) <= LARGEST_SUPPORT:
-        for one_sided in (False,) if unit.signed else (False, True):
-            margins = dual_certificates(codes, unit.dictionary, metric, one_sided=one_sided, largest=LARGEST_SUPPORT)
-            share = float((margins[with_atoms] < 1 - MARGIN).double().mean())
-            row |= {"certified_level_4": share} if one_sided else dict.fromkeys(_LEVEL_4, share)
-    k = max(1, histogram.quantile(0.5))
-    row["restricted_isometry_k"] = isometry_interval(unit, k, metric, sample_sizes, codes)
-    return row
-
-
-def isometry_interval(unit: Unit, k: int, metric: AtomicInnerProduct, sample_sizes: SampleSizes, codes: Tensor) -> Row:
-    """The interval of δ_K, with the codes' own supports of that size among those tried."""
-    chosen = supports(codes)
-    bounds = restricted_isometry_bounds(
-        unit.dictionary,
-        k,
-        metric,
-        supports=first_supports(chosen.indices, chosen.sizes, k),
-        samples=sample_sizes.supports,
-        generator=torch.Generator().manual_seed(sample_sizes.seed),
-    )
-    return {"k": k, "low": bounds.lower, "high": bounds.upper}
+    isometry = RestrictedIsometry(samples=sample_sizes.supports, seed=sample_sizes.seed)
+    isometry.update(geometry.white, k, first_supports(chosen.indices, chosen.sizes, k))
+    low, high = isometry.compute().tolist()
+    return {"k": k, "low": low, "high": high}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from atomlab.activations.model.capture import AxisOrder, axis_orders, from_standard_axes, to_standard_axes
 from atomlab.activations.model.sites import HookPoint, find_module, first_tensor
 from atomlab.activations.store.activation_store import Rows
+from atomlab.metrics import LossRecovered, NextTokenKL
 
 Edit = Callable[[Tensor], Tensor]
 _TOKENS_AT_ONCE = 1024  # logits of a large vocabulary are the largest tensor here
@@ -36,50 +37,31 @@ class Passage:
 
 
 @final
-@dataclass
-class Losses:
-    """Sums over positions: the cross-entropy in nats of the next token, and KL(clean ‖ edited) in nats."""
-
-    cross_entropy: float = 0.0
-    scored: int = 0
-    divergence: float = 0.0
-    compared: int = 0
-
-    @property
-    def mean(self) -> float:
-        return self.cross_entropy / self.scored if self.scored else float("nan")
-
-    @property
-    def kl(self) -> float:
-        return self.divergence / self.compared if self.compared else float("nan")
-
-
-@final
 @dataclass(frozen=True)
 class Spliced:
-    """Of one held-out text: the model as it is, ablated to zero, ablated to the mean, and with each unit's x̂."""
+    """What the language model loses on one held-out text, for each unit.
 
-    clean: Losses
-    zero: Losses
-    mean: Losses
-    units: dict[str, Losses]
-    tokens: int = field(default=0)
+    Attributes:
+        losses: By unit, the loss with its reconstructions and how much of it they recover.
+        divergences: By unit, the KL divergence of next-token distributions.
+        tokens: Tokens whose activations were replaced.
+        compared: Tokens over which KL is a mean: those at or after the first replaced one of their sequence.
+        scored: Tokens over which losses are means: those of them whose next token is known.
+    """
+
+    losses: Mapping[str, LossRecovered]
+    divergences: Mapping[str, NextTokenKL]
+    tokens: int = 0
+    compared: int = 0
+    scored: int = 0
 
     def row(self, name: str) -> dict[str, float | int]:
-        """Loss recovered (L_ablated − L_x̂) / (L_ablated − L_clean), 1 is perfect; NaN where no next token is known."""
-        loss = self.units[name].mean
-        recovered = {
-            f"loss_recovered_{key}": (ablated.mean - loss) / (ablated.mean - self.clean.mean)
-            for key, ablated in (("zero", self.zero), ("mean", self.mean))
-        }
-        return recovered | {
-            "loss": loss,
-            "loss_clean": self.clean.mean,
-            "loss_gap": self.mean.mean - self.clean.mean,
-            "kl": self.units[name].kl,
-            "samples_loss": self.tokens,
-            "samples_compared": self.clean.compared,
-        }
+        """Returns the numbers of one unit: those of `LossRecovered`, `kl`, and the sample sizes `samples_loss` and
+        `samples_compared`. Losses are NaN where no next token is known.
+        """
+        found = {key: value.item() for key, value in self.losses[name].compute().items()}
+        kl = self.divergences[name].compute().item()
+        return found | {"kl": kl, "samples_loss": self.tokens, "samples_compared": self.compared}
 
 
 @torch.inference_mode()
@@ -101,22 +83,25 @@ def splice(
         units: by name, activations (n, d_in) to reconstructions.
         tokens: replaced in all, at least (all if there are fewer).
     """
-    edits: dict[str, Edit | None] = {"clean": None, "zero": torch.zeros_like, "mean": lambda x: mean.expand_as(x)}
-    edits |= {f"unit {name}": edit for name, edit in units.items()}
-    losses = {name: Losses() for name in edits}
-    done = 0
+    ablations: dict[str, Edit] = {"zero": torch.zeros_like, "mean": lambda x: mean.expand_as(x)}
+    losses, divergences = {name: LossRecovered() for name in units}, {name: NextTokenKL() for name in units}
+    done = compared = scored = 0
     kind, _ = axis_orders(model, [point], rows.store.origins.sequences.input_ids[:_TOKENS_AT_ONCE])[point]
     with tqdm(total=tokens, unit=" tokens", unit_scale=True, desc="splice") as bar:
         for passage in passages(rows, tokens):
-            clean = None
-            for name, edit in edits.items():
-                log_p = _log_probabilities(model, point, kind, passage, edit)
-                clean = log_p if clean is None else clean
-                _add(losses[name], log_p, clean, passage)
-            done += int(passage.edited.sum())
-            bar.update(int(passage.edited.sum()))
-    found = {name.removeprefix("unit "): value for name, value in losses.items() if name.startswith("unit ")}
-    return Spliced(losses["clean"], losses["zero"], losses["mean"], found, done)
+            clean = _logits(model, point, kind, passage, None)
+            original = _cross_entropies(clean, passage)
+            zero, average = (
+                _cross_entropies(_logits(model, point, kind, passage, edit), passage) for edit in ablations.values()
+            )
+            for name, edit in units.items():
+                logits = _logits(model, point, kind, passage, edit)
+                losses[name].update(original, _cross_entropies(logits, passage), zero, average)
+                divergences[name].update(clean, logits)
+            replaced_now = int(passage.edited.sum())
+            done, compared, scored = done + replaced_now, compared + len(clean), scored + len(original)
+            bar.update(replaced_now)
+    return Spliced(losses, divergences, done, compared, scored)
 
 
 def passages(rows: Rows, tokens: int) -> Iterator[Passage]:
@@ -160,15 +145,14 @@ def _passage(ids: Tensor, position: Tensor, wanted: Tensor, spans: list[slice]) 
     return Passage(inputs, edited, after & following, after)
 
 
-def _log_probabilities(
-    model: nn.Module, point: HookPoint, kind: AxisOrder, passage: Passage, edit: Edit | None
-) -> Tensor:
+def _logits(model: nn.Module, point: HookPoint, kind: AxisOrder, passage: Passage, edit: Edit | None) -> Tensor:
+    """(compared tokens, vocabulary) float32."""
     device = next(model.parameters()).device
     inputs = {name: value.to(device) for name, value in passage.inputs.items()}
     where = passage.edited.to(device)
     with replaced(model, point, None if edit is None else lambda value: _edited(value, kind, where, edit)):
         logits = model(**inputs, use_cache=False).logits
-    return logits[passage.compared.to(device)].float().log_softmax(-1)
+    return logits[passage.compared.to(device)].float()
 
 
 def _edited(value: Tensor, kind: AxisOrder, where: Tensor, edit: Edit) -> Tensor:
@@ -177,13 +161,11 @@ def _edited(value: Tensor, kind: AxisOrder, where: Tensor, edit: Edit) -> Tensor
     return from_standard_axes(x, kind, value.shape)
 
 
-def _add(losses: Losses, log_p: Tensor, clean: Tensor, passage: Passage) -> None:
-    following = passage.inputs["input_ids"].roll(-1, 1)[passage.compared].to(log_p.device)
-    scored = passage.scored[passage.compared].to(log_p.device)
-    losses.cross_entropy -= float(log_p.gather(1, following[:, None]).squeeze(1)[scored].double().sum())
-    losses.scored += int(scored.sum())
-    losses.divergence += float((clean.exp() * (clean - log_p)).sum(1).double().sum())
-    losses.compared += len(log_p)
+def _cross_entropies(logits: Tensor, passage: Passage) -> Tensor:
+    """Of the tokens that are scored, in nats, float32 (scored tokens,)."""
+    following = passage.inputs["input_ids"].roll(-1, 1)[passage.compared].to(logits.device)
+    scored = passage.scored[passage.compared].to(logits.device)
+    return -logits.log_softmax(-1).gather(1, following[:, None]).squeeze(1)[scored]
 
 
 @contextmanager

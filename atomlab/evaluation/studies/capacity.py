@@ -25,14 +25,17 @@ _COLUMNS = (
     Column("vectors", "vectors", "Training vectors.", "d"),
     Column("d_sae", "atoms", "Number of atoms.", "d"),
     Column("r2_train", "R² train", "Euclidean, on training vectors."),
-    Column("r2_test", "R² held out", "The same on held-out vectors."),
-    Column("r2_train_s", "R²_S train", "In the S-norm, on training vectors."),
-    Column("r2_test_s", "R²_S held out", "The same on held-out vectors."),
-    Column("r2_validation_s", "R²_S validation", "The same on validation vectors, which choices go by."),
+    Column("r2", "R² held out", "The same on held-out vectors."),
+    Column("r2_s_train", "R²_S train", "In the S-norm, on training vectors."),
+    Column("r2_s", "R²_S held out", "The same on held-out vectors."),
+    Column("r2_s_validation", "R²_S validation", "The same on validation vectors, which choices go by."),
     Column("l0_train", "L0 train", "Mean number of non-zero codes a training vector.", ".1f"),
     Column("l0", "L0", "The same, a held-out vector.", ".1f"),
     Column(
-        "single_sample", "single", "Share of atoms that fire on exactly one of the measured training vectors.", ".1%"
+        "single_sample_train",
+        "single",
+        "Share of atoms that fire on exactly one of the measured training vectors.",
+        ".1%",
     ),
     Column("stability_pairwise", "q* pairs", "Stability over pairs.", ".1%"),
     Column("stability_pairwise_random", "q* pairs, random", "The same of random atoms at this L0.", ".1%"),
@@ -84,7 +87,7 @@ class CapacityGrid:
             for count in counts
             for expansion in self.expansions
         ]
-        return self._write(rows, counts, inputs), max(row["r2_train_s"] - row["r2_validation_s"] for row in rows)
+        return self._write(rows, counts, inputs), max(row["r2_s_train"] - row["r2_s_validation"] for row in rows)
 
     def _cell(
         self,
@@ -110,7 +113,7 @@ class CapacityGrid:
             sample = vectors.sample("train", inputs.sample_sizes.measured)
             unit = atoms(sae, name)
             row = measure(unit, sample, test, metric, inputs.sample_sizes)
-            row["r2_validation_s"] = explained(unit, validation, metric, inputs.sample_sizes.batch)
+            row["r2_s_validation"] = explained(unit, validation, metric, inputs.sample_sizes.batch)
             return [{"vectors": len(train)} | row | metric_of(inputs.data, inputs.shrinkage)]
 
         part = f"{name}-{len(train)}-{expansion:g}".replace(" ", "-")
@@ -139,8 +142,8 @@ class CapacityGrid:
 
 
 def _verdict(rows: list[Row]) -> str:
-    gap = max(rows, key=lambda row: row["r2_train_s"] - row["r2_test_s"])
-    cells = [(row["vectors"], row["d_sae"], row["r2_train_s"]) for row in rows if row["unit"] == rows[0]["unit"]]
+    gap = max(rows, key=lambda row: row["r2_s_train"] - row["r2_s"])
+    cells = [(row["vectors"], row["d_sae"], row["r2_s_train"]) for row in rows if row["unit"] == rows[0]["unit"]]
     law = critical_law(cells, _TARGET)
     needed = (
         f"In sample, {_TARGET:.0%} needs about {law.coefficient:.2g} · vectors^{law.exponent:.2f} atoms "
@@ -150,7 +153,7 @@ def _verdict(rows: list[Row]) -> str:
     )
     return (
         f"{needed} Widest gap: {gap['d_sae']} atoms on {gap['vectors']:,} vectors ({gap['unit']}), R² in the S-norm "
-        f"{gap['r2_train_s']:.3f} in sample and {gap['r2_test_s']:.3f} held out. A high in-sample R² with about as many "
+        f"{gap['r2_s_train']:.3f} in sample and {gap['r2_s']:.3f} held out. A high in-sample R² with about as many "
         "atoms as vectors is no evidence of atoms: compare the Gaussian surrogate, which has none."
     )
 
@@ -161,7 +164,7 @@ def _maps(rows: list[Row], counts: list[int]) -> tuple[list[int], list[int], dic
     grids = {}
     for name in dict.fromkeys(row["unit"] for row in rows):
         cells = {(row["d_sae"], row["vectors"]): row for row in rows if row["unit"] == name}
-        for split, key in (("in sample", "r2_train_s"), ("held out", "r2_test_s")):
+        for split, key in (("in sample", "r2_s_train"), ("held out", "r2_s")):
             grids[f"{name}, {split}"] = np.array([[cells[n, count][key] for count in counts] for n in sizes])
     return counts, sizes, grids
 

@@ -22,9 +22,10 @@ from atomlab.evaluation.study import StudyInputs
 from atomlab.identity import check_same
 from atomlab.interop.locate import check_seed, identity_in, load_at_site, locate
 from atomlab.interop.saelens import save_sae
+from atomlab.metrics import MatchedCosine
 from atomlab.report import Row, attempt, write_numbers, write_results
 from atomlab.sae import ThresholdSAE
-from atomlab.theory import AtomicInnerProduct, mean_matched_cosine, random_dictionary
+from atomlab.theory import AtomicInnerProduct, random_dictionary
 from atomlab.training.build import reference_metric
 from atomlab.units import Unit, atoms, neurons
 
@@ -102,7 +103,7 @@ class ControlledTable:
             browser = attempt(
                 "The atom browser", lambda: browse(sae, cases, rows, model, metric, inputs, self, missing), missing
             )
-        return _write(rows, sae, metric, cases, browser, missing, inputs), rows[0]["r2_validation_s"]
+        return _write(rows, sae, metric, cases, browser, missing, inputs), rows[0]["r2_s_validation"]
 
     def _check(self, inputs: StudyInputs) -> None:
         """Everything that can be wrong with the options, before anything is harvested, trained or measured."""
@@ -171,12 +172,14 @@ class ControlledTable:
         ]
         if not others:
             return {}
-        cosines = [mean_matched_cosine(sae.W_dec.detach(), other.W_dec.detach(), metric) for other in others]
+        matched, by_chance = MatchedCosine(metric), MatchedCosine()
+        for other in others:
+            matched.update(sae.W_dec.detach(), other.W_dec.detach())
         generator = torch.Generator().manual_seed(inputs.sample_sizes.seed)
-        a, b = (random_dictionary(sae.d_sae, sae.d_in, generator) for _ in range(2))
+        by_chance.update(*(random_dictionary(sae.d_sae, sae.d_in, generator) for _ in range(2)))
         return {
-            "consistency": sum(cosines) / len(cosines),
-            "consistency_random": mean_matched_cosine(a, b),
+            "consistency": matched.compute().item(),
+            "consistency_random": by_chance.compute().item(),
             "samples_seeds": len(others),
         }
 

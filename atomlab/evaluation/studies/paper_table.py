@@ -54,7 +54,7 @@ _BESIDE = (
     Column(
         "r2_train", "R²", "Euclidean; ours on training vectors, the published ones as far as the paper says.", ".2%"
     ),
-    Column("r2_test", "R² held out", "Not published.", ".2%"),
+    Column("r2", "R² held out", "Not published.", ".2%"),
     Column(
         "stability_pairwise_train", "q*", "Ours over pairs of atoms (the paper's reading), training vectors.", ".2%"
     ),
@@ -108,7 +108,7 @@ class PaperTable:
         means = mean_rows(rows)
         last = first.at(first.hook_points.site, layers[-1])
         last.setup()
-        return self._write(rows, means, layers, last, inputs), means[0]["r2_validation_s"]
+        return self._write(rows, means, layers, last, inputs), means[0]["r2_s_validation"]
 
     def _layer(self, data: ActivationDataModule, inputs: StudyInputs) -> list[Row]:
         data.setup()
@@ -195,8 +195,8 @@ def _verdict(means: Sequence[Row], data: ActivationDataModule) -> str:
         else "The paper has no figures for this model (its own: R² 99.9%, q* 99.7% to 99.95%)."
     )
     return (
-        f"Atoms, mean over {ours['layers']} layers: R² {ours['r2_train']:.2%} in sample and {ours['r2_test']:.2%} held out "
-        f"(S-norm {ours['r2_train_s']:.2%} and {ours['r2_test_s']:.2%}), q* over pairs "
+        f"Atoms, mean over {ours['layers']} layers: R² {ours['r2_train']:.2%} in sample and {ours['r2']:.2%} held out "
+        f"(S-norm {ours['r2_s_train']:.2%} and {ours['r2_s']:.2%}), q* over pairs "
         f"{ours['stability_pairwise_train']:.2%} and {ours['stability_pairwise']:.2%}, at L0 {ours['l0_train']:.1f} and "
         f"{ours['l0']:.1f}. {published} "
         f"Published for features (Gemma Scope, Llama Scope): R² {_FEATURES[0]:.1%}, q* {_FEATURES[1]:.1%}."
@@ -214,8 +214,8 @@ def _figures(rows: Sequence[Row], layers: Sequence[int]) -> dict[str, Callable[[
         f"{label} a layer, {split}": partial(drawn, label, key)
         for label, split, key in (
             ("R²", "training vectors", "r2_train"),
-            ("R²", "held out", "r2_test"),
-            ("R² in the S-norm", "held out", "r2_test_s"),
+            ("R²", "held out", "r2"),
+            ("R² in the S-norm", "held out", "r2_s"),
             ("q* over pairs", "held out", "stability_pairwise"),
         )
     }

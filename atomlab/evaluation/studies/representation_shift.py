@@ -1,7 +1,7 @@
 """Representation shift per layer (theory.md 2): angles in every metric, same corpus and across, with the null."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, final
@@ -14,8 +14,9 @@ from atomlab.activations.store.moments import Moments
 from atomlab.evaluation.provenance import describe
 from atomlab.evaluation.study import StudyInputs, layers_of
 from atomlab.evaluation.surrogates import exact_moments
+from atomlab.metrics import RepresentationShift
 from atomlab.report import Column, Row, angles_figure, attempt, layers_figure, write_results
-from atomlab.theory import Geometry, angle_distribution, geometries, representation_shift
+from atomlab.theory import Geometry, gaussian_surrogate, geometries
 
 _COLUMNS = (
     Column("unit", "metric", "Where angles are measured, and what the metric was estimated on."),
@@ -61,11 +62,11 @@ class RepresentationShiftStudy:
         first = data.over_layers(layers)
         first.prepare_data()
         unembedding = self._unembedding(first)
-        rows, histograms, missing = [], {}, []
+        rows, drawn, missing = [], {}, []
         for layer in layers:
             found, angles = self._layer(first.at(first.hook_points.site, layer), inputs, unembedding, missing)
             rows += found
-            histograms[layer] = angles
+            drawn[layer] = angles
         provenance = describe(_opened(first), inputs.sample_sizes, inputs.shrinkage, inputs.seed)
         provenance["measured on"] = (
             f"Measured on {rows[0]['samples']:,} held-out vectors, {rows[0]['pairs']:,} pairs of them."
@@ -76,7 +77,7 @@ class RepresentationShiftStudy:
             "Mean angle between activations a layer": lambda: layers_figure(
                 layers, _series(rows, names, layers), "mean angle, degrees"
             ),
-            f"Angles at layer {middle}, null dotted": partial(angles_figure, histograms[middle]),
+            f"Angles at layer {middle}, null dotted": partial(angles_figure, drawn[middle]),
         }
         text = write_results(
             inputs.folder,
@@ -104,28 +105,52 @@ class RepresentationShiftStudy:
         x = _opened(data).sample("test", self.samples)
         places = metrics_of(data, x, inputs.shrinkage, unembedding, missing)
         shrinkages = {name: float(used) for name, (_, used) in aip_sources(data, x, inputs.shrinkage).items()}
-        generator = torch.Generator().manual_seed(inputs.seed)
-        found = representation_shift(x, places, generator=generator)
-        rows = [
-            {
-                "unit": name,
-                "layer": data.hook_points.layer,
-                "mean": shift.observed.mean,
-                "sd": shift.observed.sd,
-                "shift": shift.observed.shift,
-                "null_mean": shift.null.mean,
-                "null_sd": shift.null.sd,
-                "samples": len(x),
-                "pairs": shift.observed.count,
-                "shrinkage": shrinkages.get(name),
-            }
-            for name, shift in found.items()
-        ]
+        observed, null = observed_and_null(x, places, inputs.seed)
+        rows = []
+        for name, angles in observed.items():
+            found, expected = numbers(angles), numbers(null[name])
+            row = {"unit": name, "layer": data.hook_points.layer} | found
+            row |= {"null_mean": expected["mean"], "null_sd": expected["sd"], "samples": len(x)}
+            rows.append(row | {"pairs": int(angles.histogram.sum()), "shrinkage": shrinkages.get(name)})
         for row in rows:
             if row["unit"] == _ACROSS:
                 y = data.sample("validation", self.samples)
-                row["shift_validation"] = angle_distribution(y, places[_ACROSS]).shift
-        return rows, {name: (shift.observed.histogram, shift.null.histogram) for name, shift in found.items()}
+                row["shift_validation"] = numbers(_angles(y, places[_ACROSS]))["shift"]
+        return rows, histograms(observed, null)
+
+
+def observed_and_null(
+    x: Tensor, places: Mapping[str, Geometry], seed: int
+) -> tuple[dict[str, RepresentationShift], dict[str, RepresentationShift]]:
+    """Measures the angles between vectors in each geometry, and those of a Gaussian sample with their own mean and
+    second moment, which is drawn once.
+
+    Args:
+        x: (samples, d) vectors.
+        places: Geometries by name.
+        seed: Of the Gaussian sample.
+    """
+    drawn = gaussian_surrogate(x, torch.Generator().manual_seed(seed))
+    observed = {name: _angles(x, geometry) for name, geometry in places.items()}
+    return observed, {name: _angles(drawn, geometry) for name, geometry in places.items()}
+
+
+def _angles(x: Tensor, geometry: Geometry) -> RepresentationShift:
+    angles = RepresentationShift(geometry)
+    angles.update(x)
+    return angles
+
+
+def numbers(angles: RepresentationShift) -> dict[str, float]:
+    """Returns the mean, standard deviation and shift of the angles, in degrees."""
+    return {name: value.item() for name, value in angles.compute().items()}
+
+
+def histograms(
+    observed: Mapping[str, RepresentationShift], null: Mapping[str, RepresentationShift]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Returns by geometry the number of pairs in each degree, of the vectors and of their null."""
+    return {name: (angles.histogram, null[name].histogram) for name, angles in observed.items()}
 
 
 def metrics_of(

@@ -4,11 +4,9 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
-import torch
-
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.controls import CONTROL_ROWS, Case
-from atomlab.evaluation.studies.representation_shift import metrics_of
+from atomlab.evaluation.studies.representation_shift import histograms, metrics_of, observed_and_null
 from atomlab.report import (
     Row,
     angles_figure,
@@ -24,7 +22,6 @@ from atomlab.theory import (
     CoherenceStatistics,
     coherence_statistics,
     firing_counts,
-    representation_shift,
     welch_bound,
 )
 
@@ -104,7 +101,6 @@ def shift_figures(
 
     def angles() -> Any:
         places = metrics_of(data, x, shrinkage, None, missing)
-        found = representation_shift(x, places, generator=torch.Generator().manual_seed(seed))
-        return angles_figure({name: (shift.observed.histogram, shift.null.histogram) for name, shift in found.items()})
+        return angles_figure(histograms(*observed_and_null(x, places, seed)))
 
     return {f"Representation shift: angles between {len(x):,} held-out vectors, null dotted": angles}

@@ -7,7 +7,7 @@ from atomlab.report import COLUMNS, cell
 
 
 def row(unit: str, train: float, test: float, train_s: float, test_s: float) -> dict:
-    found = {"unit": unit, "r2_train": train, "r2_test": test, "r2_train_s": train_s, "r2_test_s": test_s}
+    found = {"unit": unit, "r2_train": train, "r2": test, "r2_s_train": train_s, "r2_s": test_s}
     return found | {"l0": 49.8, "d_sae": 2304, "certified_level_4": 0.856}
 
 

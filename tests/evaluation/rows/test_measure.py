@@ -47,8 +47,8 @@ def test_orthonormal_atoms_are_certified_at_every_level_and_identified() -> None
     rates = [key for key in row if key.startswith(("certified_level", "solved_level", "identifiable"))]
     assert len(rates) == 10
     assert {key: row[key] for key in rates} == dict.fromkeys(rates, 1.0)
-    assert [row[f"r2_{split}{norm}"] for split in ("train", "test") for norm in ("", "_s", "_uncentred")] == [1.0] * 6
-    assert (row["coherence"], row["l0"], row["l0_median"], row["l0_q998"], row["dead"]) == (0, 3, 3, 3, 0)
+    assert [row[f"r2{norm}{split}"] for split in ("_train", "") for norm in ("", "_s", "_uncentred")] == [1.0] * 6
+    assert (row["coherence"], row["l0"], row["l0_median"], row["l0_q998"], row["dead_train"]) == (0, 3, 3, 3, 0)
     assert (row["stability_pairwise"], row["stability_per_atom"]) == (1.0, 1.0)
     assert row["isometry_unique"] == {"certified": 1.0, "failed": 0.0, "undecided": 0.0}
     assert row["restricted_isometry_2k"]["high"] == pytest.approx(0, abs=1e-12)
@@ -122,7 +122,7 @@ def test_neurons_have_r2_of_one_and_no_levels() -> None:
     metric = AtomicInnerProduct(torch.eye(300, dtype=torch.float64))
     sizes = SampleSizes(measured=300, certified=20, batch=64, supports=2)
     row = certify(neurons(300), measure(neurons(300), x, x, metric, sizes), x, x, metric, sizes)
-    assert (row["r2_test"], row["l0"], row["certified_level_4"]) == (1.0, 300.0, None)
+    assert (row["r2"], row["l0"], row["certified_level_4"]) == (1.0, 300.0, None)
     assert "certified_level_3" not in row
 
 
@@ -131,10 +131,8 @@ def test_uncentred_and_centred_r2_are_their_definitions() -> None:
     row = measure(orthogonal(), x, x, METRIC, SIZES)
     x_hat = (x * (x > 0.5)).double()
     error = (x.double() - x_hat).square().sum()
-    assert row["r2_test_uncentred"] == pytest.approx(float(1 - error / x.double().square().sum()), abs=1e-9)
-    assert row["r2_test"] == pytest.approx(
-        float(1 - error / (x.double() - x.double().mean(0)).square().sum()), abs=1e-9
-    )
+    assert row["r2_uncentred"] == pytest.approx(float(1 - error / x.double().square().sum()), abs=1e-9)
+    assert row["r2"] == pytest.approx(float(1 - error / (x.double() - x.double().mean(0)).square().sum()), abs=1e-9)
 
 
 def test_l0_and_q_are_of_their_own_split_and_empty_codes_are_counted_apart() -> None:
@@ -153,14 +151,14 @@ def test_an_atom_that_fires_once_and_one_that_never_does_are_counted() -> None:
     train = planted(300, 0, torch.eye(D)[:6], 2)
     train[0] = torch.eye(D)[6] * 2
     row = measure(orthogonal(), train, train, METRIC, SIZES)
-    assert (row["single_sample"], row["dead"]) == (1 / D, 1 / D)
+    assert (row["single_sample_train"], row["dead_train"]) == (1 / D, 1 / D)
 
 
 def test_the_conclusion_names_every_control_that_is_not_beaten() -> None:
-    base = {"l0": 3.0, "d_sae": 8, "certified_level_4": 0.5, "r2_train": 0.9, "r2_train_s": 0.9}
+    base = {"l0": 3.0, "d_sae": 8, "certified_level_4": 0.5, "r2_train": 0.9, "r2_s_train": 0.9}
 
     def row(unit: str, euclidean: float, s: float) -> dict:
-        return base | {"unit": unit, "r2_test": euclidean, "r2_test_s": s}
+        return base | {"unit": unit, "r2": euclidean, "r2_s": s}
 
     text = conclude(
         [row("atoms", 0.5, 0.4), row("neurons", 1.0, 1.0), row("k-means", 0.6, 0.3), row("G on its own", 0.9, 0.9)]

@@ -8,7 +8,8 @@ import torch
 
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.model.sites import HookPoint
-from atomlab.evaluation.rows.splicing import passages, replaced, splice
+from atomlab.evaluation.rows.splicing import Spliced, passages, replaced, splice
+from atomlab.metrics import LossRecovered, NextTokenKL
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -34,7 +35,7 @@ def test_the_clean_loss_is_the_models_own(data_of: Callable[..., ActivationDataM
     """Against Hugging Face's own loss over the same positions, one document at a time."""
     data = data_of()
     rows, model = data.rows["test"], data.model.load()
-    found = splice(model, data.point, rows, data.moments.mean.float(), {}, tokens=10**9)
+    found = splice(model, data.point, rows, data.moments.mean.float(), {"a": torch.zeros_like}, tokens=10**9)
     sequences = rows.store.origins.sequences
     starts = (sequences.position == 0).nonzero().squeeze(1).tolist()
     total, count = 0.0, 0
@@ -48,8 +49,8 @@ def test_the_clean_loss_is_the_models_own(data_of: Callable[..., ActivationDataM
             logits = model(input_ids=ids).logits[0, :-1].float()
             losses = torch.nn.functional.cross_entropy(logits, scored[0, 1:], ignore_index=-100, reduction="sum")
             total, count = total + float(losses), count + int((scored[0, 1:] != -100).sum())
-    assert found.clean.scored == count
-    assert found.clean.mean == pytest.approx(total / count, rel=1e-5)
+    assert found.scored == count
+    assert found.row("a")["loss_clean"] == pytest.approx(total / count, rel=1e-5)
 
 
 def test_only_harvested_positions_are_edited(data_of: Callable[..., ActivationDataModule]) -> None:
@@ -75,10 +76,10 @@ def test_hooks_change_inputs_outputs_and_tuples_and_leave_with_the_context() -> 
         assert model["part"](x)[0][0] == 2
 
 
-def test_without_a_next_token_there_is_no_loss_but_a_divergence(data_of: Callable[..., ActivationDataModule]) -> None:
-    from atomlab.evaluation.rows.splicing import Losses, Spliced
-
-    none = Losses(0.0, 0, 1.0, 2)
-    row = Spliced(none, none, none, {"a": none}, 2).row("a")
+def test_without_a_next_token_there_is_no_loss_but_a_divergence() -> None:
+    losses, divergence = LossRecovered(), NextTokenKL()
+    losses.update(*torch.zeros(4, 0))
+    divergence.update(torch.tensor([[0.0, 0.0]] * 2), torch.tensor([[0.0, math.log(3)]] * 2))
+    row = Spliced({"a": losses}, {"a": divergence}, 2, 2).row("a")
     assert math.isnan(row["loss_recovered_zero"])
-    assert row["kl"] == 0.5
+    assert row["kl"] == pytest.approx(math.log(2 / 3**0.5))  # half of ln(½ / ¼) and half of ln(½ / ¾)

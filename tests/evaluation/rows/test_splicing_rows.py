@@ -5,7 +5,7 @@ from transformers import OPTConfig, OPTForCausalLM
 
 from atomlab.activations.model.capture import axis_orders
 from atomlab.activations.model.sites import HookPoint
-from atomlab.evaluation.rows.splicing import Passage, _log_probabilities
+from atomlab.evaluation.rows.splicing import Passage, _logits
 
 
 def test_rows_are_edited_where_they_are_harvested_and_nowhere_before() -> None:
@@ -22,9 +22,9 @@ def test_rows_are_edited_where_they_are_harvested_and_nowhere_before() -> None:
     edited[1, 4] = True
     passage = Passage({"input_ids": ids}, edited, torch.ones_like(edited), torch.ones_like(edited))
     with torch.inference_mode():
-        clean = _log_probabilities(model, point, kind, passage, None).view(3, 7, -1)
-        same = _log_probabilities(model, point, kind, passage, lambda x: x).view(3, 7, -1)
-        zero = _log_probabilities(model, point, kind, passage, torch.zeros_like).view(3, 7, -1)
+        clean = _logits(model, point, kind, passage, None).view(3, 7, -1)
+        same = _logits(model, point, kind, passage, lambda x: x).view(3, 7, -1)
+        zero = _logits(model, point, kind, passage, torch.zeros_like).view(3, 7, -1)
     assert torch.equal(same, clean)
     changed = (zero - clean).abs().amax(-1) > 1e-6
     assert torch.equal(changed, edited)  # the last layer's MLP moves its own token alone

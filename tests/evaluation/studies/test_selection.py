@@ -35,10 +35,10 @@ def test_the_objective_is_the_last_validation_and_the_tables_number_under_that_n
     the objective is of the finished TSAE, and of the same vectors as the table's.
     """
     objective = float((folder / "run" / "objective.txt").read_text())
-    assert objective == pytest.approx(last_values(folder / "run")["validation/r2_s_norm"], rel=1e-6)
+    assert objective == pytest.approx(last_values(folder / "run")["validation/r2_s"], rel=1e-6)
     atoms = json.loads((folder / "run" / "results.json").read_text())["rows"][0]
-    assert objective == pytest.approx(atoms["r2_validation_s"], rel=1e-5)
-    assert objective != pytest.approx(atoms["r2_test_s"], rel=1e-3)
+    assert objective == pytest.approx(atoms["r2_s_validation"], rel=1e-5)
+    assert objective != pytest.approx(atoms["r2_s"], rel=1e-3)
 
 
 def test_the_report_names_the_seed_of_the_run_and_that_of_its_data(folder: Path) -> None:

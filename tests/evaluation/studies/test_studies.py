@@ -34,7 +34,7 @@ def test_the_controlled_table_has_every_row_and_column_and_its_report(inputs: St
     written = json.loads((inputs.folder / "results.json").read_text())
     rows = {row["unit"]: row for row in written["rows"]}
     assert list(rows) == ALL
-    assert objective == rows["atoms"]["r2_validation_s"] != rows["atoms"]["r2_test_s"]
+    assert objective == rows["atoms"]["r2_s_validation"] != rows["atoms"]["r2_s"]
     for key in ("loss_recovered_zero", "kl", "consistency", "token_entropy", "solved_level_5", "isometry_stable"):
         assert rows["atoms"][key] is not None
     for row in rows.values():
@@ -44,7 +44,7 @@ def test_the_controlled_table_has_every_row_and_column_and_its_report(inputs: St
     assert {fitted[name] for name in of_data} == {inputs.sample_sizes.controls}
     assert fitted["atoms"] == len(inputs.data.rows["train"]) > inputs.sample_sizes.controls
     assert fitted["neurons"] is fitted["imported"] is fitted["random + OMP"] is None
-    assert rows["neurons"]["r2_test"] == pytest.approx(1)
+    assert rows["neurons"]["r2"] == pytest.approx(1)
     assert {path.name for path in inputs.folder.iterdir()} >= {"results.csv", "report.html", "figures", "delphi"}
     page = (inputs.folder / "report.html").read_text()
     assert "<script>alert" not in page
@@ -80,10 +80,10 @@ def test_the_papers_table_is_one_harvest_and_a_mean_over_layers(inputs: StudyInp
     assert [(row["layer"], row["unit"]) for row in written["rows"]] == [
         (layer, unit) for layer in (0, 2) for unit in ("atoms", "neurons", "random + OMP")
     ]
-    ours = [row["r2_test_s"] for row in written["rows"] if row["unit"] == "atoms"]
-    assert written["means"][0]["r2_test_s"] == pytest.approx(sum(ours) / 2)
-    chosen_by = [row["r2_validation_s"] for row in written["rows"] if row["unit"] == "atoms"]
-    assert objective == written["means"][0]["r2_validation_s"] == pytest.approx(sum(chosen_by) / 2)
+    ours = [row["r2_s"] for row in written["rows"] if row["unit"] == "atoms"]
+    assert written["means"][0]["r2_s"] == pytest.approx(sum(ours) / 2)
+    chosen_by = [row["r2_s_validation"] for row in written["rows"] if row["unit"] == "atoms"]
+    assert objective == written["means"][0]["r2_s_validation"] == pytest.approx(sum(chosen_by) / 2)
     assert "Published for features" in text
     assert all(row["stability_pairwise_random"] is not None for row in written["rows"])
     page = (inputs.folder / "report.html").read_text()
@@ -110,7 +110,7 @@ def test_the_papers_table_has_an_imported_sae_of_each_layer(inputs: StudyInputs)
             [r for r in rows if (r["layer"], r["unit"]) == (layer, name)] for name in ("atoms", "released")
         )
         assert atoms == [row for row in first if (row["layer"], row["unit"]) == (layer, "atoms")]
-        same = {"unit", "samples_fitted", "r2_validation_s"}
+        same = {"unit", "samples_fitted", "r2_s_validation"}
         assert {k: v for k, v in released[0].items() if k not in same} == {
             k: v for k, v in atoms[0].items() if k not in same
         }
@@ -174,7 +174,7 @@ def test_the_capacity_grid_has_a_cell_for_every_pair_and_its_surrogate(inputs: S
     assert [(r["unit"], r["vectors"], r["d_sae"]) for r in rows] == [
         (unit, n, m) for unit in ("data", "Gaussian surrogate") for n in (64, 128, available) for m in (16, 32)
     ]
-    assert objective == max(row["r2_train_s"] - row["r2_validation_s"] for row in rows)
+    assert objective == max(row["r2_s_train"] - row["r2_s_validation"] for row in rows)
     assert len(list((inputs.folder / "figures").iterdir())) == 1
 
 

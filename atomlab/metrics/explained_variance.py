@@ -1,4 +1,4 @@
-"""Faithfulness of reconstructions (theory.md 8)."""
+"""How much of the variance of the activations their reconstructions explain (theory.md 8)."""
 
 from typing import final
 
@@ -12,16 +12,20 @@ from atomlab.theory import AtomicInnerProduct, explained_variance, reconstruct, 
 
 @final
 class ExplainedVariance(Metric):
-    """R² = 1 − Σ‖x − x̂‖² / Σ‖x − x̄‖², pooled over samples and dimensions, x̄ the mean of the stream; exact, sums in
-    float64. NaN before two distinct vectors were seen. FVU is 1 − R².
+    """The share of the variance of a stream of vectors that their reconstructions explain.
 
-    Cost: `variance_sums`: passes over x and x̂, and in a metric 4·d_in² float64 FLOPs a vector. State: d_in + 2
-    float64, one int64.
+    R² = 1 − Σ‖x − x̂‖² / Σ‖x − x̄‖², pooled over vectors and dimensions, with x the vectors, x̂ their reconstructions and x̄
+    the mean of the stream. The fraction of variance unexplained (FVU) is 1 − R².
+
+    `compute` returns R² as a float64 scalar. It is exact, with sums in float64. It is NaN before two distinct vectors
+    were seen.
+
+    Cost: a pass over x and x̂, and in a metric 4·d_in² float64 FLOPs a vector. State: d_in + 2 float64 and one int64.
 
     Args:
-        d_in: width.
-        metric: S-norms instead of Euclidean ones.
-        centred: x̄ as said; otherwise 0, the uncentred R².
+        d_in: Width of the vectors.
+        metric: Inner product of the norms; Euclidean if None.
+        centred: Whether x̄ is the mean. If False it is 0, which gives the uncentred R².
     """
 
     full_state_update = False
@@ -38,6 +42,15 @@ class ExplainedVariance(Metric):
         self.register_buffer("whitening", None if metric is None else metric.whitening, persistent=False)
 
     def update(self, x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]) -> None:
+        """Adds a batch.
+
+        Args:
+            x: Activations (batch, d_in).
+            x_hat: Their reconstructions (batch, d_in).
+
+        Raises:
+            ValueError: NaN or infinite values, or shapes that differ.
+        """
         self.sums += variance_sums(x, x_hat, self.whitening)
         self.count += len(x)
 
@@ -47,15 +60,21 @@ class ExplainedVariance(Metric):
 
 @final
 class RefittedExplainedVariance(Metric):
-    """R² after the values of each code are refitted on its support by least squares (theory.md 6): what the supports
-    are worth, whatever values the encoder gave. Exact; at least the R² of the codes themselves, in the refit's metric.
+    """The R² of the best values on the supports that the codes chose (theory.md 6).
 
-    Cost: `refit_codes` and `variance_sums`. State: d_in + 2 float64, one int64.
+    Least squares refits the values of each code on its support, x is reconstructed from these values, and R² is that of
+    `ExplainedVariance` in the same metric. It says what the supports are worth, whatever values the encoder gave, and
+    is at least the R² of the codes themselves.
+
+    `compute` returns a float64 scalar. It is exact: refit, reconstruction and sums are in float64.
+
+    Cost: one linear system (K, K) a vector, O(K²·(K + d_in)), and a pass over x. State: d_in + 2 float64 and one int64,
+    beside a float64 copy of the dictionary.
 
     Args:
-        dictionary: (d_sae, d_in) atoms.
-        bias: (d_in,) taken off the activations before the refit.
-        metric: of the refit and of the R²; Euclidean if None.
+        dictionary: (d_sae, d_in) atoms of any norm.
+        bias: (d_in,) subtracted from the activations before the refit.
+        metric: Inner product of the refit and of the R²; Euclidean if None.
     """
 
     full_state_update = False
@@ -80,6 +99,15 @@ class RefittedExplainedVariance(Metric):
         self.register_buffer("bias", bias.double(), persistent=False)
 
     def update(self, x: Float[Tensor, "batch d_in"], codes: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            x: Activations (batch, d_in).
+            codes: Their codes (batch, d_sae), dense or CSR. Only the supports matter.
+
+        Raises:
+            ValueError: NaN or infinite values, or shapes that do not fit the dictionary.
+        """
         seen = x.double() - self.bias
         white = seen if self.metric is None else self.metric.whiten(seen)
         x_hat = reconstruct(refit_codes(white, codes, self.dictionary), self.dictionary)

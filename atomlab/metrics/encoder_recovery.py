@@ -1,4 +1,4 @@
-"""What a one-step threshold encoder identifies (theory.md 6). Samples with K = 0 count in no rate."""
+"""What a one-step threshold encoder can identify (theory.md 6). Vectors with K = 0 count in no rate."""
 
 from typing import final
 
@@ -18,13 +18,20 @@ from atomlab.theory import (
 
 @final
 class WindowRate(Metric):
-    """Share of samples with K ≥ 1 that have a threshold which is guaranteed to recover their support (a priori; a
-    sufficient condition, so a lower bound). Cost: coherence once, then the nonzeros. State: two int64 counts.
+    """The share of codes with K ≥ 1 whose support some threshold is guaranteed to recover, before any encoder is tried.
+
+    Such a threshold exists if δ_min > μ (2K − 1) δ_max, with μ the mutual coherence and δ_min and δ_max the smallest
+    and largest value of the code on atoms of unit norm. This is sufficient, so the share is a lower bound.
+
+    `compute` returns a float64 scalar, NaN if no code has an atom.
+
+    Cost: the coherence at the start unless given, then a pass over the nonzeros. State: two int64 counts, beside a
+    float64 copy of the dictionary.
 
     Args:
-        dictionary: (d_sae, d_in) atoms.
-        metric: Euclidean if None.
-        coherence: μ of this dictionary and metric, if known; rounded up.
+        dictionary: (d_sae, d_in) atoms of any norm.
+        metric: Inner product; Euclidean if None.
+        coherence: μ of this dictionary in this metric, rounded up, if it is known.
     """
 
     full_state_update = False
@@ -50,6 +57,11 @@ class WindowRate(Metric):
             self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, codes: Tensor) -> None:
+        """Adds codes (batch, d_sae), dense or CSR.
+
+        Raises:
+            ValueError: negative, NaN or infinite codes.
+        """
         self.feasible += threshold_windows(codes, self.white, coherence=self.coherence).feasible.sum()
         self.count += (support_sizes(codes) > 0).sum()
 
@@ -59,14 +71,18 @@ class WindowRate(Metric):
 
 @final
 class SupportRecoveryRate(Metric):
-    """Share of samples with K ≥ 1 whose support the one-step encoder recovers (a posteriori): with one threshold vector
-    shared by all samples (`shared`), and with a threshold of the sample's own (`oracle`). Cost: 2·d_in·(d_in + d_sae)
-    FLOPs a vector. State: three int64 counts.
+    """The shares of codes with K ≥ 1 whose support the one-step encoder {j : ⟨x, d_j⟩ / ‖d_j‖ > τ_j} recovers.
+
+    `compute` returns float64 scalars, NaN if no code has an atom: `shared`, with one threshold vector τ for all
+    vectors; and `oracle`, with some threshold of each vector's own, an upper bound of what one number can do. Both are
+    exact for the vectors seen.
+
+    Cost: 2·d_in·(d_in + d_sae) FLOPs a vector. State: three int64 counts, beside the dictionary.
 
     Args:
-        dictionary: (d_sae, d_in) atoms.
-        thresholds: (d_sae,) of `shared_thresholds`, from training data.
-        metric: Euclidean if None.
+        dictionary: (d_sae, d_in) atoms of any norm.
+        thresholds: (d_sae,) τ, of `shared_thresholds` on training vectors.
+        metric: Inner product; Euclidean if None.
     """
 
     full_state_update = False
@@ -91,6 +107,15 @@ class SupportRecoveryRate(Metric):
             self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, x: Float[Tensor, "batch d_in"], codes: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            x: Activations less b_dec (batch, d_in).
+            codes: Their codes (batch, d_sae), dense or CSR.
+
+        Raises:
+            ValueError: NaN or infinite values, or shapes that do not fit the dictionary.
+        """
         found = support_recovery(x, codes, self.dictionary, self.thresholds, self.metric)
         self.shared += found.shared.sum()
         self.oracle += found.oracle.sum()
