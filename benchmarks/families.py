@@ -4,7 +4,7 @@ Every causal, masked and encoder configuration of transformers is built small wi
 through `LanguageModel` twice: whole, and with its first 1, 2 and 3 layers. A family is on the list if the input and
 output of each of these layers are equal to the bit, in every list of layers that has the configuration's length, and if
 its code uses the number of layers for nothing but building that list. Prints docs/families.md; `code` as an argument
-prints the list for `atomlab/activations/families.py`. Takes about ten minutes.
+prints the list for `atomlab/activations/model/families.py`. Takes about ten minutes.
 """
 
 import inspect
@@ -262,15 +262,17 @@ def main() -> None:
 
 _HEAD = """# Families of models
 
-How each family of transformers is loaded for a hook point, by `python -m benchmarks.families` ({date}, transformers
-{version}): {first} are read up to the deepest hook point, {whole} are loaded whole, {unknown} could not be built here.
-Every family that is not marked "{FIRST}" is loaded whole; the layers behind the deepest hook point are then
-dropped if one small batch shows the same activations to the bit. So a family that is not on the list costs memory and
-time at loading, and no wrong number.
+The table says how much of a model of each family is loaded for a hook point. `python -m benchmarks.families` printed it
+on {date}, with transformers {version}: {first} families are read from the file up to the deepest hook point, {whole} are
+loaded whole, and {unknown} could not be built by the script.
 
-The script builds each family small with random weights and compares the input and the output of the first 1, 2 and 3
-layers, loaded alone, with the whole model's, to the bit. A family whose code uses the number of layers for anything but
-its list of layers is loaded whole even where the comparison held, as another configuration may differ.
+A family that is not marked "{FIRST}" is loaded whole. The layers behind the deepest hook point are then dropped
+if one small batch gives the same activations without them, to the bit. So a family that is missing from the list costs
+memory and time at loading, but never gives a wrong number.
+
+The script builds a small model of each family with random weights, and compares the input and the output of the first 1,
+2 and 3 layers, loaded alone, with those of the whole model, to the bit. A family whose code uses the number of layers for
+anything but building them is loaded whole even if the comparison held, as another configuration may differ.
 
 | model type | class | loaded | why |
 |---|---|---|---|

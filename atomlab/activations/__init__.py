@@ -1,10 +1,10 @@
-"""From text to batches of a language model's activations.
+"""Turns text into batches of activations: text -> tokens -> harvest -> store -> batches, one room for each stage.
 
-A corpus gives examples of text (`corpora`). They become token sequences of train, validation and test (`tokens`). One
-pass of the language model (`model`) over the sequences harvests its activations at some hook points (`harvest`). They
-are kept on disk with where each comes from (`store`), and are trained on in a random order (`batches`).
-`ActivationDataModule` joins these for Lightning. What a notebook needs is named here; corpora are in
-`atomlab.activations.corpora`.
+corpora/ reads text, or token ids, record by record. tokens/ turns it into token sequences of train, validation and test,
+which share no group. model/ runs the language model and reads its activations at hook points. harvest/ runs the model
+over the sequences and writes what the cache lacks. store/ keeps the activations on disk and reads them back. batches/
+hands them to the training, in a random order from the cache or straight from the model. datamodule.py joins these for
+Lightning. What a notebook needs is named here; the corpora are in atomlab.activations.corpora.
 """
 
 from atomlab.activations.batches.order import TrainingBatches

@@ -71,6 +71,18 @@ def test_token_ids_give_what_their_text_gives(families: dict[str, Path], tmp_pat
         list(LocalText(str(tmp_path / "bad.jsonl"), field="input_ids").examples())
 
 
+def test_a_token_id_counts_as_four_characters_in_a_mixture(tmp_path: Path) -> None:
+    """Ids of 3 tokens (12 characters) against texts of 6 characters: one of the first for two of the second."""
+    (tmp_path / "ids.jsonl").write_text("\n".join(json.dumps({"ids": [4 + i, 5, 6]}) for i in range(5)))
+    (tmp_path / "text.jsonl").write_text("\n".join(json.dumps({"text": f"w{i} w10"}) for i in range(10)))
+    corpora = {
+        "ids": LocalText(str(tmp_path / "ids.jsonl"), field="ids"),
+        "text": LocalText(str(tmp_path / "text.jsonl")),
+    }
+    order = "".join(example.group[0] for example in Mixture(corpora, {"ids": 1.0, "text": 1.0}).examples())
+    assert order == "itt" * 5
+
+
 def test_a_mixture_keeps_its_weights_at_every_point(tmp_path: Path, sources: dict[str, Corpus]) -> None:
     corpora = {"a": sources["jsonl"], "b": sources["saved"]}
     mixed = Mixture(corpora, {"a": 3.0, "b": 1.0})

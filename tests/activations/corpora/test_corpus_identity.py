@@ -1,5 +1,6 @@
 """A corpus is what its files hold, or a commit of the hub, and is read from just that (faults.md A3)."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from atomlab.activations.corpora.counterfact import CounterFact
 from atomlab.activations.corpora.hub import HubText
 from atomlab.activations.corpora.local import LocalText
 from atomlab.activations.corpora.mixture import Mixture
+from atomlab.activations.store.files import harvest_key
 from tests.activations.conftest import in_own_process
 
 RECORDS = [{"text": f"w{i}", "prompt": f"w{i} w1", "subject": f"w{i}"} for i in range(6)]
@@ -100,6 +102,51 @@ def test_order_and_way_of_reading_are_part_of_the_name(tmp_path: Path) -> None:
     for suffix in ("txt", "jsonl"):
         (tmp_path / f"same.{suffix}").write_text('{"text": "w1"}\n')
     assert LocalText(str(tmp_path / "same.txt")).fingerprint != LocalText(str(tmp_path / "same.jsonl")).fingerprint
+
+
+OPTIONS: dict[str, tuple[Callable[..., Corpus], dict[str, object]]] = {
+    "local": (
+        LocalText,
+        {"field": "prompt", "group_field": "subject", "packed": False, "limit": 2, "max_bad_share": 0.5},
+    ),
+    "prompts": (lambda path, **given: LocalText(path, packed=False, **given), {"position": "last"}),
+    "hub": (HubText, {"field": "prompt", "group_field": "subject", "limit": 2, "max_bad_share": 0.5}),
+    "facts": (
+        CounterFact,
+        {"position": "last", "split_by": "template", "distinct": False, "limit": 2, "max_bad_share": 0.5},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_every_option_that_changes_the_examples_is_part_of_the_name(kind: str, tmp_path: Path) -> None:
+    lines(tmp_path)
+    corpus, options = OPTIONS[kind]
+    path = str(tmp_path / "1.jsonl")
+    names = [corpus(path).fingerprint, *(corpus(path, **{name: value}).fingerprint for name, value in options.items())]
+    assert len({json.dumps(name, sort_keys=True) for name in names}) == 1 + len(options)
+
+
+def test_weights_and_names_of_a_mixture_are_part_of_its_name(tmp_path: Path) -> None:
+    lines(tmp_path)
+    a, b = (LocalText(str(tmp_path / f"{part}.jsonl")) for part in (0, 1))
+    mixtures = [
+        Mixture({"a": a, "b": b}, {"a": 1.0, "b": 2.0}),
+        Mixture({"a": a, "b": b}, {"a": 2.0, "b": 1.0}),
+        Mixture({"a": b, "b": a}, {"a": 1.0, "b": 2.0}),
+        Mixture({"a": a, "c": b}, {"a": 1.0, "c": 2.0}),
+    ]
+    assert len({json.dumps(mixture.fingerprint, sort_keys=True) for mixture in mixtures}) == 4
+
+
+def test_the_name_of_a_corpus_is_what_it_was(tmp_path: Path) -> None:
+    """Every harvest in a cache is found by a digest of this description: another one would harvest everything anew."""
+    (tmp_path / "t.txt").write_text("w1 w2\n\nw3\n")
+    digest = hashlib.sha256(b"w1 w2\n\nw3\n").hexdigest()
+    rules = {"field": "text", "group_field": None, "packed": True, "position": "all", "limit": None}
+    corpus = LocalText(str(tmp_path / "t.txt"))
+    assert corpus.fingerprint == {"local": [[".txt", digest]]} | rules | {"max_bad_share": 0.01}
+    assert harvest_key(corpus.fingerprint) == "91058f2e65ded59a"
 
 
 @pytest.mark.parametrize("kind", ["folder", "saved", "facts", "local"])
