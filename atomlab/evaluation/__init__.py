@@ -1,4 +1,10 @@
-"""Units x metrics -> tables, on held-out activations."""
+"""Measures units on held-out activations, with controls, and writes what a reader needs to check it.
+
+`rows` has the numbers of one unit, `controls` what the atoms must beat, `browser` where each atom fires, and `studies`
+one file for each study of evaluate.py: which units, at which layers and sizes, and what the result says. `study` has
+what all of them are given; `retraining` and `surrogates` are for those that train TSAEs of their own; `provenance` says
+where the numbers come from. Another study is a class in `studies` and an option file in conf/study/.
+"""
 
 from atomlab.evaluation.provenance import origin_of
 from atomlab.evaluation.retraining import Retraining

@@ -1,4 +1,9 @@
-"""The controls of theory.md 9 for a given run: same d_sae, same training vectors, same L0, same training code."""
+"""The control rows of a table: what the atoms of a run must beat (theory.md 9).
+
+Each control has as many atoms as the run, the same training vectors, the same mean L0, and where it is trained the same
+training code. Another control is a name and its description in `CONTROLS`, the names of its rows in `CONTROL_ROWS`, and
+its dictionary in `control_cases`; a dictionary that no TSAE learned belongs into `atomlab.units.dictionaries`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,7 +51,14 @@ _SEEDS = 1_000_003  # so that the data dictionary is not drawn by the same permu
 @final
 @dataclass(frozen=True)
 class Case:
-    """A unit, the vectors it is measured on, and how many training vectors it was fitted to (None: to none, or unknown)."""
+    """A unit and the vectors that it is measured on.
+
+    Attributes:
+        unit: a dictionary and its codes.
+        train: (samples, d_in) training vectors, in random order.
+        test: (samples, d_in) held-out vectors, in random order.
+        fitted: number of training vectors that the unit was fitted to; None if it was fitted to none, or nobody knows.
+    """
 
     unit: Unit
     train: Tensor
@@ -54,12 +66,12 @@ class Case:
     fitted: int | None = None
 
     def row(self, metric: AtomicInnerProduct, sample_sizes: SampleSizes) -> Row:
-        """`measure`, and what it was fitted to."""
+        """Returns the row of `measure`, and the number of vectors that the unit was fitted to."""
         return measure(self.unit, self.train, self.test, metric, sample_sizes) | {"samples_fitted": self.fitted}
 
 
 def check_controls(names: Sequence[str]) -> None:
-    """Raises ValueError for an unknown name, or one word in place of a list."""
+    """Raises ValueError unless `names` is a list of names of `CONTROLS`."""
     if isinstance(names, str):
         raise ValueError(f"study.controls={names} is one word: expected a list, study.controls=[{names}].")
     if unknown := [name for name in names if name not in CONTROLS]:
@@ -68,7 +80,6 @@ def check_controls(names: Sequence[str]) -> None:
 
 def control_cases(
     names: Sequence[str],
-    d_sae: int,
     k: int,
     atoms_case: Case,
     data: ActivationDataModule,
@@ -76,21 +87,25 @@ def control_cases(
     retraining: Retraining,
     sample_sizes: SampleSizes,
 ) -> list[Case]:
-    """The named controls, ready to be measured.
+    """Makes the named controls, ready to be measured.
 
     Args:
-        names: of `CONTROLS`.
-        d_sae, k: number of atoms, and of atoms in an OMP code.
-        atoms_case: the trained atoms, on whose vectors the controls are measured.
-        data: set up.
+        names: names of `CONTROLS`.
+        k: number of atoms in an OMP code.
+        atoms_case: the trained atoms. Controls have as many atoms, and are measured on the same vectors.
+        data: the activations, set up.
         metric: S.
-        retraining: of the surrogate's training.
-        sample_sizes: sample sizes and seed.
+        retraining: how the TSAE of the Gaussian surrogate is trained.
+        sample_sizes: number of training vectors that a control gets, and the seed.
+
+    Returns:
+        One or two cases for each name, in the order of `CONTROL_ROWS`.
 
     Raises:
         ValueError: an unknown name.
     """
     check_controls(names)
+    d_sae = atoms_case.unit.d_sae
     mean, generator = data.moments.mean.float(), torch.Generator().manual_seed(_SEEDS + sample_sizes.seed)
     train, test = atoms_case.train, atoms_case.test
     vectors = data.sample("train", sample_sizes.controls)

@@ -16,8 +16,17 @@ from atomlab.identity import Identity
 
 
 def describe(data: ActivationDataModule, sample_sizes: SampleSizes, shrinkage: float, seed: int) -> dict[str, str]:
-    """Model, site, corpus and token rule, records left out, metric, sample_sizes, seed of the run and of its data (split and
-    sample), commit, versions and machine, by name.
+    """Describes where the numbers of a table come from, as a reader needs it to repeat them.
+
+    Args:
+        data: the activations, set up.
+        sample_sizes: of the table.
+        shrinkage: λ of the metric S.
+        seed: seed of the run.
+
+    Returns:
+        Text by name: model, site, corpus, records left out, metric S, vectors of each split, vectors measured, seeds of
+        the run and of its data, commit, versions, machine. No path of this machine is in it.
     """
     reference = data.reference_moments
     group = data.corpus.group_kind
@@ -50,7 +59,7 @@ def _left_out(data: ActivationDataModule, corpus: Corpus) -> str:
 
 
 def metric_of(data: ActivationDataModule, shrinkage: float) -> dict[str, str | int | float]:
-    """Where S comes from, for every row."""
+    """Returns what every row says of the metric S: its corpus, how many vectors it is from, and its shrinkage."""
     return {
         "s_corpus": type(data.reference).__name__,
         "s_vectors": data.reference_moments.count,
@@ -59,17 +68,17 @@ def metric_of(data: ActivationDataModule, shrinkage: float) -> dict[str, str | i
 
 
 def origin_of(data: ActivationDataModule, identity: Identity) -> dict[str, Any]:
-    """What a saved SAE says of itself: model and hook point by name, and the record of its run at this hook point."""
+    """Returns what a saved SAE says of itself: its model and hook point, and the record of its run at this hook point."""
     return {"model_name": data.model.title, "hook_name": str(data.point), "atomlab_identity": identity | data.identity}
 
 
 def trained_on(data: ActivationDataModule) -> int:
-    """Number of training vectors that a run on `data` draws from: those of the cache, or all that it sees online."""
+    """Returns how many training vectors a run on `data` draws from: those of the cache, or all that it sees online."""
     return len(data.rows["train"]) if data.batches.online is None else data.batches.steps * data.batches.size
 
 
 def commit() -> str:
-    """The source tree's commit, marked if it was changed; `unknown` outside a checkout."""
+    """Returns the commit of the source tree, with `-dirty` if a file was changed; `unknown` outside of a checkout."""
     source = Path(__file__).parent
     try:
         found = subprocess.run(

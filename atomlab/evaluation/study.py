@@ -1,4 +1,4 @@
-"""What every study of evaluate.py works with."""
+"""What every study of evaluate.py is given, and what studies have in common."""
 
 import hashlib
 import json
@@ -17,18 +17,18 @@ from atomlab.report import Row, write_json
 @final
 @dataclass(frozen=True)
 class StudyInputs:
-    """Data, training code and sizes; everything a study may not choose itself.
+    """All that a study may not choose itself.
 
     Attributes:
-        data: not yet harvested.
-        retraining: how a TSAE is trained.
-        sample_sizes: sample sizes.
-        folder: where files go.
-        seed: of the run.
-        configuration: as YAML, for the report.
-        setting: what every number depends on beside the study's own options, as text.
-        identity: what is measured (`atomlab.identity`): of the run, or of a TSAE that the study trains.
-        run: the folder of the run that is measured, if any.
+        data: the activations, not yet harvested.
+        retraining: how the study trains a TSAE of its own.
+        sample_sizes: how many vectors, supports and tokens its numbers are measured on.
+        folder: the folder that its files go to.
+        seed: seed of the run.
+        configuration: the configuration as YAML, for the report.
+        setting: everything that its numbers depend on beside its own options, as text.
+        identity: the record (`atomlab.identity`) of the run that is measured, or of a TSAE that the study trains.
+        run: the folder of the run that is measured; None where the study trains its TSAEs itself.
     """
 
     data: ActivationDataModule
@@ -48,13 +48,21 @@ class StudyInputs:
 
 
 class Study(Protocol):
-    """A study writes its files, and returns what to print and its objective."""
+    """A study of evaluate.py: a class in `studies`, named in an option file of conf/study/.
+
+    A call writes the study's files into `inputs.folder`, and returns the text to print and the objective of a sweep.
+    """
 
     def __call__(self, inputs: StudyInputs) -> tuple[str, float]: ...
 
 
 def layers_of(data: ActivationDataModule, layers: Sequence[int] | None, all_layers: int) -> list[int]:
-    """The layers of a study over layers: those asked for, or the first `all_layers`.
+    """Returns the layers of a study over layers.
+
+    Args:
+        data: the activations, whose site must exist at each layer.
+        layers: numbers of the layers, counted from 0; None takes the first `all_layers`.
+        all_layers: how many layers to take where none are named.
 
     Raises:
         ValueError: no list of layers, an empty one, or a layer that the model does not have.
@@ -69,17 +77,20 @@ def layers_of(data: ActivationDataModule, layers: Sequence[int] | None, all_laye
 
 
 def kept(inputs: StudyInputs, name: str, options: object, compute: Callable[[], list[Row]]) -> list[Row]:
-    """The rows of one part: from the study's folder if a run of the same code and setting finished it, else computed
-    and kept.
+    """Returns the rows of one part of a study, and computes them only if they are not kept in the study's folder.
 
-    Parts lie in `<folder>/parts/<name>.json` beside what they depend on; a part of other source files, settings or
-    options is computed again. Resume a study by giving its folder again (`hydra.run.dir=...`).
+    A part is a file `<folder>/parts/<name>.json` with the digest of all that its rows depend on: the source files, the
+    setting and the options. If one of these has changed, the rows are computed again. A stopped study goes on when its
+    folder is given again (`hydra.run.dir=...`).
 
     Args:
-        inputs: of the study; its `setting` is all that parts depend on beside `options`.
-        name: of the part, as a file name.
-        options: of the study, as far as this part depends on them.
+        inputs: inputs of the study. Its `setting` is all that rows depend on beside `options`.
+        name: name of the part, which is also the name of its file.
+        options: the options of the study that this part depends on.
         compute: makes the rows.
+
+    Returns:
+        The rows as they read back from JSON, in which NaN is None.
 
     Raises:
         OSError: the folder cannot be written.

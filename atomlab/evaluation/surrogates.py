@@ -1,4 +1,4 @@
-"""Vectors in memory in place of harvested ones, for the same training code: subsets and Gaussian surrogates."""
+"""Training data that stand in for harvested activations: subsets of them, and Gaussian vectors without their structure."""
 
 from typing import final
 
@@ -14,14 +14,14 @@ from atomlab.activations.store.moments import Moments, exact_moments
 
 @final
 class VectorsDataModule(LightningDataModule):
-    """Training vectors and the moments that training asks for.
+    """Vectors in memory as training data, so that `build` and a trainer work on them as on harvested activations.
 
     Args:
-        train: (vectors, d_in) float32, all of them.
-        reference_moments: of the corpus that defines S.
-        batch_size: vectors a batch, at most all of them.
-        steps: of the run's optimiser, each over the trainer's `accumulate_grad_batches` batches.
-        seed: of the order.
+        train: (vectors, d_in) float32, the training vectors.
+        reference_moments: moments of the corpus that defines the metric S.
+        batch_size: vectors of a batch; all vectors where there are fewer.
+        steps: steps of the optimiser. Each takes as many batches as the trainer's `accumulate_grad_batches`.
+        seed: seed of the order and of `sample`.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class VectorsDataModule(LightningDataModule):
         return self.train.shape[1]
 
     def sample(self, split: str, count: int) -> Tensor:
-        """(min(count, vectors), d_in): distinct random training vectors, the same for the same seed."""
+        """Returns (min(count, vectors), d_in) distinct random training vectors, whatever the split; a function of the seed."""
         return self.train[torch.randperm(len(self.train), generator=torch.Generator().manual_seed(self.seed))[:count]]
 
     def train_dataloader(self) -> DataLoader[Tensor]:
@@ -68,7 +68,18 @@ class _Rows(Dataset[Tensor]):
 
 
 def gaussian_vectors(moments: Moments, count: int, generator: torch.Generator) -> Float[Tensor, "count d_in"]:
-    """Float32 draws from the normal distribution with this mean and covariance: the data without its structure."""
+    """Draws vectors from the normal distribution with given moments: the data without any structure beyond these.
+
+    Args:
+        moments: mean (d_in,) and uncentred second moment (d_in, d_in) of the data.
+        count: number of vectors.
+        generator: random numbers, on the CPU.
+
+    Returns:
+        (count, d_in) float32.
+
+    Cost: an eigendecomposition, O(d_in³), and 2·count·d_in² FLOPs.
+    """
     covariance = moments.second_moment - torch.outer(moments.mean, moments.mean)
     values, vectors = torch.linalg.eigh(covariance)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T

@@ -149,7 +149,7 @@ class ControlledTable:
         rows = [self._row(cases[0], metric, inputs) | on_validation(cases[0].unit, data, metric, sample_sizes)]
         keep(rows, inputs)
         k = pursuit_size(rows[0]["l0"], data.d_in)
-        cases += control_cases(self.controls, sae.d_sae, k, cases[0], data, metric, inputs.retraining, sample_sizes)
+        cases += control_cases(self.controls, k, cases[0], data, metric, inputs.retraining, sample_sizes)
         for case in cases[1:]:
             rows.append(self._row(case, metric, inputs))
             keep(rows, inputs)

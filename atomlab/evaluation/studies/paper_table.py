@@ -123,7 +123,7 @@ class PaperTable:
         rows = [case.row(metric, sample_sizes) for case in cases]
         rows[0] |= on_validation(cases[0].unit, data, metric, sample_sizes)
         k = pursuit_size(rows[0]["l0"], data.d_in)
-        controls = control_cases(self.controls, sae.d_sae, k, cases[0], data, metric, inputs.retraining, sample_sizes)
+        controls = control_cases(self.controls, k, cases[0], data, metric, inputs.retraining, sample_sizes)
         rows += [case.row(metric, sample_sizes) for case in controls]
         return [
             {"layer": data.hook_points.layer} | row | metric_of(data, inputs.shrinkage) for row in with_memory(rows)
