@@ -16,26 +16,29 @@ from torchmetrics import Metric
 import atomlab.metrics
 from atomlab.metrics import (
     CertifiedRate,
-    CoherenceProfile,
-    DeadLatents,
+    CodeIsometry,
     ExplainedVariance,
-    IsometryDistribution,
+    FiringShare,
     IsometryRates,
-    L0Histogram,
     LossRecovered,
     MatchedCosine,
-    MeanL0,
-    MutualCoherence,
     NextTokenKL,
     RefittedExplainedVariance,
     RepresentationShift,
     RestrictedIsometry,
     Stability,
     SupportRecoveryRate,
+    SupportSizes,
     UniformlyCertifiedRate,
     WindowRate,
 )
-from atomlab.theory import AtomicInnerProduct, Geometry
+from atomlab.theory import (
+    AtomicInnerProduct,
+    Geometry,
+    RestrictedIsometryCurve,
+    recovery_levels,
+    restricted_isometry_curve,
+)
 
 D_IN, D_SAE, SAMPLES = 8, 12, 40
 
@@ -51,7 +54,10 @@ def dictionary() -> torch.Tensor:
 def codes() -> torch.Tensor:
     values = torch.rand(SAMPLES, D_SAE, generator=generator())
     values = values * (values > 0.8)
-    values[:, 3] = 0
+    values[:, 3] = 0  # a latent that never fires, one that fires once, and a vector on which none does
+    values[:, 7] = 0
+    values[11] = 0
+    values[20, 7] = 1
     return values
 
 
@@ -65,6 +71,19 @@ def metric() -> AtomicInnerProduct:
 
 def vocabulary(seed: int) -> torch.Tensor:
     return torch.randn(SAMPLES, 30, generator=torch.Generator().manual_seed(seed))
+
+
+def wide() -> torch.Tensor:
+    """So many atoms that not all supports of 6 of them are tried."""
+    return torch.randn(40, D_IN, generator=generator())
+
+
+def own_supports() -> torch.Tensor:
+    return torch.rand(SAMPLES, 40, generator=generator()).argsort(1)[:, :6]
+
+
+def curve() -> RestrictedIsometryCurve:
+    return restricted_isometry_curve(dictionary(), 6, metric(), generator=generator())
 
 
 def thresholds() -> torch.Tensor:
@@ -88,18 +107,21 @@ CASES: dict[str, Case] = {
         lambda: RefittedExplainedVariance(dictionary(), torch.full((D_IN,), 1000.0), metric()),
         lambda s: (stream()[s], codes()[s]),
     ),
-    "mean_l0": on_codes(MeanL0),
-    "l0_histogram": on_codes(lambda: L0Histogram(D_SAE)),
-    "dead": on_codes(lambda: DeadLatents(D_SAE)),
+    "l0": on_codes(lambda: SupportSizes(D_SAE, "mean")),
+    "l0_median": on_codes(lambda: SupportSizes(D_SAE, "median")),
+    "l0_q998": on_codes(lambda: SupportSizes(D_SAE, "q998")),
+    "empty": on_codes(lambda: SupportSizes(D_SAE, "empty")),
+    "dead": on_codes(lambda: FiringShare(D_SAE, 0)),
+    "single_sample": on_codes(lambda: FiringShare(D_SAE, 1)),
     "level_1": on_codes(lambda: UniformlyCertifiedRate(dictionary(), "coherence", metric())),
     "level_2a": on_codes(lambda: UniformlyCertifiedRate(dictionary(), "babel_unique", metric())),
     "level_2b": on_codes(lambda: UniformlyCertifiedRate(dictionary(), "babel_recovery", metric())),
     "level_3": on_codes(lambda: CertifiedRate(dictionary(), "exact_recovery", metric())),
     "level_4": on_codes(lambda: CertifiedRate(dictionary(), "dual_certificate", metric())),
     "level_5": on_codes(lambda: CertifiedRate(dictionary(), "solved", metric())),
-    "isometry_rates": on_codes(lambda: IsometryRates(dictionary(), metric())),
-    "isometry_ratio": on_codes(lambda: IsometryDistribution(dictionary(), "ratio", metric())),
-    "support_isometry": on_codes(lambda: IsometryDistribution(dictionary(), "constant", metric())),
+    "isometry_rates": on_codes(lambda: IsometryRates(curve(), D_SAE, 0.9)),
+    "isometry_ratio": on_codes(lambda: CodeIsometry(dictionary(), "ratio", metric())),
+    "isometry_own": on_codes(lambda: CodeIsometry(dictionary(), "constant", metric())),
     "pairwise": on_codes(lambda: Stability(dictionary(), "pairwise")),
     "per_atom": on_codes(lambda: Stability(dictionary(), "per_atom")),
     "window": on_codes(lambda: WindowRate(dictionary(), metric())),
@@ -108,12 +130,10 @@ CASES: dict[str, Case] = {
         lambda s: ((codes() @ dictionary())[s], codes()[s]),
     ),
     "shift": (
-        lambda: RepresentationShift(stream()[:5].flip(1), Geometry(None, metric())),
-        lambda s: (stream()[s],),
+        lambda: RepresentationShift(Geometry(None, metric())),
+        lambda s: (stream()[s], stream()[:5].flip(1)),
     ),
-    "coherence": (lambda: MutualCoherence(metric()), lambda s: (dictionary(),)),
-    "profile": (lambda: CoherenceProfile((0.5, 0.9), 3, metric()), lambda s: (dictionary(),)),
-    "isometry": (lambda: RestrictedIsometry(metric()), lambda s: (dictionary(), 3)),
+    "isometry": (lambda: RestrictedIsometry(metric(), samples=2), lambda s: (wide(), 6, own_supports()[s])),
     "matched": (lambda: MatchedCosine(metric()), lambda s: (dictionary(), dictionary().flip(1))),
     "loss_recovered": (LossRecovered, lambda s: tuple(vocabulary(i)[s, 0].exp() for i in range(4))),
     "kl": (NextTokenKL, lambda s: (vocabulary(0)[s], vocabulary(1)[s])),
@@ -133,7 +153,7 @@ def whole(name: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", CASES)
 def test_before_any_update_there_is_no_value(name: str) -> None:
-    if name in ("l0_histogram", "dead"):  # counts
+    if name in ("dead", "single_sample"):  # counts
         return
     values = nothing(CASES[name][0]())
     assert all(value.isnan().all() for value in values)
@@ -199,13 +219,24 @@ def test_values_against_independent_formulas() -> None:
     expected = 1 - ((x.double() - x_hat.double()).square() * weights).sum() / (centred.square() * weights).sum()
     torch.testing.assert_close(whole("r2_s"), expected)
     active = codes() != 0
-    assert whole("mean_l0").item() == pytest.approx(active.sum().item() / SAMPLES)
-    assert whole("dead").item() == pytest.approx((active.sum(0) == 0).double().mean().item())
-    assert whole("l0_histogram").tolist() == [(active.sum(1) == k).sum().item() for k in range(D_SAE + 1)]
-    rates = [whole(f"level_{level}").item() for level in ("1", "2b", "3", "4", "5")]
-    assert rates[0] > 0
-    assert rates == sorted(rates)
-    assert rates[-1] <= 1
+    sizes = active.sum(1).double()
+    assert whole("l0").item() == pytest.approx(sizes.mean().item())
+    assert whole("l0_median").item() == sizes.sort().values[SAMPLES // 2 - 1].item() != sizes.max().item()
+    assert whole("l0_q998").item() == sizes.max().item()  # of 40 vectors
+    assert whole("empty").item() == (sizes == 0).double().mean().item() >= 1 / SAMPLES
+    assert (whole("dead").item(), whole("single_sample").item()) == (1 / D_SAE, 1 / D_SAE)
+
+
+def test_certified_rates_are_shares_of_the_codes_that_have_atoms() -> None:
+    """Against the theory's verdicts on every code; the levels differ, so that none can stand for another."""
+    found = recovery_levels(codes(), dictionary(), metric())
+    alive = found.sizes > 0
+    assert 0 < alive.sum() < SAMPLES
+    names = {"1": "coherence", "2a": "babel_unique", "2b": "babel_recovery", "3": "exact_recovery"}
+    names |= {"4": "dual_certificate", "5": "solved"}
+    expected = {level: getattr(found, name)[alive].double().mean().item() for level, name in names.items()}
+    assert {level: whole(f"level_{level}").item() for level in names} == pytest.approx(expected)
+    assert expected["1"] < expected["3"] < expected["4"]
 
 
 def test_bfloat16_input_is_summed_in_float64() -> None:

@@ -2,23 +2,30 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torchmetrics import KLDivergence, MetricCollection
 
 from atomlab.metrics import (
     CertifiedRate,
-    DeadLatents,
+    CodeIsometry,
     ExplainedVariance,
-    IsometryDistribution,
+    FiringShare,
     IsometryRates,
-    L0Histogram,
     LossRecovered,
-    MeanL0,
+    MatchedCosine,
     NextTokenKL,
     RefittedExplainedVariance,
+    RestrictedIsometry,
     Stability,
+    SupportSizes,
     UniformlyCertifiedRate,
+)
+from atomlab.theory import (
+    coherence_statistics,
+    empirical_isometry,
+    restricted_isometry_curve,
 )
 
 
@@ -46,13 +53,15 @@ def test_loss_recovered_at_its_ends() -> None:
         for part in (slice(0, 11), slice(11, 30)):
             measure.update(original[part], spliced[part], zero[part], mean[part])
         found = measure.compute()
-        assert found[f"recovered_{against}"].item() == pytest.approx(expected, abs=1e-6)
-        assert found["original"].item() == pytest.approx(original.double().mean().item())
+        assert found[f"loss_recovered_{against}"].item() == pytest.approx(expected, abs=1e-6)
+        assert found["loss"].item() == pytest.approx(spliced.double().mean().item())
+        assert found["loss_clean"].item() == pytest.approx(original.double().mean().item())
+        assert found["loss_gap"].item() == pytest.approx((mean.double().mean() - original.double().mean()).item())
 
 
 def test_broken_inputs_are_named() -> None:
     bad = torch.full((2, 3), torch.nan)
-    for measure in (MeanL0(), L0Histogram(3), DeadLatents(3), CertifiedRate(torch.eye(3), "solved")):
+    for measure in (SupportSizes(3, "mean"), FiringShare(3, 0), CertifiedRate(torch.eye(3), "solved")):
         with pytest.raises(ValueError, match="NaN"):
             measure.update(bad)
     with pytest.raises(ValueError, match="NaN"):
@@ -70,15 +79,15 @@ def test_sparse_rows_give_what_dense_codes_give() -> None:
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         csr = codes.to_sparse_csr()
     for build in (
-        MeanL0,
-        lambda: L0Histogram(9),
-        lambda: DeadLatents(9),
+        lambda: SupportSizes(9, "mean"),
+        lambda: SupportSizes(9, "median"),
+        lambda: FiringShare(9, 1),
         lambda: UniformlyCertifiedRate(dictionary, "babel_unique"),
         lambda: CertifiedRate(dictionary, "exact_recovery"),
         lambda: CertifiedRate(dictionary, "dual_certificate"),
         lambda: CertifiedRate(dictionary, "solved"),
-        lambda: IsometryDistribution(dictionary, "ratio"),
-        lambda: IsometryDistribution(dictionary, "constant"),
+        lambda: CodeIsometry(dictionary, "ratio"),
+        lambda: CodeIsometry(dictionary, "constant"),
     ):
         dense, sparse = build(), build()
         dense.update(codes)
@@ -92,10 +101,10 @@ def test_one_compute_group_for_all_that_keep_support_sizes() -> None:
 
     def measures() -> dict:
         return {
-            "sizes": L0Histogram(9),
+            "sizes": SupportSizes(9, "mean"),
             "level_1": UniformlyCertifiedRate(dictionary, "coherence"),
             "q": Stability(dictionary, "per_atom"),
-            "isometry": IsometryRates(dictionary),
+            "isometry": IsometryRates(restricted_isometry_curve(dictionary, 18), 9),
         }
 
     together = MetricCollection(measures(), compute_groups=[["sizes", "level_1", "q", "isometry"]])
@@ -118,3 +127,60 @@ def test_a_refit_of_the_true_supports_is_perfect_and_never_worse() -> None:
     before.update(noisy, codes @ dictionary + bias)
     after.update(noisy, codes)
     assert after.compute() > before.compute()
+
+
+def test_the_isometry_of_codes_is_quantiles_of_all_codes_that_have_atoms() -> None:
+    dictionary = gaussian(15, 8)
+    codes = gaussian(60, 15, seed=1).relu() * (gaussian(60, 15, seed=2) > 0.5)
+    codes[7] = 0
+    all_codes = empirical_isometry(codes, dictionary)
+    ratio, constant = CodeIsometry(dictionary, "ratio"), CodeIsometry(dictionary, "constant")
+    for part in codes.split(11):
+        ratio.update(part)
+        constant.update(part)
+    found, alive = ratio.compute(), (codes != 0).any(1)
+    assert isinstance(found, dict)
+    expected = np.quantile(all_codes.ratio[alive].numpy(), [0.01, 0.99])
+    assert [found["low"].item(), found["high"].item()] == pytest.approx(expected.tolist(), rel=1e-12)
+    middle = sorted(all_codes.constant[alive].tolist())[(int(alive.sum()) - 1) // 2]
+    assert constant.compute().item() == pytest.approx(middle, rel=1e-12)  # type: ignore[union-attr]
+
+
+def test_the_datas_own_supports_are_witnesses_of_the_restricted_isometry() -> None:
+    """Twenty pairs with cosine .9 draw the search, which starts from the most coherent atoms; five atoms with pairwise
+    cosine ½ have the Gram matrix ½ (I + 1 1ᵀ), so λ_max = 3 and δ = 2.
+    """
+    basis = torch.eye(60, dtype=torch.float64)
+    second = 0.9 * basis[:40:2] + (1 - 0.9**2) ** 0.5 * basis[1:40:2]
+    five = 0.5**0.5 * (basis[40] + basis[41:46])
+    dictionary, own = torch.cat([basis[:40:2], second, five]), torch.tensor([[40, 41, 42, 43, 44]])
+    searched, told = RestrictedIsometry(samples=1), RestrictedIsometry(samples=1)
+    searched.update(dictionary, 5)
+    told.update(dictionary, 5, own)
+    assert searched.compute()[0] < 1
+    assert told.compute()[0].item() == pytest.approx(2, rel=1e-12)
+
+
+def test_levels_2a_and_2b_are_decided_by_a_babel_curve_that_is_long_enough() -> None:
+    """Groups of 50 atoms with cosine .01, orthogonal to one another: μ₁(k) = .01 · min(k, 49), so that 2 μ₁(k) < 1 and all
+    codes are certified; from the 64 values that a curve begins with, μ₁(79) + μ₁(80) could be .49 · 159 / 64 > 1.
+    """
+    group = 0.99 * torch.eye(50, dtype=torch.float64) + 0.01
+    dictionary = torch.linalg.cholesky(torch.block_diag(group, group, group, group))
+    codes = (torch.arange(200) < torch.tensor([[80], [90]])).float()
+    for level in ("babel_unique", "babel_recovery"):
+        rate = UniformlyCertifiedRate(dictionary, level)  # type: ignore[arg-type]
+        short = UniformlyCertifiedRate(dictionary, level, statistics=coherence_statistics(dictionary, k=64))  # type: ignore[arg-type]
+        rate.update(codes)
+        short.update(codes)
+        assert (rate.compute(), short.compute()) == (1, 0)
+
+
+def test_the_matched_cosine_is_a_mean_over_pairs_of_dictionaries() -> None:
+    a = torch.eye(3)
+    turned = torch.tensor([[0.6, 0.8, 0.0], [-0.8, 0.6, 0.0], [0.0, 0.0, 1.0]])
+    matched = MatchedCosine()
+    matched.update(a, a[[2, 0, 1]])  # the same atoms in another order
+    matched.update(a, turned)
+    best = (0.8 + 1 + 0.8 * -1) / 3, (0.6 + 0.6 + 1) / 3  # the two matchings that keep the third atom
+    assert matched.compute().item() == pytest.approx((1 + max(best)) / 2, rel=1e-6)

@@ -55,7 +55,7 @@ def test_a_validation() -> None:
         sae, metric = made()
         transform = InputTransform.identity(12).to(device)
         folded = fold(sae.to(device), transform).with_unit_norm_decoder(metric.matrix.to(sae.W_dec))
-        measurement = Measurement(folded, metric, certificate_samples=50, s_norm_samples=60, null=True)
+        measurement = Measurement(folded, metric, measured=60, certified=50, null=True)
         for batch in X.split(40):
             measurement.update(batch.to(device))
         return measurement.values()
@@ -64,7 +64,7 @@ def test_a_validation() -> None:
     with second_device():
         found = values(DEVICE)
     assert found == pytest.approx(expected, abs=1e-6, nan_ok=True)
-    assert math.isfinite(found["restricted_isometry_upper"])
+    assert math.isfinite(found["restricted_isometry_k_high"])
 
 
 @pytest.mark.parametrize("name", CASES)

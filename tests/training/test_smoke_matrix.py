@@ -128,7 +128,7 @@ def test_trains_validates_and_measures(
     for state in trainer.optimizers[0].state.values():
         assert state["exp_avg"].dtype == module.sae.W_dec.dtype
     assert 0 < validated["validation/r2"] <= 1 or options["inputs"] == "raw"
-    assert math.isfinite(validated["validation/restricted_isometry_upper"])
+    assert math.isfinite(validated["validation/restricted_isometry_k_high"])
     rows, text_of_table = evaluate_run(
         module.folded().cpu(),
         data,
