@@ -64,7 +64,7 @@ def data_nearest(dictionary: Float[Tensor, "d_sae d_in"], mean: Tensor, metric: 
 def with_pursuit(name: str, dictionary: Tensor, mean: Tensor, k: int, metric: AtomicInnerProduct) -> Unit:
     """Codes x − mean on a given dictionary by orthogonal matching pursuit in the S-norm.
 
-    Pursuit finds better codes of K atoms than a one-step encoder, so it favours the control that it is used for.
+    Pursuit usually finds better codes of K atoms than a one-step encoder, so comparing it with a TSAE favours the control.
 
     Args:
         name: name of the row in tables and figures.
