@@ -143,10 +143,10 @@ def comparable_identity(record: Any, source: str) -> Identity:
 
     Args:
         record: What the file holds in place of the record.
-        source: The file. Error messages name it.
+        source: the file. Error messages name it.
 
     Raises:
-        ValueError: The record is missing, not a record, or of another format.
+        ValueError: the record is missing, not a record, or of another format.
     """
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         stated = record.get("format") if isinstance(record, dict) else None

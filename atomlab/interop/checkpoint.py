@@ -32,15 +32,15 @@ def load_checkpoint(file: Path) -> tuple[ThresholdSAE, InputTransform]:
     """Reads the TSAE of a checkpoint, in the coordinates that it was trained in, and the map into these coordinates.
 
     Args:
-        file: A checkpoint of train.py.
+        file: a checkpoint of train.py.
 
     Returns:
         The TSAE of transformed activations x̃, tied if it was trained tied, and the transform x̃ = (x − mean) M; both in
         float32 on the CPU. `atomlab.sae.fold` makes of the two the TSAE of raw activations x.
 
     Raises:
-        FileNotFoundError: The file does not exist.
-        ValueError: The checkpoint is unreadable (see `read_checkpoint`), or its tensors are not those of a TSAE and
+        FileNotFoundError: the file does not exist.
+        ValueError: the checkpoint is unreadable (see `read_checkpoint`), or its tensors are not those of a TSAE and
             its transform.
     """
     state = read_checkpoint(file)["state_dict"]
@@ -59,15 +59,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     flipped bit; it does not find a change made on purpose, since whoever can write the file can also write the CRC.
 
     Args:
-        path: The file; a leading ~ is the home folder.
+        path: the file; a leading ~ is the home folder.
 
     Returns:
         The checkpoint as Lightning wrote it: at least `state_dict`, `optimizer_states`, `loops` and `global_step`. Its
         tensors are on the CPU and memory-mapped.
 
     Raises:
-        FileNotFoundError: The file does not exist.
-        ValueError: The file is damaged, cut off, not from train.py, or has weights that are not finite. Both errors
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged, cut off, not from train.py, or has weights that are not finite. Both errors
             name the newest readable checkpoint in the same folder, if there is one.
 
     Cost: one read of the file.

@@ -21,14 +21,14 @@ def load_gemma_scope(file: Path) -> ThresholdSAE:
     NumPy compares every array with the CRC-32 in the archive. Pickled objects are refused, so no code of the file runs.
 
     Args:
-        file: The archive. It holds W_enc (d_in, d_sae), W_dec (d_sae, d_in), b_enc (d_sae,), b_dec (d_in,) and
+        file: the archive. It holds W_enc (d_in, d_sae), W_dec (d_sae, d_in), b_enc (d_sae,), b_dec (d_in,) and
             threshold (d_sae,); upper and lower case in the names do not matter.
 
     Returns:
         The TSAE of raw activations, in float32 on the CPU.
 
     Raises:
-        ValueError: The archive is missing, damaged or not an archive, or its arrays are not those of a TSAE.
+        ValueError: the archive is missing, damaged or not an archive, or its arrays are not those of a TSAE.
     """
     try:
         with regular(file).open("rb") as stream, np.load(stream, allow_pickle=False) as archive:

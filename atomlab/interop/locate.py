@@ -31,16 +31,16 @@ def locate(path: str | Path, data: ActivationDataModule) -> Path:
     read; a checkpoint is read as a whole.
 
     Args:
-        path: A run's folder, a SAELens folder, a folder with Gemma Scope's `params.npz`, an `.npz` file, or a `.ckpt`
+        path: a run's folder, a SAELens folder, a folder with Gemma Scope's `params.npz`, an `.npz` file, or a `.ckpt`
             file of train.py.
-        data: Gives the model, layer and site that are measured.
+        data: gives the model, layer and site that are measured.
 
     Returns:
         The SAELens folder, the folder of `params.npz`, the `.npz` file or the `.ckpt` file.
 
     Raises:
-        FileNotFoundError: No SAE of these kinds is there.
-        ValueError: The SAE was trained on another model, layer or site than that of `data`, or what it says of its
+        FileNotFoundError: no SAE of these kinds is there.
+        ValueError: the SAE was trained on another model, layer or site than that of `data`, or what it says of its
             training is damaged.
     """
     given = Path(path).expanduser()
@@ -62,17 +62,17 @@ def load_at_site(path: str | Path, data: ActivationDataModule, metric: AtomicInn
     """Reads the SAE that a path means, as a TSAE of raw activations.
 
     Args:
-        path: A path as `locate` takes it.
-        data: Gives the site that is measured; it must have been set up, so that its width d_in is known.
-        metric: The inner product S. The TSAE of a checkpoint is folded into raw coordinates and its atoms are scaled
+        path: a path as `locate` takes it.
+        data: gives the site that is measured; it must have been set up, so that its width d_in is known.
+        metric: the inner product S. The TSAE of a checkpoint is folded into raw coordinates and its atoms are scaled
             to unit S-norm, as a run does before it saves its SAE. Other SAEs are returned as they were saved.
 
     Returns:
         The TSAE, in float32 on the CPU.
 
     Raises:
-        FileNotFoundError: No SAE is there.
-        ValueError: The SAE is of another site, width or kind, or a file is damaged.
+        FileNotFoundError: no SAE is there.
+        ValueError: the SAE is of another site, width or kind, or a file is damaged.
     """
     found = locate(path, data)
     sae, transform = load_checkpoint(found) if found.suffix == ".ckpt" else (load_released(found), None)
@@ -90,13 +90,13 @@ def identity_in(found: Path) -> Identity | None:
     """Reads the record of the run that an SAE comes from.
 
     Args:
-        found: An SAE as `locate` returns it.
+        found: an SAE as `locate` returns it.
 
     Returns:
         The record, or None where there is none, as with the SAEs of others.
 
     Raises:
-        ValueError: The record is of another format, a checkpoint has none, or a file is damaged.
+        ValueError: the record is of another format, a checkpoint has none, or a file is damaged.
     """
     if found.suffix == ".ckpt":
         return comparable_identity(read_checkpoint(found).get("identity"), str(found))
@@ -112,11 +112,11 @@ def check_seed(found: Path, ours: Identity | None) -> None:
     The check passes if either side has no record of its run.
 
     Args:
-        found: An SAE as `locate` returns it.
-        ours: The record of the run that is measured, or None if it has none.
+        found: an SAE as `locate` returns it.
+        ours: the record of the run that is measured, or None if it has none.
 
     Raises:
-        ValueError: The runs differ in more than their seeds (the message names each difference with both values), or
+        ValueError: the runs differ in more than their seeds (the message names each difference with both values), or
             the record of the SAE cannot be read.
     """
     theirs = identity_in(found)

@@ -28,8 +28,8 @@ def load_released(path: Path) -> ThresholdSAE:
         The TSAE of raw activations, in float32 on the CPU.
 
     Raises:
-        FileNotFoundError: A file of the SAE is missing.
-        ValueError: The SAE is of another kind, does not read raw activations, is damaged, or has fewer than 2 atoms
+        FileNotFoundError: a file of the SAE is missing.
+        ValueError: the SAE is of another kind, does not read raw activations, is damaged, or has fewer than 2 atoms
             that are not zero.
     """
     archive = path if path.suffix == ".npz" else path / "params.npz"

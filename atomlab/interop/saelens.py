@@ -43,12 +43,12 @@ def save_sae(sae: ThresholdSAE, folder: Path, metadata: Mapping[str, object]) ->
     finds damage and files of different SAEs.
 
     Args:
-        sae: The TSAE. One that was trained in other coordinates must be folded first (`atomlab.sae.fold`).
-        folder: Where to write. Files of the same names are replaced.
-        metadata: Further entries for `metadata` in cfg.json; anything that JSON can hold.
+        sae: the TSAE. One that was trained in other coordinates must be folded first (`atomlab.sae.fold`).
+        folder: where to write. Files of the same names are replaced.
+        metadata: further entries for `metadata` in cfg.json; anything that JSON can hold.
 
     Raises:
-        OSError: The folder cannot be written to.
+        OSError: the folder cannot be written to.
     """
     weights = {"W_enc": sae.W_enc, **{name: getattr(sae, name) for name in ("b_enc", "W_dec", "b_dec", "threshold")}}
     with atomic_write(folder / CONFIG) as config_file, atomic_write(folder / WEIGHTS) as weights_file:
@@ -71,14 +71,14 @@ def load_config(folder: Path) -> dict[str, Any]:
     """Reads the cfg.json of a SAELens folder, and checks that the weights lie beside it.
 
     Args:
-        folder: The SAELens folder.
+        folder: the SAELens folder.
 
     Returns:
         The fields of cfg.json as JSON holds them, unchecked but for `metadata`, which is an object, null or absent.
 
     Raises:
         FileNotFoundError: cfg.json or the weights are missing.
-        ValueError: One of the two is not an ordinary file, or cfg.json or its metadata is not a JSON object.
+        ValueError: one of the two is not an ordinary file, or cfg.json or its metadata is not a JSON object.
     """
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).exists():
@@ -104,14 +104,14 @@ def load_sae(folder: Path) -> ThresholdSAE:
     The weights are compared with the checksum in cfg.json. If there is none, a log line says that they are unchecked.
 
     Args:
-        folder: The SAELens folder.
+        folder: the SAELens folder.
 
     Returns:
         The TSAE of raw activations, in float32 on the CPU.
 
     Raises:
         FileNotFoundError: cfg.json or the weights are missing.
-        ValueError: The SAE is of another kind, does not read raw activations, is damaged, or has tensors of wrong
+        ValueError: the SAE is of another kind, does not read raw activations, is damaged, or has tensors of wrong
             shapes or values that are not finite.
     """
     config = load_config(folder)

@@ -21,17 +21,17 @@ def sae_of_weights(
     A threshold θ < 0 becomes 0, which changes no code: relu(z)·[z > θ] is 0 for z in (θ, 0] and z for z > 0.
 
     Args:
-        weights: The parameters by their names in `ThresholdSAE`: W_enc (d_in, d_sae) unless `tied`, b_enc (d_sae,),
+        weights: the parameters by their names in `ThresholdSAE`: W_enc (d_in, d_sae) unless `tied`, b_enc (d_sae,),
             W_dec (d_sae, d_in), b_dec (d_in,), threshold (d_sae,). Any floating dtype. Other names are refused.
-        source: The file that the parameters come from. Error messages name it.
-        apply_b_dec_to_input: Whether the encoder subtracts b_dec from its input.
-        tied: Whether the encoder is W_decᵀ; then `weights` has no W_enc.
+        source: the file that the parameters come from. Error messages name it.
+        apply_b_dec_to_input: whether the encoder subtracts b_dec from its input.
+        tied: whether the encoder is W_decᵀ; then `weights` has no W_enc.
 
     Returns:
         A TSAE on the CPU; d_in and d_sae are read from the shape of W_dec.
 
     Raises:
-        ValueError: A parameter is missing, unknown, empty, of the wrong shape, not of a floating dtype, or not finite
+        ValueError: a parameter is missing, unknown, empty, of the wrong shape, not of a floating dtype, or not finite
             in float32.
     """
     if weights.get("W_dec", torch.empty(0)).ndim != 2:
@@ -64,13 +64,13 @@ def read_transform(tensors: Mapping[str, object], d_in: int, source: Path) -> In
     Args:
         tensors: `mean` (d_in,), `matrix` M (d_in, d_in) and `inverse` (d_in, d_in) by name. Other names are ignored.
         d_in: Width of the activations.
-        source: The file that the tensors come from. Error messages name it.
+        source: the file that the tensors come from. Error messages name it.
 
     Returns:
         The transform, in float32.
 
     Raises:
-        ValueError: A tensor is missing, of the wrong shape, not of a floating dtype or not finite in float32, or
+        ValueError: a tensor is missing, of the wrong shape, not of a floating dtype or not finite in float32, or
             `inverse` is not the inverse of `matrix`.
 
     Cost: two products of (d_in, d_in) matrices in float64.
