@@ -135,14 +135,18 @@ def read_identity(folder: Path) -> Identity:
         found = json.loads(regular(file).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file} is damaged ({error}): train again, or restore it from a copy.") from error
-    return checked(found, str(file))
+    return comparable_identity(found, str(file))
 
 
-def checked(record: Any, source: str) -> Identity:
-    """A foreign record, if it is one that this version can compare.
+def comparable_identity(record: Any, source: str) -> Identity:
+    """Returns a record read from elsewhere, if it is in the format that this version compares.
+
+    Args:
+        record: What the file holds in place of the record.
+        source: the file. Error messages name it.
 
     Raises:
-        ValueError: it is no record, or one of another format.
+        ValueError: the record is missing, not a record, or of another format.
     """
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         stated = record.get("format") if isinstance(record, dict) else None

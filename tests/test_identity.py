@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atomlab.activations.store.files import write_index
-from atomlab.identity import FORMAT, check_same, checked, differences, read_identity, say_other_code, write_identity
+from atomlab.identity import (
+    FORMAT,
+    check_same,
+    comparable_identity,
+    differences,
+    read_identity,
+    say_other_code,
+    write_identity,
+)
 from tests.processes import one_sentence, run
 from tests.tiny import OPTIONS, save_model, save_text, workplace
 
@@ -62,12 +70,12 @@ def test_a_record_is_looked_at_before_it_is_trusted(tmp_path: Path, content: str
     (tmp_path / "identity.json").write_text(content)
     if content:
         with pytest.raises(ValueError, match=rf"format .*, expected {FORMAT}"):
-            checked(json.loads(content), "file")
+            comparable_identity(json.loads(content), "file")
     else:
         with pytest.raises(ValueError, match=r"identity.json is damaged"):
             read_identity(tmp_path)
     write_identity(tmp_path, {"format": FORMAT, "seed": 1})
-    assert checked(read_identity(tmp_path), "file")["seed"] == 1
+    assert comparable_identity(read_identity(tmp_path), "file")["seed"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["identity.json"]
 
 

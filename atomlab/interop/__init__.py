@@ -1,7 +1,13 @@
-"""SAEs as files: reading and writing those of every format, and finding the one that a path means.
+"""SAEs as files: reads and writes every supported format, and finds the SAE that a path means.
 
-A format is a file of this room with one function from a path to a `ThresholdSAE`: `saelens` (also how atomlab saves its
-own), `gemma_scope`, and `checkpoint` for a run's checkpoints. Each ends in `weights`, which looks at every tensor before
-it is used. `released` decides which format lies at a path; a further format is named there. `locate` finds what a user
-means by a path, and refuses what was trained at another site.
+- `saelens`: folders of SAELens, which is also the format that atomlab saves its own SAEs in.
+- `gemma_scope`: Gemma Scope's `params.npz`.
+- `checkpoint`: checkpoints of train.py.
+- `weights`: checks every tensor that one of these readers found, and builds the `ThresholdSAE` from them.
+- `released`: decides which format lies at a path that somebody else's SAE was downloaded to.
+- `locate`: finds what a user's path means (a run, an SAE folder, an archive, a checkpoint), and refuses an SAE that was
+  trained at another site than the one that is measured.
+
+To add a format, write a file with one function from a path to a `ThresholdSAE` that ends in `weights.sae_of_weights`,
+and call it in `released`.
 """

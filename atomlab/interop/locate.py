@@ -1,11 +1,11 @@
-"""The SAEs that a study measures, from wherever they lie, at the site that they were trained on."""
+"""Finds and reads the SAE that a user's path means, and refuses one that was trained at another site."""
 
 import re
 from pathlib import Path
 
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.model.sites import HookPoint
-from atomlab.identity import MAY_DIFFER, Identity, check_same, checked
+from atomlab.identity import MAY_DIFFER, Identity, check_same, comparable_identity
 from atomlab.interop.checkpoint import load_checkpoint, read_checkpoint
 from atomlab.interop.released import load_released
 from atomlab.interop.saelens import load_config
@@ -20,16 +20,28 @@ _TRANSFORMER_LENS = {
     "hook_attn_out": "attn_out",
     "attn.hook_z": "attn_z",
     "mlp.hook_post": "mlp_hidden",
-}  # not hook_mlp_in: that lies before the norm, mlp_in after it
+}  # without hook_mlp_in, which lies before the norm, where mlp_in lies after it
 
 
 def locate(path: str | Path, data: ActivationDataModule) -> Path:
-    """Where the SAE that `path` means lies, an SAE folder, an .npz or a .ckpt: of a run's folder `sae/`, or of a run that
-    was stopped `checkpoints/last.ckpt`. Reads no weights and no activations.
+    """Finds the SAE that a path means, and checks that it was trained where it is to be measured.
+
+    Of a run's folder this is `sae/`, or `checkpoints/last.ckpt` if the run was stopped before it saved its SAE. An SAE
+    that does not say where it was trained is accepted. No weights of a folder or an archive and no activations are
+    read; a checkpoint is read as a whole.
+
+    Args:
+        path: a run's folder, a SAELens folder, a folder with Gemma Scope's `params.npz`, an `.npz` file, or a `.ckpt`
+            file of train.py.
+        data: gives the model, layer and site that are measured.
+
+    Returns:
+        The SAELens folder, the folder of `params.npz`, the `.npz` file or the `.ckpt` file.
 
     Raises:
-        FileNotFoundError: nothing of that kind is there.
-        ValueError: it was trained on another model, layer or site than that of `data`.
+        FileNotFoundError: no SAE of these kinds is there.
+        ValueError: the SAE was trained on another model, layer or site than that of `data`, or what it says of its
+            training is damaged.
     """
     given = Path(path).expanduser()
     if given.is_file() and given.suffix in (".npz", ".ckpt"):
@@ -47,23 +59,27 @@ def locate(path: str | Path, data: ActivationDataModule) -> Path:
 
 
 def load_at_site(path: str | Path, data: ActivationDataModule, metric: AtomicInnerProduct) -> ThresholdSAE:
-    """The TSAE of raw activations that `path` means (see `locate`).
+    """Reads the SAE that a path means, as a TSAE of raw activations.
 
     Args:
-        path: a run folder, an SAE folder, Gemma Scope's params.npz, or a checkpoint of train.py.
-        data: set up; its site and width must be the SAE's.
-        metric: S; atoms of a checkpoint get unit S-norm, as those that a run saves.
+        path: a path as `locate` takes it.
+        data: gives the site that is measured; it must have been set up, so that its width d_in is known.
+        metric: the inner product S. The TSAE of a checkpoint is folded into raw coordinates and its atoms are scaled
+            to unit S-norm, as a run does before it saves its SAE. Other SAEs are returned as they were saved.
+
+    Returns:
+        The TSAE, in float32 on the CPU.
 
     Raises:
-        FileNotFoundError: nothing to read there.
-        ValueError: an SAE of another site, width or kind, or a damaged file.
+        FileNotFoundError: no SAE is there.
+        ValueError: the SAE is of another site, width or kind, or a file is damaged.
     """
     found = locate(path, data)
     sae, transform = load_checkpoint(found) if found.suffix == ".ckpt" else (load_released(found), None)
     if sae.d_in != data.d_in:
         raise ValueError(
-            f"The SAE in {path} has d_in={sae.d_in} and this site {data.d_in}: choose the model, site and layer that it "
-            "was trained on."
+            f"The SAE in {path} has d_in={sae.d_in} and this site {data.d_in}: choose the model, site and layer that the "
+            "SAE was trained on."
         )
     if transform is None:
         return sae
@@ -71,24 +87,37 @@ def load_at_site(path: str | Path, data: ActivationDataModule, metric: AtomicInn
 
 
 def identity_in(found: Path) -> Identity | None:
-    """The record of the run that a located SAE comes from; None where it says nothing of that kind, as foreign ones.
+    """Reads the record of the run that an SAE comes from.
+
+    Args:
+        found: an SAE as `locate` returns it.
+
+    Returns:
+        The record, or None where there is none, as with the SAEs of others.
 
     Raises:
-        ValueError: a record of another format, or a damaged checkpoint.
+        ValueError: the record is of another format, a checkpoint has none, or a file is damaged.
     """
     if found.suffix == ".ckpt":
-        return checked(read_checkpoint(found).get("identity"), str(found))
+        return comparable_identity(read_checkpoint(found).get("identity"), str(found))
     if not (found / "cfg.json").exists():
         return None
     record = (load_config(found).get("metadata") or {}).get("atomlab_identity")
-    return None if record is None else checked(record, str(found / "cfg.json"))
+    return None if record is None else comparable_identity(record, str(found / "cfg.json"))
 
 
 def check_seed(found: Path, ours: Identity | None) -> None:
-    """Refuses a located SAE that differs from ours in more than its seed; what says nothing of its run passes.
+    """Checks that an SAE differs from the measured run only in its seed, so that the two can be compared as seeds.
+
+    The check passes if either side has no record of its run.
+
+    Args:
+        found: an SAE as `locate` returns it.
+        ours: the record of the run that is measured, or None if it has none.
 
     Raises:
-        ValueError: names what differs, with both values.
+        ValueError: the runs differ in more than their seeds (the message names each difference with both values), or
+            the record of the SAE cannot be read.
     """
     theirs = identity_in(found)
     if ours is not None and theirs is not None:
@@ -102,13 +131,13 @@ def check_seed(found: Path, ours: Identity | None) -> None:
 
 
 def _check_site(found: Path, data: ActivationDataModule) -> None:
-    """Raises ValueError if what lies there says that it was trained elsewhere; what says nothing of it passes."""
+    """Raises ValueError if the SAE says that it was trained on another model or site; one that does not say passes."""
     identity = identity_in(found)
     named = _site_of_sae(found) if identity is None else str(identity.get("hook_point"))
     if named is not None and not _agrees(named, data):
         raise ValueError(
-            f"The SAE in {found} was trained at {named} and {data.point} is measured: choose its site and layer, or an "
-            "SAE of this one."
+            f"The SAE in {found} was trained at {named} and {data.point} is measured: choose the site and layer that it "
+            "was trained on, or an SAE of this one."
         )
     if identity is not None:
         remedy = "measure it on the model that it was trained on"
@@ -116,16 +145,22 @@ def _check_site(found: Path, data: ActivationDataModule) -> None:
 
 
 def _site_of_sae(found: Path) -> str | None:
+    """Returns the name that a SAELens folder gives to the site of its SAE, in whichever notation; None without one."""
     if not (found / "cfg.json").exists():
         return None
     config = load_config(found)
-    places = (config.get("metadata") or {}, config)  # at top level before SAELens 6
+    places = (config.get("metadata") or {}, config)  # before SAELens 6 the name stood at top level
     named = [place[key] for place in places for key in ("hook_name", "hook_point") if place.get(key)]
     reads_heads = config.get("reshape_activations") == "hook_z"
     return str(named[0]) if named else "attn.hook_z" if reads_heads else None
 
 
 def _agrees(named: str, data: ActivationDataModule) -> bool:
+    """Returns whether a site's name can mean the site of `data`.
+
+    Names of TransformerLens and of this package are compared exactly. Of a name in another notation only the number of
+    the layer is compared, if it has one.
+    """
     layer = re.search(r"\.(\d+)(?:\.|$)", named)
     here = data.point.num_layers
     lens = re.fullmatch(r"(?:blocks\.(\d+)\.)?(.+)", named)
@@ -141,7 +176,7 @@ def _agrees(named: str, data: ActivationDataModule) -> bool:
 
 
 def _residual(point: HookPoint) -> HookPoint:
-    """What a block reads is what the one before it gave: one name for both."""
+    """Renames the input of block l to the output of block l − 1, which is the same tensor; others stay as they are."""
     block = re.fullmatch(r"(\D*\.)(\d+)", point.module)
     if point.side == "input" and block and int(block[2]) > 0:
         return HookPoint(f"{block[1]}{int(block[2]) - 1}", "output")

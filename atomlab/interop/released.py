@@ -1,9 +1,11 @@
-"""SAEs that others trained and released, in whichever format they lie at a path."""
+"""Reads SAEs that others trained and released, whichever supported format they are in."""
 
 import logging
 from pathlib import Path
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from atomlab.interop.gemma_scope import load_gemma_scope
 from atomlab.interop.saelens import load_sae
@@ -13,14 +15,22 @@ _log = logging.getLogger(__name__)
 
 
 def load_released(path: Path) -> ThresholdSAE:
-    """An imported SAE: a SAELens folder (`cfg.json`, `sae_weights.safetensors`), or Gemma Scope's `params.npz` (or folder).
+    """Reads an SAE in the format of SAELens or of Gemma Scope.
 
-    Latents whose decoder row is exactly zero have no atom and decode to nothing: they are left out, and a warning
-    counts them.
+    A latent whose decoder row is exactly zero has no atom and adds nothing to a reconstruction. Such latents are left
+    out, and a warning says how many they are.
+
+    Args:
+        path: Gemma Scope's `.npz` file, a folder that holds it as `params.npz`, or a SAELens folder (`cfg.json` and
+            `sae_weights.safetensors`).
+
+    Returns:
+        The TSAE of raw activations, in float32 on the CPU.
 
     Raises:
-        FileNotFoundError: nothing to read at `path`.
-        ValueError: an SAE of another kind, one that does not read raw activations, a damaged file, or no two atoms.
+        FileNotFoundError: a file of the SAE is missing.
+        ValueError: the SAE is of another kind, does not read raw activations, is damaged, or has fewer than 2 atoms
+            that are not zero.
     """
     archive = path if path.suffix == ".npz" else path / "params.npz"
     sae = load_gemma_scope(archive) if archive.exists() else load_sae(path)
@@ -35,7 +45,8 @@ def load_released(path: Path) -> ThresholdSAE:
 
 
 @torch.no_grad()
-def _with_latents(sae: ThresholdSAE, kept: torch.Tensor) -> ThresholdSAE:
+def _with_latents(sae: ThresholdSAE, kept: Bool[Tensor, " d_sae"]) -> ThresholdSAE:
+    """Returns the TSAE of the latents that are marked, in their order."""
     smaller = ThresholdSAE(sae.d_in, int(kept.sum()), apply_b_dec_to_input=sae.apply_b_dec_to_input)
     rows = {name: getattr(sae, name)[kept] for name in ("W_dec", "b_enc", "threshold")}
     smaller.load_state_dict({"W_enc": sae.W_enc[:, kept], "b_dec": sae.b_dec, **rows})

@@ -1,4 +1,4 @@
-"""A TSAE as a folder in the SAELens (>= 6) JumpReLU format: cfg.json and sae_weights.safetensors."""
+"""Reads and writes TSAEs as folders in the JumpReLU format of SAELens 6: cfg.json and sae_weights.safetensors."""
 
 import json
 import logging
@@ -15,20 +15,20 @@ from atomlab.interop.weights import sae_of_weights
 from atomlab.sae.autoencoder import ThresholdSAE
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
-_SAELENS_VERSION = "6.54.12"  # readers take files without a version >= 6 for an older format
-_CHECKSUM = "weights_sha256"  # in cfg.json's metadata, which SAELens keeps as it is
-# Fields of cfg.json that change what the SAE computes or what it reads, with the values under which they do not.
+_SAELENS_VERSION = "6.54.12"  # a reader takes a file without a version of at least 6 for one of an older format
+_CHECKSUM = "weights_sha256"  # in the metadata of cfg.json, which SAELens passes on unchanged
+# Fields of cfg.json that can change what the SAE computes or which site it reads, and the values that change nothing.
 _NEUTRAL: dict[str, tuple[object, ...]] = {
     "activation_fn": (None, "relu"),
     "activation_fn_str": (None, "relu"),
     "activation_fn_kwargs": (None, {}),
     "normalize_activations": (None, False, "none"),
-    "reshape_activations": (None, "none", "hook_z"),  # heads' outputs are flat here already
+    "reshape_activations": (None, "none", "hook_z"),  # this package's attn_z is already the concatenation of all heads
     "finetuning_scaling_factor": (None, False),
     "rescale_acts_by_decoder_norm": (None, False),
     "hook_head_index": (None,),
     "use_error_term": (None, False),
-    "d_out": (None,),  # of transcoders, which give another site than they read
+    "d_out": (None,),  # set for transcoders only, which reconstruct another site than they read
     "hook_name_out": (None,),
     "skip": (None, False),
     "skip_connection": (None, False),
@@ -37,9 +37,18 @@ _log = logging.getLogger(__name__)
 
 
 def save_sae(sae: ThresholdSAE, folder: Path, metadata: Mapping[str, object]) -> None:
-    """Writes the folder; each file is complete or absent, and cfg.json has the checksum of the weights.
+    """Writes a TSAE of raw activations as a SAELens folder, in float32 and with W_enc as a tensor of its own.
 
-    Float32, free encoder, inputs raw (fold first).
+    Each file is written completely or not at all. The checksum of the weights goes into cfg.json, so that `load_sae`
+    finds damage and files of different SAEs.
+
+    Args:
+        sae: the TSAE. One that was trained in other coordinates must be folded first (`atomlab.sae.fold`).
+        folder: where to write. Files of the same names are replaced.
+        metadata: further entries for `metadata` in cfg.json; anything that JSON can hold.
+
+    Raises:
+        OSError: the folder cannot be written to.
     """
     weights = {"W_enc": sae.W_enc, **{name: getattr(sae, name) for name in ("b_enc", "W_dec", "b_dec", "threshold")}}
     with atomic_write(folder / CONFIG) as config_file, atomic_write(folder / WEIGHTS) as weights_file:
@@ -59,11 +68,17 @@ def save_sae(sae: ThresholdSAE, folder: Path, metadata: Mapping[str, object]) ->
 
 
 def load_config(folder: Path) -> dict[str, Any]:
-    """What an SAE's cfg.json says.
+    """Reads the cfg.json of a SAELens folder, and checks that the weights lie beside it.
+
+    Args:
+        folder: the SAELens folder.
+
+    Returns:
+        The fields of cfg.json as JSON holds them, unchecked but for `metadata`, which is an object, null or absent.
 
     Raises:
         FileNotFoundError: cfg.json or the weights are missing.
-        ValueError: cfg.json is no JSON object.
+        ValueError: one of the two is not an ordinary file, or cfg.json or its metadata is not a JSON object.
     """
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).exists():
@@ -81,16 +96,23 @@ def load_config(folder: Path) -> dict[str, Any]:
 
 
 def load_sae(folder: Path) -> ThresholdSAE:
-    """The TSAE of a SAELens folder: `jumprelu`, relu(z)·[z > θ], in which θ < 0 acts as 0; or `standard`, relu(z), which
-    is θ = 0. A folder without an architecture is of an old SAELens and `standard`.
+    """Reads the TSAE in a SAELens folder.
 
-    The weights are compared with their checksum in cfg.json; of a folder that has none a log line says that they are
-    unchecked.
+    Two architectures can be read: `jumprelu`, f = relu(z)·[z > θ], where θ < 0 acts as 0; and `standard`, f = relu(z),
+    which is θ = 0. A cfg.json that names no architecture comes from an old SAELens and means `standard`.
+
+    The weights are compared with the checksum in cfg.json. If there is none, a log line says that they are unchecked.
+
+    Args:
+        folder: the SAELens folder.
+
+    Returns:
+        The TSAE of raw activations, in float32 on the CPU.
 
     Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: an SAE of another kind, one that does not read raw activations, damaged, of wrong shapes or not
-            finite.
+        FileNotFoundError: cfg.json or the weights are missing.
+        ValueError: the SAE is of another kind, does not read raw activations, is damaged, or has tensors of wrong
+            shapes or values that are not finite.
     """
     config = load_config(folder)
     _refuse_other_kinds(folder / CONFIG, config)
@@ -100,13 +122,15 @@ def load_sae(folder: Path) -> ThresholdSAE:
     except SafetensorError as error:
         raise ValueError(f"{folder / WEIGHTS} is damaged ({error}): save the SAE again.") from error
     if not torch.equal(scale := weights.pop("scaling_factor", torch.ones(1)), torch.ones_like(scale)):
-        raise ValueError(f"{folder / WEIGHTS} has a scaling_factor: fold it into W_dec and leave it out.")
+        raise ValueError(
+            f"{folder / WEIGHTS} has a scaling_factor that is not 1: multiply W_dec by it and leave it out."
+        )
     kind = config.get("architecture")
     if kind != "jumprelu":
         if "threshold" in weights:
             raise ValueError(
                 f"{folder / WEIGHTS} has a threshold, and {CONFIG} says architecture={kind!r}, which has none: write "
-                "'jumprelu' there, or leave out the threshold."
+                f"'jumprelu' in {CONFIG}, or take the threshold out of the weights."
             )
         weights["threshold"] = torch.zeros(len(weights.get("b_enc", ())))
     sae = sae_of_weights(weights, folder / WEIGHTS, apply_b_dec_to_input=config.get("apply_b_dec_to_input", True))
@@ -141,7 +165,7 @@ def _refuse_other_kinds(file: Path, config: Mapping[str, Any]) -> None:
         if not any(type(value) is type(one) and value == one for one in neutral):
             raise ValueError(
                 f"{file} has {name}={value}, and only {' or '.join(map(repr, neutral))} can be read: a threshold SAE of "
-                "raw activations is expected; fold the rest into the weights."
+                "raw activations is expected, so fold the rest into the weights."
             )
     if type(config.get("apply_b_dec_to_input", True)) is not bool:
         raise ValueError(f"{file} has apply_b_dec_to_input={config['apply_b_dec_to_input']!r}: expected true or false.")

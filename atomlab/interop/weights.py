@@ -1,4 +1,4 @@
-"""What every reader of a file ends in: parameters and transforms of which every tensor is looked at before it is used."""
+"""Builds TSAEs and input transforms from the tensors of a file, and checks every tensor first."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,17 +16,23 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 def sae_of_weights(
     weights: Mapping[str, Tensor], source: Path, *, apply_b_dec_to_input: bool = False, tied: bool = False
 ) -> ThresholdSAE:
-    """The TSAE of these parameters, in float32 and with θ at 0 or above: what every reader of a file ends in.
+    """Builds the TSAE that has these parameters, in float32.
 
-    θ < 0 acts as 0 exactly: relu(z)·[z > θ] is 0 for z in (θ, 0], and z above.
+    A threshold θ < 0 becomes 0, which changes no code: relu(z)·[z > θ] is 0 for z in (θ, 0] and z for z > 0.
 
     Args:
-        weights: by the names of `ThresholdSAE`'s parameters, and no others.
-        source: the file that they are from.
-        apply_b_dec_to_input, tied: as in `ThresholdSAE`.
+        weights: the parameters by their names in `ThresholdSAE`: W_enc (d_in, d_sae) unless `tied`, b_enc (d_sae,),
+            W_dec (d_sae, d_in), b_dec (d_in,), threshold (d_sae,). Any floating dtype. Other names are refused.
+        source: the file that the parameters come from. Error messages name it.
+        apply_b_dec_to_input: whether the encoder subtracts b_dec from its input.
+        tied: whether the encoder is W_decᵀ; then `weights` has no W_enc.
+
+    Returns:
+        A TSAE on the CPU; d_in and d_sae are read from the shape of W_dec.
 
     Raises:
-        ValueError: a parameter that is missing, unknown, of another shape, no floating number or not finite in float32.
+        ValueError: a parameter is missing, unknown, empty, of the wrong shape, not of a floating dtype, or not finite
+            in float32.
     """
     if weights.get("W_dec", torch.empty(0)).ndim != 2:
         raise ValueError(f"{source} has no W_dec of shape (d_sae, d_in): expected the weights of an SAE.")
@@ -39,17 +45,54 @@ def sae_of_weights(
         raise ValueError(f"{source} has no {', '.join(missing)}: expected {', '.join(expected)}.")
     if unknown := sorted(set(weights) - set(expected)):
         raise ValueError(
-            f"{source} has {', '.join(unknown)}, which a threshold SAE does not have: its function is another one, and "
+            f"{source} has {', '.join(unknown)}, which a threshold SAE does not have, so it computes another function: "
             f"only {', '.join(expected)} can be read."
         )
-    converted = {name: checked(weights[name], expected[name].shape, f"{source}: {name}") for name in expected}
+    converted = {name: _finite_float32(weights[name], expected[name].shape, f"{source}: {name}") for name in expected}
     sae.load_state_dict(converted)
     sae.clamp_thresholds_()
     return sae
 
 
-def checked(value: object, shape: torch.Size, name: str) -> Tensor:
-    """In float32. Raises ValueError unless it is a tensor of floating numbers of this shape, finite in float32."""
+def read_transform(tensors: Mapping[str, object], d_in: int, source: Path) -> InputTransform:
+    """Builds the input transform x̃ = (x − mean) M from its tensors, after checking that `inverse` is M⁻¹.
+
+    M and M⁻¹ were computed in float64 and rounded to float32, which changes each entry by a factor within 1 ± u,
+    u = 2⁻²⁴. Rounding therefore explains |M M⁻¹ − I| ≤ (2u + u²) |M| |M⁻¹|, entry by entry. The check allows 4u times
+    the largest entry of |M| |M⁻¹|, which is twice the largest entry of that bound, to first order in u.
+
+    Args:
+        tensors: `mean` (d_in,), `matrix` M (d_in, d_in) and `inverse` (d_in, d_in) by name. Other names are ignored.
+        d_in: Width of the activations.
+        source: the file that the tensors come from. Error messages name it.
+
+    Returns:
+        The transform, in float32.
+
+    Raises:
+        ValueError: a tensor is missing, of the wrong shape, not of a floating dtype or not finite in float32, or
+            `inverse` is not the inverse of `matrix`.
+
+    Cost: two products of (d_in, d_in) matrices in float64.
+    """
+    square = torch.Size((d_in, d_in))
+    shapes = {"mean": torch.Size((d_in,)), "matrix": square, "inverse": square}
+    mean, matrix, inverse = (
+        _finite_float32(tensors.get(name), shape, f"{source}: transform.{name}") for name, shape in shapes.items()
+    )
+    wide, back = matrix.double(), inverse.double()
+    error = (wide @ back - torch.eye(d_in, dtype=torch.float64)).abs().max()
+    allowed = 4 * 2.0**-24 * (wide.abs() @ back.abs()).max()
+    if not error <= allowed:
+        raise ValueError(
+            f"{source}: transform.inverse is not the inverse of transform.matrix; their product differs from the "
+            f"identity by {error:.3g}, and rounding explains {allowed:.3g}: use another checkpoint."
+        )
+    return InputTransform(mean, matrix, inverse)
+
+
+def _finite_float32(value: object, shape: torch.Size, name: str) -> Tensor:
+    """Converts a tensor to float32; raises ValueError unless it is floating, of this shape, and then finite."""
     if not (isinstance(value, Tensor) and value.shape == shape and value.dtype in _DTYPES):
         found = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"{name} should be floating numbers of shape {tuple(shape)}, found {found}.")
@@ -57,34 +100,3 @@ def checked(value: object, shape: torch.Size, name: str) -> Tensor:
     if not torch.isfinite(converted).all():
         raise ValueError(f"{name} should be finite in float32, found {converted[~converted.isfinite()][0]}.")
     return converted
-
-
-def read_transform(tensors: Mapping[str, object], d_in: int, source: Path) -> InputTransform:
-    """The transform of a file's `mean`, `matrix` and `inverse`, of which nothing is trusted.
-
-    M and M⁻¹ are rounded to float32, each entry by a factor within 1 ± u, u = 2⁻²⁴, so |M M⁻¹ − I| ≤ (2u + u²)
-    |M| |M⁻¹|, entry by entry. Allowed is twice the largest entry of that bound, since the inverse was computed in
-    float64 before it was rounded.
-
-    Args:
-        tensors: by name.
-        d_in: width of the activations.
-        source: the file that they are from.
-
-    Cost: two products of d_in x d_in matrices in float64.
-
-    Raises:
-        ValueError: a tensor that is missing, of another shape, not finite, or an inverse that is none.
-    """
-    square = torch.Size((d_in, d_in))
-    shapes = {"mean": torch.Size((d_in,)), "matrix": square, "inverse": square}
-    mean, matrix, inverse = (checked(tensors.get(n), shape, f"{source}: transform.{n}") for n, shape in shapes.items())
-    wide, back = matrix.double(), inverse.double()
-    error = (wide @ back - torch.eye(d_in, dtype=torch.float64)).abs().max()
-    allowed = 4 * 2.0**-24 * (wide.abs() @ back.abs()).max()
-    if not error <= allowed:
-        raise ValueError(
-            f"{source}: transform.inverse is not the inverse of transform.matrix; their product is {error:.3g} off the "
-            f"identity, and rounding explains {allowed:.3g}."
-        )
-    return InputTransform(mean, matrix, inverse)

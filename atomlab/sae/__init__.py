@@ -1,4 +1,16 @@
-"""Threshold-activated sparse autoencoders."""
+"""Threshold-activated sparse autoencoders (TSAEs): the model, its losses and the arithmetic of a training step.
+
+- `autoencoder`: the model, `ThresholdSAE`.
+- `thresholding`: the activation σ_θ and the step H, with their straight-through gradients.
+- `losses`: the reconstruction error, the sparsity terms and the term for dead latents.
+- `calibration`: initial thresholds from data.
+- `input_transform`: the coordinates that a TSAE is trained in, and `fold`, which brings it back to raw activations.
+- `sparse_code`: the code of a batch, dense or as a list of entries.
+- `ops`: the encoder and the decoder of a training step, once with whole matrices and once with active entries only.
+
+To add a sparsity term, write a frozen dataclass in `losses` that is a `Sparsity`; to add an implementation of the
+training step, write one of `ops.Operators`.
+"""
 
 from atomlab.sae.autoencoder import ThresholdSAE, decoder_norms
 from atomlab.sae.calibration import calibrate_thresholds_

@@ -1,4 +1,4 @@
-"""The threshold-activated sparse autoencoder (TSAE): f = σ_θ((x − b_dec·flag) W_enc + b_enc), x̂ = f W_dec + b_dec."""
+"""The threshold-activated sparse autoencoder (TSAE), in raw or transformed coordinates."""
 
 from typing import final
 
@@ -12,23 +12,32 @@ from atomlab.sae.thresholding import threshold_activation
 
 @final
 class ThresholdSAE(nn.Module):
-    """A dictionary of `d_sae` atoms (rows of W_dec) with a one-step threshold encoder (theory.md 6 and 7).
+    """A dictionary of `d_sae` atoms, the rows of W_dec, with a one-step threshold encoder (theory.md 6 and 7).
 
-    Parameters: `W_enc` (d_in, d_sae), `b_enc` (d_sae,), `W_dec` (d_sae, d_in), `b_dec` (d_in,), `threshold` (d_sae,)
-        float32, θ itself and never below 0. With `tied`, W_enc is W_decᵀ and no parameter: in coordinates whitened by
-        the metric S this is the encoder S W_decᵀ. Starts with random unit atoms from the global generator, W_enc =
-        W_decᵀ, zero biases and θ = 0.001.
+    f = σ_θ(z), z = x W_enc + b_enc, x̂ = f W_dec + b_dec, with σ_θ(z) = z where z > θ and 0 elsewhere. With
+    `apply_b_dec_to_input`, z = (x − b_dec) W_enc + b_enc.
+
+    Training starts from random unit atoms, drawn from torch's global generator, W_enc = W_decᵀ, zero biases and
+    θ = 0.001.
 
     Args:
         d_in: width of the activations.
         d_sae: number of atoms.
-        bandwidth: ε of the straight-through estimators, in units of the pre-activations.
-        tied: share the encoder with the decoder.
-        apply_b_dec_to_input: subtract b_dec from x first.
-        ste_to_input: let the jump's gradient flow to the pre-activations too.
+        bandwidth: ε, width of the window of the straight-through estimators, in units of the pre-activations.
+        tied: whether W_enc is W_decᵀ and no parameter of its own. In coordinates whitened by the metric S this is the
+            encoder S W_decᵀ of raw activations.
+        apply_b_dec_to_input: whether the encoder subtracts b_dec from its input.
+        ste_to_input: whether the straight-through gradient of the jump at θ also flows to the pre-activations.
+
+    Attributes:
+        W_enc: encoder, shape `(d_in, d_sae)`.
+        b_enc: encoder bias, shape `(d_sae,)`.
+        W_dec: decoder with atoms as rows, shape `(d_sae, d_in)`.
+        b_dec: decoder bias, shape `(d_in,)`.
+        threshold: θ, shape `(d_sae,)`, never below 0; float32 also under autocast.
 
     Raises:
-        ValueError: sizes that are not positive.
+        ValueError: a size or the bandwidth is not positive.
     """
 
     def __init__(
@@ -51,23 +60,34 @@ class ThresholdSAE(nn.Module):
         self.apply_b_dec_to_input, self.ste_to_input = apply_b_dec_to_input, ste_to_input
         atoms = nn.functional.normalize(torch.randn(d_sae, d_in), dim=1)
         self.W_dec = nn.Parameter(atoms)
-        if not tied:  # past the property of the same name, which a plain assignment would run into
-            self._parameters["W_enc"] = nn.Parameter(atoms.clone().T)  # a latent's weights lie together in memory
+        if not tied:  # a plain assignment would meet the read-only property of the same name
+            self._parameters["W_enc"] = nn.Parameter(
+                atoms.clone().T
+            )  # the weights of one latent are adjacent in memory
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
         self.b_dec = nn.Parameter(torch.zeros(d_in))
         self.threshold = nn.Parameter(torch.full((d_sae,), 0.001))
 
     @property
     def W_enc(self) -> Tensor:
-        """(d_in, d_sae)"""
+        """The encoder, shape `(d_in, d_sae)`: the parameter, or W_decᵀ if the TSAE is tied."""
         free = self._parameters.get("W_enc")
         return self.W_dec.T if free is None else free
 
     def pre_activations(
         self, x: Float[Tensor, "*batch d_in"], latents: Int64[Tensor, " chosen"] | None = None
     ) -> Float[Tensor, "*batch chosen"]:
-        """z = (x − b_dec·flag) W_enc + b_enc, of some latents or all; 2·batch·d_in·d_sae FLOPs, (batch, d_sae)
-        memory."""
+        """Computes the pre-activations z = x W_enc + b_enc, with x − b_dec for x if `apply_b_dec_to_input` is set.
+
+        Args:
+            x: activations, shape `(..., d_in)`.
+            latents: numbers of the latents that are wanted, shape `(chosen,)`; None means all.
+
+        Returns:
+            z, shape `(..., chosen)`, or `(..., d_sae)` for all latents.
+
+        Cost: 2·batch·d_in·chosen FLOPs.
+        """
         centred = x - self.b_dec if self.apply_b_dec_to_input else x
         if latents is None:
             return centred @ self.W_enc + self.b_enc
@@ -76,48 +96,87 @@ class ThresholdSAE(nn.Module):
     def activate(
         self, z: Float[Tensor, "*batch chosen"], latents: Int64[Tensor, " chosen"] | None = None
     ) -> Float[Tensor, "*batch chosen"]:
-        """σ_θ(z); with `latents`, each z along the last dimension belongs to the latent of that number, repeated or
-        not."""
+        """Applies the threshold activation: f = σ_θ(z).
+
+        Args:
+            z: pre-activations, shape `(..., chosen)`.
+            latents: number of the latent that each place of the last dimension belongs to, shape `(chosen,)`; numbers
+                may repeat. None means that the last dimension is all latents in order.
+
+        Returns:
+            f, in the shape and dtype of `z`.
+        """
         threshold = self.threshold if latents is None else self.threshold.index_select(0, latents)
         return threshold_activation(z, threshold, self.bandwidth, self.ste_to_input)
 
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
-        """The non-negative code f, dense."""
+        """Computes the dense code f ≥ 0, shape `(..., d_sae)`, of activations `(..., d_in)`."""
         return self.activate(self.pre_activations(x))
 
     def decode(self, codes: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_in"]:
-        """x̂ = f W_dec + b_dec."""
+        """Computes the reconstruction x̂ = f W_dec + b_dec, shape `(..., d_in)`, of dense codes `(..., d_sae)`."""
         return codes @ self.W_dec + self.b_dec
 
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
+        """Encodes and decodes: x̂ of x, both of shape `(..., d_in)`."""
         return self.decode(self.encode(x))
 
     @torch.no_grad()
     def clamp_thresholds_(self) -> None:
+        """Sets thresholds below 0 to 0, in place."""
         self.threshold.clamp_(min=0)
 
     @torch.no_grad()
     def unit_norm_decoder_(self, gram: Float[Tensor, "d_in d_in"] | None = None) -> None:
-        """Projects the atoms to unit norm √(d G dᵀ) (Euclidean without `gram`); the function changes. For training."""
+        """Scales every atom to unit norm √(d G dᵀ), in place and without compensation, so the function changes.
+
+        This is the projection after each step of a training with unit-norm atoms; `with_unit_norm_decoder` keeps the
+        function instead.
+
+        Args:
+            gram: G, shape `(d_in, d_in)`, symmetric; None means the Euclidean norm.
+        """
         self.W_dec /= decoder_norms(self.W_dec, gram)[:, None]
 
     @torch.no_grad()
     def remove_parallel_gradient_(self, gram: Float[Tensor, "d_in d_in"] | None = None, block: int = 1024) -> None:
-        """Takes from W_dec.grad what would only change an atom's norm: its component along the norm's gradient G d."""
+        """Removes from the gradient of W_dec, in place, the component that would only change the norms of the atoms.
+
+        To first order a step along −g changes the norm √(d G dᵀ) of an atom d by −g·n up to a factor, n = G d. The
+        gradient g becomes g − (g·n / n·n) n.
+
+        Args:
+            gram: G, shape `(d_in, d_in)`, symmetric; None means the Euclidean norm.
+            block: number of atoms that are handled at a time, small enough for the cache. It does not change the result.
+        """
         if self.W_dec.grad is None:
             return
         for atoms, gradient in zip(self.W_dec.split(block), self.W_dec.grad.split(block), strict=True):
             normal = atoms if gram is None else atoms @ gram
             share = (gradient * normal).sum(1) / normal.square().sum(1).clamp(min=torch.finfo(normal.dtype).tiny)
-            gradient.addcmul_(normal, share[:, None], value=-1)  # blocks that stay in the cache
+            gradient.addcmul_(normal, share[:, None], value=-1)
 
     @torch.no_grad()
     def with_unit_norm_decoder(self, gram: Float[Tensor, "d_in d_in"] | None = None) -> "ThresholdSAE":
-        """The same function with unit-norm atoms: norms move into W_enc, b_enc and θ. Free encoder. Raises ValueError
-        on a zero atom."""
+        """Returns a TSAE of the same function whose atoms have unit norm √(d G dᵀ).
+
+        The norm of each atom moves into its column of W_enc, its b_enc and its θ.
+
+        Args:
+            gram: G, shape `(d_in, d_in)`, symmetric; None means the Euclidean norm.
+
+        Returns:
+            A new TSAE with an encoder of its own. Its reconstructions are equal up to rounding, and each latent's
+            codes are multiplied by the norm of its atom.
+
+        Raises:
+            ValueError: an atom is zero.
+        """
         norms = decoder_norms(self.W_dec, gram)
         if (norms == 0).any():
-            raise ValueError(f"Atom {int((norms == 0).nonzero()[0])} is zero and cannot be scaled to unit norm.")
+            raise ValueError(
+                f"Atom {int((norms == 0).nonzero()[0])} is zero and cannot be scaled to unit norm: leave its latent out."
+            )
         return self.with_weights(
             self.W_enc * norms, self.b_enc * norms, self.W_dec / norms[:, None], self.b_dec, self.threshold * norms
         )
@@ -126,7 +185,15 @@ class ThresholdSAE(nn.Module):
     def with_weights(
         self, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, b_dec: Tensor, threshold: Tensor
     ) -> "ThresholdSAE":
-        """A TSAE of the same settings, free encoder and the given weights, in their dtype and on their device."""
+        """Returns a TSAE with the settings of this one, an encoder of its own, and copies of the given weights.
+
+        Args:
+            W_enc: shape `(d_in, d_sae)`.
+            b_enc: shape `(d_sae,)`.
+            W_dec: shape `(d_sae, d_in)`; the result has its dtype and device.
+            b_dec: shape `(d_in,)`.
+            threshold: shape `(d_sae,)`.
+        """
         other = ThresholdSAE(
             self.d_in,
             self.d_sae,
@@ -142,5 +209,15 @@ class ThresholdSAE(nn.Module):
 def decoder_norms(
     W_dec: Float[Tensor, "d_sae d_in"], gram: Float[Tensor, "d_in d_in"] | None = None
 ) -> Float[Tensor, " d_sae"]:
-    """√(d G dᵀ) of each atom; Euclidean without `gram`."""
+    """Computes the norm √(d G dᵀ) of each atom d.
+
+    Args:
+        W_dec: atoms as rows, shape `(d_sae, d_in)`.
+        gram: G, shape `(d_in, d_in)`, symmetric and positive semidefinite; None means the Euclidean norm.
+
+    Returns:
+        Norms, shape `(d_sae,)`, in the dtype of `W_dec`.
+
+    Cost: 2·d_sae·d_in² FLOPs with `gram`, 2·d_sae·d_in without.
+    """
     return W_dec.norm(dim=1) if gram is None else ((W_dec @ gram) * W_dec).sum(1).clamp(min=0).sqrt()

@@ -1,4 +1,4 @@
-"""The coordinates a TSAE is trained in, and the way back: x̃ = (x − mean) M."""
+"""The coordinates x̃ = (x − mean) M that a TSAE is trained in, and the way back to raw activations."""
 
 from typing import final
 
@@ -12,12 +12,15 @@ from atomlab.sae.autoencoder import ThresholdSAE
 
 @final
 class InputTransform(nn.Module):
-    """The affine map x̃ = (x − mean) M with inverse x = x̃ M⁻¹ + mean; buffers, so it is in every checkpoint.
+    """The affine map x̃ = (x − mean) M with the inverse x = x̃ M⁻¹ + mean.
+
+    The three tensors are buffers, so every checkpoint has them. They are copied, and nothing checks that `inverse` is
+    the inverse of `matrix`.
 
     Args:
-        mean: (d_in,).
-        matrix: M (d_in, d_in).
-        inverse: M⁻¹ (d_in, d_in).
+        mean: shape `(d_in,)`.
+        matrix: M, shape `(d_in, d_in)`.
+        inverse: M⁻¹, shape `(d_in, d_in)`.
     """
 
     mean: Tensor
@@ -33,38 +36,60 @@ class InputTransform(nn.Module):
 
     @classmethod
     def identity(cls, d_in: int) -> "InputTransform":
-        """Raw inputs."""
+        """Returns the map that leaves activations of width `d_in` as they are."""
         return cls(torch.zeros(d_in), torch.eye(d_in), torch.eye(d_in))
 
     @classmethod
     def scaled(cls, mean: Tensor, matrix: Tensor, inverse: Tensor, second_moment: Tensor) -> "InputTransform":
-        """(x − mean) M, with M scaled so that E‖x̃‖² = 1 for the given mean and uncentred second moment E[x xᵀ] of
-        the data."""
+        """Returns the map with M scaled by a positive number such that E‖x̃‖² = 1 on the data.
+
+        The factor is 1/√trace(Mᵀ C M) with the covariance C = E[x xᵀ] − mean meanᵀ.
+
+        Args:
+            mean: mean of the data, shape `(d_in,)`.
+            matrix: M before scaling, shape `(d_in, d_in)`.
+            inverse: M⁻¹ before scaling, shape `(d_in, d_in)`.
+            second_moment: E[x xᵀ] of the data, not centred, shape `(d_in, d_in)`.
+
+        Returns:
+            The map in float32. The factor is computed in the dtype of the arguments; float64 is advisable.
+        """
         covariance = second_moment - torch.outer(mean, mean)
         scale = ((matrix.T @ covariance @ matrix).trace()).rsqrt()
         return cls(*(value.float() for value in (mean, matrix * scale, inverse / scale)))
 
     @no_autocast()
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
+        """Maps raw activations x, shape `(..., d_in)`, to x̃ = (x − mean) M of the same shape."""
         return (x - self.mean) @ self.matrix
 
     @no_autocast()
     def restore(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
-        """The inverse: x̃ M⁻¹ + mean."""
+        """Maps transformed activations x̃, shape `(..., d_in)`, back to raw ones: x̃ M⁻¹ + mean."""
         return x @ self.inverse + self.mean
 
 
 @torch.no_grad()
 @no_autocast()
 def fold(sae: ThresholdSAE, transform: InputTransform) -> ThresholdSAE:
-    """The TSAE of raw inputs that equals `restore(sae(transform(x)))`, with the same codes; exact up to rounding.
+    """Makes the TSAE of raw activations that has the codes of a TSAE of transformed ones.
 
-    z = (x − mean) M W̃_enc + b̃_enc gives W_enc = M W̃_enc, b_enc = b̃_enc − mean W_enc; x̂ = (f W̃_dec + b̃_dec) M⁻¹
-    + mean.
+    From z = (x − mean) M W̃_enc + b̃_enc follow W_enc = M W̃_enc and b_enc = b̃_enc − mean W_enc; from
+    x̂ = (f W̃_dec + b̃_dec) M⁻¹ + mean follow W_dec = W̃_dec M⁻¹ and b_dec = b̃_dec M⁻¹ + mean. The thresholds stay.
+
+    Args:
+        sae: the TSAE of transformed activations x̃.
+        transform: the map from raw activations to x̃.
+
+    Returns:
+        A TSAE with an encoder of its own, equal to `transform.restore(sae(transform(x)))` up to rounding. Its atoms
+        do not have unit norm in general.
+
+    Cost: 4·d_in²·d_sae FLOPs.
     """
     W_enc = transform.matrix @ sae.W_enc
     shift = transform.mean @ W_enc
-    if sae.apply_b_dec_to_input:  # the folded b_dec = b̃ M⁻¹ + mean is subtracted from x: it takes both shifts with it
+    if sae.apply_b_dec_to_input:  # x minus the folded b_dec, b̃_dec M⁻¹ + mean, is already shifted by the mean
         shift = torch.zeros_like(shift)
     return sae.with_weights(
         W_enc,

@@ -1,4 +1,8 @@
-"""Loss terms (theory.md 7). The sparsity gradient is taken on pre-activations, so that the window below θ counts."""
+"""Loss terms of a TSAE (theory.md 7).
+
+Sparsity is counted on the pre-activations z rather than the code f, so that a latent just below its threshold θ, whose
+code is 0, still passes a gradient to θ.
+"""
 
 import math
 from dataclasses import dataclass
@@ -15,22 +19,38 @@ from atomlab.sae.thresholding import step
 
 
 def reconstruction_loss(x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]) -> Float[Tensor, ""]:
-    """mean over the batch of ‖x − x̂‖²."""
+    """Computes the mean over the batch of ‖x − x̂‖², of two matrices of shape `(batch, d_in)`."""
     return (x - x_hat).square().sum(1).mean()
 
 
 def mean_l0(code: Code, threshold: Float[Tensor, " d_sae"], bandwidth: float) -> Float[Tensor, ""]:
-    """mean over the batch of Σ_j H(z_j − θ_j), with a gradient to θ."""
+    """Computes the mean over the batch of L0 = Σ_j H(z_j − θ_j), with a straight-through gradient to θ.
+
+    Args:
+        code: the code of the batch.
+        threshold: θ, shape `(d_sae,)`.
+        bandwidth: ε of the straight-through estimator.
+    """
     return step(code.z, code.at(threshold), bandwidth).sum() / code.batch
 
 
 def target_l0_penalty(
     code: Code, threshold: Float[Tensor, " d_sae"], bandwidth: float, target: float
 ) -> Float[Tensor, ""]:
-    """((L0/L0*) − 1)², L0 the mean over the global batch of all processes.
+    """Computes (L0/L0* − 1)², where L0 is the mean over the batches of all processes.
 
-    Its value is all-reduced; its gradient flows through this process's own part with full weight, which is exact when
-    gradients are averaged over processes (as DDP does) and all have the same batch size.
+    The gradient that reaches θ is that of this process's own samples, with the factor 2 (L0/L0* − 1)/L0* of the global
+    L0. Averaged over the processes, as DDP averages, it is the gradient of the global penalty, if all processes have
+    equally many samples.
+
+    Args:
+        code: the code of this process's batch.
+        threshold: θ, shape `(d_sae,)`.
+        bandwidth: ε of the straight-through estimator.
+        target: L0*, above 0.
+
+    Returns:
+        The penalty, the same number in every process. One all-reduce of one number where there are several.
     """
     l0 = mean_l0(code, threshold, bandwidth)
     if dist.is_available() and dist.is_initialized():
@@ -41,29 +61,51 @@ def target_l0_penalty(
 
 
 def tanh_penalty(code: Code, norms: Float[Tensor, " d_sae"], scale: float) -> Float[Tensor, ""]:
-    """mean over the batch of Σ_j tanh(c·f_j·‖d_j‖) (Anthropic, January 2025)."""
+    """Computes the mean over the batch of Σ_j tanh(c·f_j·‖d_j‖) (Anthropic, Circuits Updates, January 2025).
+
+    Args:
+        code: the code of the batch.
+        norms: ‖d_j‖ of each atom, shape `(d_sae,)`.
+        scale: c.
+    """
     return torch.tanh(scale * code.values * code.at(norms)).sum() / code.batch
 
 
 def pre_activation_penalty(
     z: Float[Tensor, "batch dead"], threshold: Float[Tensor, " dead"], norms: Float[Tensor, " dead"]
 ) -> Float[Tensor, ""]:
-    """mean over the batch of Σ_{j dead} ReLU(θ_j − z_j)·‖d_j‖, given the dead latents only: pulls them back to their
-    threshold."""
+    """Computes the mean over the batch of Σ_j ReLU(θ_j − z_j)·‖d_j‖ over dead latents, which pulls z_j up to θ_j.
+
+    Args:
+        z: pre-activations of the dead latents only, shape `(batch, dead)`.
+        threshold: their θ, shape `(dead,)`.
+        norms: norms of their atoms, shape `(dead,)`.
+    """
     return (torch.relu(threshold - z) * norms).sum() / len(z)
 
 
 @runtime_checkable
 class Sparsity(Protocol):
-    """A sparsity term, its coefficient λ included, on one batch's code."""
+    """A sparsity term of the loss, with its coefficient λ."""
 
-    def __call__(self, sae: ThresholdSAE, code: Code) -> Tensor: ...
+    def __call__(self, sae: ThresholdSAE, code: Code) -> Tensor:
+        """Computes λ times the term, a scalar, from the code that `sae` gives a batch."""
+        ...
 
 
 @final
 @dataclass(frozen=True)
 class L0:
-    """λ·L0. The result saturates in λ: to reach a given L0 use `TargetL0`."""
+    """The sparsity term λ·L0.
+
+    The L0 that a training reaches hardly changes with λ beyond some value; use `TargetL0` to reach a given L0.
+
+    Attributes:
+        coefficient: λ, 0 or above.
+
+    Raises:
+        ValueError: the coefficient is not a finite number of at least 0.
+    """
 
     coefficient: float
 
@@ -77,8 +119,17 @@ class L0:
 @final
 @dataclass(frozen=True)
 class TargetL0:
-    """λ((L0/L0*) − 1)², L0 the mean over a batch of all processes: with accumulated gradients over each batch by itself,
-    whose squares are averaged.
+    """The sparsity term λ (L0/L0* − 1)², which pulls the mean L0 to a target from both sides.
+
+    L0 is the mean over one batch of all processes. Where gradients of several batches are accumulated, each batch has
+    its own square, and the squares are averaged.
+
+    Attributes:
+        coefficient: λ, 0 or above.
+        target: L0*, wanted mean number of latents that fire on a vector, above 0.
+
+    Raises:
+        ValueError: the coefficient is not a finite number of at least 0, or the target not one above 0.
     """
 
     coefficient: float
@@ -99,7 +150,15 @@ class TargetL0:
 @final
 @dataclass(frozen=True)
 class Tanh:
-    """λ·Σ tanh(c·f·‖d‖)."""
+    """The sparsity term λ·Σ_j tanh(c·f_j·‖d_j‖), a smooth count of the active latents.
+
+    Attributes:
+        coefficient: λ, 0 or above.
+        scale: c, 0 or above.
+
+    Raises:
+        ValueError: one of the two is not a finite number of at least 0.
+    """
 
     coefficient: float
     scale: float = 4.0
@@ -112,6 +171,7 @@ class Tanh:
 
 
 def _check(**numbers: object) -> None:
+    """Raises ValueError unless every number is finite and at least 0."""
     for name, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise ValueError(f"training.sparsity.{name}={value} should be 0 or a number above it.")
+            raise ValueError(f"training.sparsity.{name}={value} should be 0 or a finite number above it.")

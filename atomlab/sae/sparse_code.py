@@ -1,4 +1,4 @@
-"""A batch's code, dense or as the list of its entries that carry a value or a gradient."""
+"""The code of a batch: dense, or a list of the entries that have a value or a gradient."""
 
 import warnings
 from dataclasses import dataclass
@@ -12,11 +12,13 @@ from torch import Tensor
 @final
 @dataclass(frozen=True)
 class Entries:
-    """Positions of a sparse (batch, d_sae) matrix in column order: columns ascend, and rows ascend within a column.
+    """Positions in a sparse `(batch, d_sae)` matrix, in column order: columns ascend, and rows within a column.
 
     Attributes:
-        rows, columns: (entries,).
-        batch, d_sae: of the matrix.
+        rows: number of the sample of each entry, shape `(entries,)`.
+        columns: number of the latent of each entry, shape `(entries,)`.
+        batch: number of rows of the matrix.
+        d_sae: number of columns of the matrix.
     """
 
     rows: Int64[Tensor, " entries"]
@@ -25,20 +27,20 @@ class Entries:
     d_sae: int
 
     def row_order(self) -> Int64[Tensor, " entries"]:
-        """The permutation that puts the entries into row order, columns ascending within a row."""
+        """Returns the permutation, shape `(entries,)`, that sorts the entries by row, and by column within a row."""
         return self.rows.sort(stable=True).indices
 
 
 @final
 @dataclass(frozen=True)
 class Code:
-    """Pre-activations and codes of a batch.
+    """The pre-activations and the code of a batch.
 
     Attributes:
-        z: pre-activations, (batch, d_sae), or (entries,) when sparse.
-        values: f = σ_θ(z), of the same shape.
-        entries: where they are; None when dense. Holds at least every z > θ and every |z − θ| < ε/2: elsewhere f and
-            all gradients vanish.
+        z: pre-activations, shape `(batch, d_sae)` when dense, `(entries,)` when sparse.
+        values: f = σ_θ(z), in the shape of `z`.
+        entries: positions of `z` and `values` when sparse; None when dense. Every position with z > θ or
+            |z − θ| < ε/2 is among them. At all others f and all gradients are 0.
         batch: number of samples.
     """
 
@@ -48,26 +50,49 @@ class Code:
     batch: int
 
     def at(self, per_latent: Float[Tensor, " d_sae"]) -> Tensor:
-        """A value of each latent, laid beside `z`: as it is (it broadcasts) when dense, gathered when sparse."""
+        """Aligns one number a latent with `z`.
+
+        Args:
+            per_latent: shape `(d_sae,)`.
+
+        Returns:
+            The argument itself when dense, which broadcasts against `z`; the number of each entry's latent, shape
+            `(entries,)`, when sparse.
+        """
         return per_latent if self.entries is None else per_latent.index_select(0, self.entries.columns)
 
     @torch.no_grad()
     def firings(self) -> Int64[Tensor, " d_sae"]:
-        """How many samples each latent fires on; its sum over the batch size is L0."""
+        """Counts the samples that each latent fires on, shape `(d_sae,)`; the total over the batch size is the mean L0."""
         if self.entries is None:
             return (self.values > 0).sum(0)
         return torch.bincount(self.entries.columns[self.values > 0], minlength=self.entries.d_sae)
 
 
 def offsets(sorted_numbers: Shaped[Tensor, " entries"], count: int) -> Int64[Tensor, " count_and_one"]:
-    """Where each of `count` groups starts in a sorted list of group numbers, and its length at the end: the pointer
-    array of CSR."""
+    """Computes where each group starts in a sorted list of group numbers: the pointer array of CSR.
+
+    Args:
+        sorted_numbers: ascending numbers of groups, shape `(entries,)`.
+        count: number of groups.
+
+    Returns:
+        Index of the first entry whose number is at least g, for g = 0 … count, shape `(count + 1,)`. The last of them
+        is `entries`.
+    """
     groups = torch.arange(count + 1, device=sorted_numbers.device)
     return torch.searchsorted(sorted_numbers, groups)
 
 
 def csr(pointers: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    """A torch CSR tensor without torch's notice that CSR is in beta."""
+    """Builds a torch CSR tensor without torch's warning that CSR is in beta, and without checks of its invariants.
+
+    Args:
+        pointers: where each row starts, shape `(rows + 1,)`.
+        columns: column of each entry, shape `(entries,)`.
+        values: value of each entry, shape `(entries,)`.
+        shape: rows and columns of the matrix.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         return torch.sparse_csr_tensor(pointers, columns, values, shape, check_invariants=False)

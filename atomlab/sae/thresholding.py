@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def _window(z: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
-    """K((z − θ)/ε) with the rectangle K(u) = 1[|u| < ½]."""
+    """Computes K((z − θ)/ε) with the rectangle K(u) = 1[|u| < ½], in the dtype of θ."""
     return ((z - threshold).abs() < bandwidth / 2).to(threshold.dtype)
 
 
@@ -48,14 +48,20 @@ class _Step(torch.autograd.Function):
 def threshold_activation(
     z: Float[Tensor, "*batch d_sae"], threshold: Float[Tensor, " d_sae"], bandwidth: float, ste_to_input: bool = False
 ) -> Float[Tensor, "*batch d_sae"]:
-    """f = z·1[z > θ], exact forward; backward the straight-through estimators of theory.md 7, summed over the batch
-    for θ.
+    """Computes f = z·1[z > θ], with straight-through gradients.
+
+    The value is exact. The gradients replace the jump at θ by a window of width ε (theory.md 7):
+    ∂f/∂θ = −(θ/ε) K((z − θ)/ε) and ∂f/∂z = 1[z > θ], with the rectangle K(u) = 1[|u| < ½]. The window reaches below θ,
+    so a latent that does not fire can still lower its threshold.
 
     Args:
-        z: pre-activations, any floating dtype; the result has the same.
-        threshold: θ ≥ 0, float32 also under autocast.
-        bandwidth: ε > 0 of the window |z − θ| < ε/2, which reaches below θ.
-        ste_to_input: add (θ/ε)K to ∂f/∂z.
+        z: pre-activations, shape `(..., d_sae)`, of any floating dtype.
+        threshold: θ ≥ 0, shape `(d_sae,)`, float32 also under autocast.
+        bandwidth: ε > 0.
+        ste_to_input: whether ∂f/∂z gets (θ/ε) K((z − θ)/ε) in addition.
+
+    Returns:
+        f, in the shape and dtype of `z`. The gradient of θ is summed over the batch.
     """
     return _ThresholdActivation.apply(z, threshold, bandwidth, ste_to_input)  # type: ignore[no-any-return]
 
@@ -63,5 +69,17 @@ def threshold_activation(
 def step(
     z: Float[Tensor, "*batch d_sae"], threshold: Float[Tensor, " d_sae"], bandwidth: float
 ) -> Float[Tensor, "*batch d_sae"]:
-    """H(z − θ) in θ's dtype; its sum over latents is L0. Gradient to θ only, from the window around it."""
+    """Computes the step H(z − θ) = 1[z > θ], whose sum over the latents is L0, with a straight-through gradient to θ.
+
+    The value is exact. The gradient is ∂H/∂θ = −(1/ε) K((z − θ)/ε), with the rectangle K(u) = 1[|u| < ½]; none flows
+    to z (theory.md 7).
+
+    Args:
+        z: pre-activations, shape `(..., d_sae)`.
+        threshold: θ, shape `(d_sae,)`.
+        bandwidth: ε > 0.
+
+    Returns:
+        0 or 1, in the shape of `z` and the dtype of `threshold`.
+    """
     return _Step.apply(z, threshold, bandwidth)  # type: ignore[no-any-return]

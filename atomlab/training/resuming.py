@@ -5,7 +5,7 @@ from typing import Any, final
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from atomlab.identity import Identity, check_same, checked, say_other_code
+from atomlab.identity import Identity, check_same, comparable_identity, say_other_code
 
 KEY = "identity"
 
@@ -40,7 +40,7 @@ def check_resumable(checkpoint: Mapping[str, Any], identity: Identity, source: s
     Raises:
         ValueError: it is of another run, in more than `atomlab.identity.MAY_DIFFER`, or has done more steps than asked for.
     """
-    then = checked(checkpoint.get(KEY), source)
+    then = comparable_identity(checkpoint.get(KEY), source)
     check_same(
         identity, then, what=source, remedy="give the options of that run again, or leave out resume to start a new one"
     )

@@ -1,4 +1,8 @@
-"""Controls (theory.md 9): dictionaries that remember or know nothing, at the atoms' own size, data and L0."""
+"""Control dictionaries (theory.md 9): random atoms, training vectors and k-means centroids.
+
+A TSAE has found structure only where it does better than these at its own size, training data and L0. Random atoms know
+nothing of the data but the metric S, training vectors are pure memory, and centroids are the classical clustering.
+"""
 
 import numpy as np
 import torch
@@ -13,16 +17,38 @@ from atomlab.units.unit import Unit
 
 @no_autocast()
 def random_atoms(d_sae: int, mean: Tensor, k: int, metric: AtomicInnerProduct, generator: torch.Generator) -> Unit:
-    """Control: independent random atoms, uniform on the S-unit sphere, with OMP codes of K atoms of x − mean."""
+    """Draws independent atoms uniformly on the S-unit sphere, coded by orthogonal matching pursuit (OMP).
+
+    Args:
+        d_sae: number of atoms.
+        mean: mean of the training vectors, shape `(d_in,)`. Codes are of x − mean.
+        k: K, number of atoms in a code.
+        metric: S.
+        generator: source of randomness, on the CPU.
+
+    Returns:
+        The unit "random + OMP".
+    """
     dictionary = random_dictionary(d_sae, len(mean), generator) @ metric.unwhitening.float()
     return with_pursuit("random + OMP", dictionary, mean, k, metric)
 
 
 def data_nearest(dictionary: Float[Tensor, "d_sae d_in"], mean: Tensor, metric: AtomicInnerProduct) -> Unit:
-    """Control: training vectors as atoms, coded by the nearest one alone, argmax_j cos_S(x, d_j), with its projection
-    coefficient ⟨x, d_j⟩_S / ‖d_j‖²_S (0 if negative).
+    """Codes each activation by its nearest atom alone.
 
-    A training vector that is an atom is reconstructed exactly: R² train = 1 at L0 = 1, and this is memory.
+    With y = x − mean, the atom is j = argmax_j cos_S(y, d_j) and its value is the coefficient of the projection,
+    ⟨y, d_j⟩_S / ‖d_j‖²_S, or 0 where that is negative. If the atoms are training vectors, each of them is reconstructed
+    up to rounding: R² = 1 on the training data at L0 = 1, which is memory and not structure.
+
+    Args:
+        dictionary: centred atoms as rows, shape `(d_sae, d_in)`; none may be zero.
+        mean: mean of the training vectors, shape `(d_in,)`.
+        metric: S.
+
+    Returns:
+        The unit "data, nearest", with dense codes that are never negative.
+
+    Cost: 2·samples·d_in·d_sae FLOPs and a `(samples, d_sae)` matrix for the codes of that many samples.
     """
     unit, norms = unit_rows(dictionary, metric), metric.norm(dictionary)
 
@@ -36,7 +62,21 @@ def data_nearest(dictionary: Float[Tensor, "d_sae d_in"], mean: Tensor, metric: 
 
 
 def with_pursuit(name: str, dictionary: Tensor, mean: Tensor, k: int, metric: AtomicInnerProduct) -> Unit:
-    """Any dictionary, with signed OMP codes of K atoms of x − mean in the S-norm: the best codes of its size known here."""
+    """Codes x − mean on a given dictionary by orthogonal matching pursuit in the S-norm.
+
+    Pursuit usually finds better codes of K atoms than a one-step encoder, so comparing it with a TSAE favours the control.
+
+    Args:
+        name: name of the row in tables and figures.
+        dictionary: atoms as rows, shape `(d_sae, d_in)`, of any norm.
+        mean: mean of the training vectors, shape `(d_in,)`.
+        k: K, number of atoms in a code.
+        metric: S.
+
+    Returns:
+        A unit with dense, signed codes of at most K atoms. The cost of a code is that of
+        `atomlab.theory.orthogonal_matching_pursuit`.
+    """
 
     def encode(x: Tensor) -> Tensor:
         return orthogonal_matching_pursuit(x - mean, dictionary, k, metric)
@@ -47,7 +87,19 @@ def with_pursuit(name: str, dictionary: Tensor, mean: Tensor, k: int, metric: At
 def data_dictionary(
     train: Float[Tensor, "samples d_in"], mean: Tensor, d_sae: int, generator: torch.Generator
 ) -> Float[Tensor, "n d_in"]:
-    """Distinct training vectors, centred, as atoms: all, or a random d_sae of more. Cost: one sort of the rows' bytes."""
+    """Takes distinct training vectors, centred, as atoms.
+
+    Args:
+        train: training vectors, shape `(samples, d_in)`, on the CPU. Rows that agree byte for byte count once.
+        mean: what is subtracted from each, shape `(d_in,)`.
+        d_sae: largest number of atoms.
+        generator: decides which vectors are taken where more than `d_sae` are distinct, and their order.
+
+    Returns:
+        All distinct vectors or a random `d_sae` of them, shape `(n, d_in)`, n ≤ d_sae.
+
+    Cost: one copy of the data and one sort of its rows as byte strings.
+    """
     order = torch.randperm(len(train), generator=generator)
     rows = np.ascontiguousarray(train[order].numpy())
     first = np.unique(rows.view(f"V{rows.strides[0]}").squeeze(1), return_index=True)[1]
@@ -58,10 +110,23 @@ def data_dictionary(
 def k_means(
     train: Float[Tensor, "samples d_in"], mean: Tensor, d_sae: int, metric: AtomicInnerProduct, seed: int
 ) -> Float[Tensor, "n d_in"]:
-    """min(d_sae, samples) centroids of the centred, whitened training vectors by MiniBatchKMeans, as raw atoms.
+    """Finds the centroids of the training vectors in the metric S by minibatch k-means.
 
-    Clusters are found in the metric S, where every direction counts alike. Time: a few passes of 2·samples·d_in·d_sae
-    FLOPs.
+    The centred vectors are whitened, so that distances are S-distances; the centroids are mapped back to raw
+    coordinates.
+
+    Args:
+        train: training vectors, shape `(samples, d_in)`, on the CPU.
+        mean: what is subtracted from each, shape `(d_in,)`.
+        d_sae: number of centroids; no more than there are samples.
+        metric: S.
+        seed: seed of scikit-learn's `MiniBatchKMeans`.
+
+    Returns:
+        Centroids as rows, shape `(n, d_in)`, n ≤ min(d_sae, samples); one that is exactly zero has no direction and is
+        left out.
+
+    Cost: up to 20 passes of 2·samples·d_in·d_sae FLOPs, and a whitened copy of the data.
     """
     white = metric.whiten(train - mean)
     count = min(d_sae, len(white))

@@ -1,4 +1,4 @@
-"""What is compared: a dictionary, and the code of an activation on it."""
+"""The unit of comparison: a dictionary, and the code of an activation on it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from atomlab.sae.ops import decode_csr, encode_csr
 
 @dataclass(frozen=True)
 class Unit:
-    """A named set of units.
+    """A named dictionary with an encoder: x ≈ code · dictionary + bias.
 
     Attributes:
-        name: as in the table.
-        dictionary: (d_sae, d_in) atoms as rows.
-        bias: (d_in,) added to every reconstruction.
-        encode: activations (samples, d_in) to codes (samples, d_sae), CSR or dense.
-        signed: codes may be negative.
+        name: name of the row in tables and figures.
+        dictionary: atoms as rows, shape `(d_sae, d_in)`, of any norm.
+        bias: what is added to every reconstruction, shape `(d_in,)`.
+        encode: function from raw activations `(samples, d_in)` to codes `(samples, d_sae)`, CSR or dense.
+        signed: whether codes may be negative.
     """
 
     name: str
@@ -33,25 +33,53 @@ class Unit:
 
     @property
     def d_sae(self) -> int:
+        """Number of atoms."""
         return len(self.dictionary)
 
     @no_autocast()
     def decode(self, codes: Tensor) -> Float[Tensor, "samples d_in"]:
-        """x̂ = code · dictionary + bias, of codes (samples, d_sae), CSR or dense."""
+        """Reconstructs activations from codes: x̂ = code · dictionary + bias.
+
+        Args:
+            codes: shape `(samples, d_sae)`, CSR or dense.
+
+        Returns:
+            x̂, shape `(samples, d_in)`.
+
+        Cost: 2·samples·d_in·d_sae FLOPs for dense codes, 2·d_in FLOPs an entry for CSR codes.
+        """
         if codes.layout == torch.sparse_csr:
             return decode_csr(codes, self.dictionary, self.bias)
         return codes @ self.dictionary + self.bias
 
     @no_autocast()
     def reconstruct(self, x: Float[Tensor, "samples d_in"]) -> Float[Tensor, "samples d_in"]:
+        """Encodes raw activations and decodes their codes: x̂ of x, both of shape `(samples, d_in)`."""
         return self.decode(self.encode(x))
 
 
 def atoms(sae: ThresholdSAE, name: str = "atoms") -> Unit:
-    """The decoder rows of a TSAE of raw activations, with its one-step encoder; codes are CSR."""
+    """Makes a unit of a TSAE: its decoder rows with its own encoder.
+
+    Args:
+        sae: a TSAE of raw activations.
+        name: name of the row in tables and figures.
+
+    Returns:
+        A unit that shares the weights of `sae`; its codes are CSR and never negative.
+    """
     return Unit(name, sae.W_dec.detach(), sae.b_dec.detach(), partial(encode_csr, sae), signed=False)
 
 
 def neurons(d_in: int) -> Unit:
-    """The identity basis of the site: the code is the activation itself, so R² = 1 at L0 = d_in by construction."""
+    """Makes a unit of the site's own coordinates: the code of an activation is the activation itself.
+
+    By construction R² = 1, at L0 = d_in wherever no coordinate is exactly 0.
+
+    Args:
+        d_in: width of the activations.
+
+    Returns:
+        A unit with the identity matrix as its dictionary and dense, signed codes.
+    """
     return Unit("neurons", torch.eye(d_in), torch.zeros(d_in), lambda x: x, signed=True)

@@ -1,4 +1,4 @@
-"""Batches that have everything in them, and what an implementation makes of them."""
+"""Random TSAEs and batches with edge cases in them, and the comparison of an implementation with the reference."""
 
 import torch
 from torch import Tensor
@@ -13,8 +13,10 @@ BANDWIDTH = 0.5  # so wide that the window holds many entries below θ
 def case(
     batch: int, d_in: int, d_sae: int, seed: int, *, dtype: torch.dtype = torch.float64, **arguments: bool
 ) -> tuple[ThresholdSAE, Tensor]:
-    """A batch with an empty row, an all-active one and, in between, everything else; latent 0 never fires, latent 1
-    always does."""
+    """A TSAE with random parameters, and a random batch.
+
+    Latent 0 never fires and the last one always does. The first sample is the centre of the encoder, where z = b_enc.
+    """
     generator = torch.Generator().manual_seed(seed)
     sae = ThresholdSAE(d_in, d_sae, bandwidth=BANDWIDTH, **arguments).to(dtype)
     with torch.no_grad():
@@ -29,8 +31,10 @@ def case(
 
 
 def assert_is_dense(operators: Operators, sae: ThresholdSAE, x: Tensor, sparsity: Sparsity | None) -> None:
-    """Loss, gradients and firings of the dense reference, in float64, in which no product of random numbers ties with a
-    threshold; sums of at most 1e5 products of size up to 1e6."""
+    """Compares loss, gradients and firings with those of the dense reference.
+
+    In float64 no product of random numbers ties with a threshold. Sums are of at most 1e5 products of size up to 1e6.
+    """
     expected, wanted = gradients(Dense(), sae, x, sparsity)
     terms, found = gradients(operators, sae, x, sparsity)
     torch.testing.assert_close(terms.loss, expected.loss, rtol=1e-11, atol=1e-9)
@@ -43,9 +47,9 @@ def assert_is_dense(operators: Operators, sae: ThresholdSAE, x: Tensor, sparsity
 def gradients(
     operators: Operators, sae: ThresholdSAE, x: Tensor, sparsity: Sparsity | None
 ) -> tuple[Terms, list[Tensor]]:
+    """The terms and the gradients of all parameters, where every third latent, but not latent 0, counts as dead."""
     sae.zero_grad()
-    dead = torch.zeros(sae.d_sae, dtype=torch.bool, device=x.device)
-    dead[: max(1, sae.d_sae // 3)] = True
+    dead = torch.arange(sae.d_sae, device=x.device) % 3 == 1
     terms = objective(operators, sae, x, sparsity, dead, 0.7)
     terms.loss.backward()
     assert all(p.grad is not None for p in sae.parameters())

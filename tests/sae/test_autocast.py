@@ -14,6 +14,9 @@ X = torch.randn(700, 24, generator=torch.Generator().manual_seed(0))
 def made(**options: bool) -> ThresholdSAE:
     torch.manual_seed(1)
     sae = ThresholdSAE(24, 96, bandwidth=0.1, **options)
+    with torch.no_grad():
+        sae.b_dec.normal_(std=0.3)
+        sae.b_enc.normal_(std=0.1)
     calibrate_thresholds_(sae, X, 9.0)
     return sae
 
@@ -36,10 +39,12 @@ def test_codes_and_reconstructions_are_equal(ambient: torch.dtype, options: dict
 
 @pytest.mark.parametrize("ambient", AMBIENT)
 def test_calibration_and_folding_are_equal(ambient: torch.dtype) -> None:
+    matrix = torch.randn(24, 24, generator=torch.Generator().manual_seed(2))
+    inverse, gram = torch.linalg.inv(matrix), matrix @ matrix.T
+
     def finished() -> dict[str, torch.Tensor]:
         sae = made()
-        transform = InputTransform(X.mean(0), torch.diag(torch.arange(1.0, 25)), torch.diag(1 / torch.arange(1.0, 25)))
-        gram = torch.diag(torch.arange(1.0, 25))
+        transform = InputTransform(X.mean(0), matrix, inverse)
         return fold(sae, transform).with_unit_norm_decoder(gram).state_dict() | {"x": transform.restore(transform(X))}
 
     expected = finished()

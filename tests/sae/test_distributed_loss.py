@@ -1,4 +1,4 @@
-"""The target-L0 gradient on two real processes equals that of one process on the whole batch."""
+"""The target-L0 penalty on two real processes is that of one process on the whole batch."""
 
 from pathlib import Path
 
@@ -11,23 +11,32 @@ from atomlab.sae.sparse_code import Code
 
 
 def problem() -> tuple[torch.Tensor, torch.Tensor]:
+    """Pre-activations whose even rows fire about twice as often as the odd ones, and thresholds that differ."""
     z = torch.randn(12, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return z, torch.full((6,), 0.3, dtype=torch.float64, requires_grad=True)
+    z[::2] += 0.7
+    return z, torch.linspace(0.1, 0.6, 6, dtype=torch.float64).requires_grad_()
 
 
 def work(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     z, theta = problem()
-    target_l0_penalty(Code(z[rank::2], z[rank::2], None, 6), theta, 0.5, 2.0).backward()
+    penalty = target_l0_penalty(Code(z[rank::2], z[rank::2], None, 6), theta, 0.5, 2.0)
+    penalty.backward()
     assert theta.grad is not None
     dist.all_reduce(theta.grad)
-    if rank == 0:
-        torch.save(theta.grad / 2, Path(folder) / "gradient.pt")  # the average, as DDP takes it
+    average = theta.grad / 2  # as DDP takes it
+    torch.save((penalty.detach(), average), Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
 
-def test_gradient_on_two_processes(tmp_path: Path) -> None:
+def test_value_and_gradient_on_two_processes(tmp_path: Path) -> None:
     mp.spawn(work, args=(str(tmp_path),), nprocs=2)  # type: ignore[attr-defined]
     z, theta = problem()
-    target_l0_penalty(Code(z, z, None, 12), theta, 0.5, 2.0).backward()
-    torch.testing.assert_close(torch.load(tmp_path / "gradient.pt", weights_only=True), theta.grad)
+    penalty = target_l0_penalty(Code(z, z, None, 12), theta, 0.5, 2.0)
+    penalty.backward()
+    fired = (z > theta.detach()).sum(1)
+    assert fired[::2].sum() != fired[1::2].sum()
+    for rank in range(2):
+        value, gradient = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        torch.testing.assert_close(value, (fired.double().mean() / 2 - 1).square())
+        torch.testing.assert_close(gradient, theta.grad)

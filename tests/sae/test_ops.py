@@ -119,6 +119,7 @@ def test_csr_codes_are_the_dense_codes(apply_b_dec_to_input: bool) -> None:
     sae, x = case(50, 12, 60, 3, apply_b_dec_to_input=apply_b_dec_to_input)
     codes = encode_csr(sae, x, block=17)
     assert (codes.values() > 0).all()
+    assert torch.equal(codes.col_indices(), sae.encode(x).nonzero()[:, 1])  # ascending within a row
     torch.testing.assert_close(codes.to_dense(), sae.encode(x).detach(), rtol=1e-12, atol=1e-9)
     torch.testing.assert_close(decode_csr(codes, sae.W_dec, sae.b_dec), sae(x).detach(), rtol=1e-12, atol=1e-9)
     assert encode_csr(sae, x[:0]).shape == (0, 60)

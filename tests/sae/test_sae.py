@@ -85,15 +85,16 @@ def test_thresholds_stay_float32_under_bfloat16() -> None:
     assert z.grad.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("sparsity", [L0(0.3), TargetL0(2.0, 3.0)])
-def test_sparsity_reaches_below_the_threshold_and_only_thresholds(sparsity) -> None:
+@pytest.mark.parametrize(("sparsity", "factor"), [(L0(0.3), 0.3), (TargetL0(2.0, 3.0), 2 * 2 * (0 / 3 - 1) / 3)])
+def test_sparsity_reaches_below_the_threshold_and_only_thresholds(sparsity, factor: float) -> None:
+    """∂L0/∂θ_j = −1/ε where all samples are in the window; `factor` is the derivative of the term in L0, at L0 = 0."""
     sae = random_sae()
     z = (sae.threshold.detach() - 0.005).expand(4, -1).clone().requires_grad_()  # inside the window, below θ: f = 0
     codes = sae.activate(z)
     assert not codes.any()
     sparsity(sae, Code(z, codes, None, 4)).backward()
-    assert sae.threshold.grad is not None
-    assert (sae.threshold.grad != 0).all()
+    expected = torch.full((9,), -factor / sae.bandwidth, dtype=torch.float64)
+    torch.testing.assert_close(sae.threshold.grad, expected)
     assert z.grad is None
 
 
@@ -107,9 +108,12 @@ def test_values_of_the_losses() -> None:
     torch.testing.assert_close(TargetL0(2.0, 3.0)(sae, code), 2 * (l0 / 3 - 1) ** 2)
     norms = sae.W_dec.norm(dim=1)
     torch.testing.assert_close(Tanh(0.5, 4.0)(sae, code), 0.5 * torch.tanh(4 * codes * norms).sum(1).mean())
-    dead = torch.tensor([2])
-    expected = (torch.relu(sae.threshold[2] - z[:, 2]) * norms[2]).mean()
-    torch.testing.assert_close(pre_activation_penalty(z[:, dead], sae.threshold[dead], norms[dead]), expected)
+    dead = [7, 2, 4]
+    below, sizes = (sae.threshold - z).tolist(), norms.tolist()
+    terms = [max(0.0, row[j]) * sizes[j] for row in below for j in dead]
+    assert 0 < sum(term > 0 for term in terms) < len(terms)
+    found = pre_activation_penalty(z[:, dead], sae.threshold[dead], norms[dead])
+    assert found.item() == pytest.approx(sum(terms) / 6, rel=1e-12)
 
 
 def test_tied_is_free_with_the_same_weights() -> None:
@@ -134,34 +138,54 @@ def test_folding_keeps_the_function_and_the_codes(centred: bool, tied: bool) -> 
 
 
 def test_scaled_transform_gives_unit_mean_square() -> None:
+    torch.manual_seed(0)
     x = torch.randn(400, 4, dtype=torch.float64) @ torch.randn(4, 4, dtype=torch.float64) + 3
-    transform = InputTransform.scaled(x.mean(0), torch.eye(4).double(), torch.eye(4).double(), x.T @ x / 400)
+    matrix = torch.randn(4, 4, dtype=torch.float64)
+    transform = InputTransform.scaled(x.mean(0), matrix, torch.linalg.inv(matrix), x.T @ x / 400)
     assert transform(x.float()).square().sum(1).mean().item() == pytest.approx(1, rel=1e-5)
     torch.testing.assert_close(transform.restore(transform(x.float())), x.float(), rtol=1e-5, atol=1e-5)
 
 
-def test_unit_norm_projection_its_gradient_and_the_equal_function() -> None:
+@pytest.mark.parametrize("metric", [True, False])
+def test_unit_norm_projection_its_gradient_and_the_equal_function(metric: bool) -> None:
     sae, x = random_sae(), torch.randn(7, 5, dtype=torch.float64)
     root = torch.randn(5, 5, dtype=torch.float64)
-    gram = root @ root.T
-    equal = sae.with_unit_norm_decoder(gram)
+    given = root @ root.T if metric else None
+    gram = torch.eye(5, dtype=torch.float64) if given is None else given
+    equal = sae.with_unit_norm_decoder(given)
     torch.testing.assert_close(equal(x), sae(x))
     torch.testing.assert_close(
         torch.einsum("nd,de,ne->n", equal.W_dec, gram, equal.W_dec), torch.ones(9, dtype=torch.float64)
     )
-    sae.unit_norm_decoder_(gram)
+    sae.unit_norm_decoder_(given)
+    norms = torch.einsum("nd,de,ne->n", sae.W_dec, gram, sae.W_dec).detach()
+    torch.testing.assert_close(norms, torch.ones(9, dtype=torch.float64))
     sae(x).square().sum().backward()
-    sae.remove_parallel_gradient_(gram)
     assert sae.W_dec.grad is not None
-    change = torch.einsum("nd,de,ne->n", sae.W_dec.grad, gram, sae.W_dec)  # of half the squared norm, to first order
-    torch.testing.assert_close(change, torch.zeros(9, dtype=torch.float64), atol=1e-10, rtol=0)
+    before = sae.W_dec.grad.clone()
+    sae.remove_parallel_gradient_(given, block=4)
+    for atom, old, new in zip(sae.W_dec.detach(), before, sae.W_dec.grad, strict=True):
+        normal = (gram @ atom)[:, None]
+        share = torch.linalg.lstsq(normal, old[:, None]).solution  # what is left is least squares' residual
+        torch.testing.assert_close(new, (old[:, None] - normal @ share)[:, 0])
+        assert new.norm() > 0
 
 
 def test_calibration_reaches_its_target_on_the_sample() -> None:
+    """With biases, and in blocks of latents of which the last is ragged."""
     torch.manual_seed(0)
-    sae, x = ThresholdSAE(8, 64), torch.randn(2000, 8)
-    assert calibrate_thresholds_(sae, x, 5.0) == pytest.approx(5.0, abs=64 / 2000)  # one sample a latent
-    assert (sae.encode(x) != 0).sum(1).float().mean().item() == pytest.approx(5.0, abs=64 / 2000 + 0.01)
+    sae, x = ThresholdSAE(8, 64, apply_b_dec_to_input=True), torch.randn(2000, 8) + 3
+    with torch.no_grad():
+        sae.b_dec.copy_(torch.randn(8) + 3)
+        sae.b_enc.copy_(torch.linspace(-1, 1, 64))
+        sae.b_enc[::9] = -5.0  # these are positive on too few samples, so that θ = 0
+    found = calibrate_thresholds_(sae, x, 5.0, block=27)
+    share = (sae.encode(x) != 0).sum(0) / 2000
+    assert found == pytest.approx(float(share.sum()), abs=64 / 2000)  # the sample on θ itself, of each latent
+    reached = sae.threshold > 0
+    assert 0 < (~reached).sum() < 32
+    torch.testing.assert_close(share[reached], torch.full_like(share[reached], 5 / 64), rtol=0, atol=1.5 / 2000)
+    assert (share[~reached] < 5 / 64).all()
     for target in (0.0, 64.0):
         with pytest.raises(ValueError, match="target L0"):
             calibrate_thresholds_(sae, x, target)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from atomlab.sae import ThresholdSAE
-from atomlab.sae.ops import Dense, DensitySwitch, Sparse, TorchKernels
+from atomlab.sae.ops import Dense, DensitySwitch, Implementation, Sparse, TorchKernels
 from atomlab.sae.sparse_code import Code
 
 
@@ -47,10 +47,25 @@ def test_dense_and_sparse_codes_count_alike() -> None:
     sae, x = ThresholdSAE(16, 100), torch.randn(800, 16)
     with torch.no_grad():
         sae.threshold.fill_(2.0)
+        sae.threshold.add_(torch.linspace(-1, 1, 100))
     dense, sparse = DensitySwitch(), DensitySwitch()
     dense.observe(sae, Dense().encode(sae, x.repeat_interleave(8, 0)))  # every eighth row is counted
     sparse.observe(sae, Sparse(TorchKernels(screened=False)).encode(sae, x))
     assert dense.density == pytest.approx(sparse.density, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("word", "density", "screened"),
+    [("auto", 0.01, None), ("auto", 0.06, False), ("screened", 0.06, True), ("sparse", 0.01, False)],
+)
+def test_dense_codes_are_not_screened_unless_that_was_asked_for(
+    word: Implementation, density: float, screened: bool | None
+) -> None:
+    sae, switch = ThresholdSAE(4, 100), DensitySwitch.of(word)
+    switch.observe(sae, code_of_density(sae, density))
+    operators = switch.choose(sae, torch.zeros(8, 4))
+    assert isinstance(operators, Sparse)
+    assert operators.kernels == TorchKernels(screened)
 
 
 def test_its_state_is_in_the_checkpoint(tmp_path: Path) -> None:

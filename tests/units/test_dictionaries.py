@@ -82,8 +82,21 @@ def test_k_means_finds_planted_clusters_in_the_metric() -> None:
 
 
 def test_there_are_never_more_centroids_than_vectors() -> None:
+    """As many as vectors: each vector is its own centroid."""
     x = vectors(9)
-    assert len(k_means(x, x.mean(0), 30, metric(), seed=0)) <= 9
+    found = k_means(x, x.mean(0), 30, metric(), seed=0)
+    assert len(found) == 9
+    assert torch.cdist(x - x.mean(0), found).min(1).values.max() < 1e-4
+
+
+def test_pursuit_finds_a_planted_atom_around_the_mean() -> None:
+    """By Cauchy–Schwarz no atom is nearer to a multiple of an atom than that atom."""
+    dictionary, mean = vectors(30, 4) - 5, torch.linspace(-3, 4, D)
+    planted = torch.zeros(4, 30)
+    planted[torch.arange(4), torch.tensor([7, 0, 29, 7])] = torch.tensor([2.0, -1.5, 0.5, -1.0])
+    unit = with_pursuit("planted", dictionary, mean, 1, metric())
+    torch.testing.assert_close(unit.encode(mean + planted @ dictionary), planted)
+    torch.testing.assert_close(unit.decode(planted), mean + planted @ dictionary)
 
 
 @pytest.mark.parametrize("k", [3, 5, 8])

@@ -1,9 +1,17 @@
 """The arithmetic of a training step, behind one interface, `Operators`.
 
-`dense` is the reference: whole matrices and autograd. `sparse` works on the entries of the code that carry a value or a
-gradient only, out of the three kernels of `kernels`: `torch_kernels` for every device, `triton_kernels` for CUDA
-devices. `screen` finds the entries with a bfloat16 product, exactly. `switch` chooses between dense and sparse for the
-next step. `operators` has the interface and the training objective; `csr` encodes and decodes millions of vectors.
+- `operators`: the interface, and the training objective over any implementation of it.
+- `dense`: the reference implementation, with whole matrices and autograd.
+- `sparse`: the implementation that works only on the entries of the code that have a value or a gradient.
+- `kernels`: the interface of the kernels that `sparse` is made of, and which ones a device gets.
+- `torch_kernels`: these kernels for every device; `select` and `screen` find the entries for them, `screen` by a
+  bfloat16 product without losing exactness.
+- `triton_kernels`: these kernels for CUDA devices.
+- `switch`: chooses `dense` or `sparse` for the next step.
+- `csr`: encodes and decodes millions of vectors with these kernels, outside training.
+
+To add an implementation of the step, write an `Operators` and let `switch` choose it; to support another device, write
+a `Kernels` and let `kernels_for` return it.
 """
 
 from atomlab.sae.ops.csr import decode_csr, encode_csr

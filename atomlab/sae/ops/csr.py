@@ -1,4 +1,4 @@
-"""Codes as CSR matrices, for millions of vectors: the memory of a tile and of the active entries."""
+"""Encodes and decodes millions of vectors, with codes as CSR matrices: only active entries need memory."""
 
 import torch
 from jaxtyping import Float
@@ -13,10 +13,20 @@ from atomlab.sae.sparse_code import csr
 @torch.no_grad()
 @no_autocast()
 def encode_csr(sae: ThresholdSAE, x: Float[Tensor, "samples d_in"], block: int = 8192) -> Tensor:
-    """The code of each sample as one torch CSR tensor (samples, d_sae); columns ascend within a row.
+    """Encodes activations to one CSR matrix of their codes.
 
-    Exact: pre-activations in the weights' dtype decide, whatever autocast is on, screened in bfloat16 where that pays;
-        2·samples·d_in·d_sae FLOPs, in blocks of samples.
+    The support is exact: pre-activations in the dtype of the weights decide, also under autocast. Where it saves time a
+    bfloat16 product rules out most entries first, with a proven margin (`screen`).
+
+    Args:
+        sae: the TSAE.
+        x: activations, shape `(samples, d_in)`, of any floating dtype.
+        block: number of samples that are encoded at a time.
+
+    Returns:
+        A torch CSR tensor of shape `(samples, d_sae)` in the dtype of the weights; columns ascend within a row.
+
+    Cost: 2·samples·d_in·d_sae FLOPs; memory of the active entries and of a tile of the product.
     """
     kernels = kernels_for(x.device)
     atoms = kernels.operand(sae.W_enc.T.contiguous())
@@ -37,7 +47,18 @@ def encode_csr(sae: ThresholdSAE, x: Float[Tensor, "samples d_in"], block: int =
 def decode_csr(
     codes: Tensor, W_dec: Float[Tensor, "d_sae d_in"], b_dec: Float[Tensor, " d_in"]
 ) -> Float[Tensor, "samples d_in"]:
-    """x̂ = f W_dec + b_dec of a CSR code matrix; 2·d_in FLOPs an entry."""
+    """Decodes a CSR matrix of codes: x̂ = f W_dec + b_dec.
+
+    Args:
+        codes: f, a CSR tensor of shape `(samples, d_sae)`.
+        W_dec: atoms as rows, shape `(d_sae, d_in)`.
+        b_dec: shape `(d_in,)`.
+
+    Returns:
+        x̂, shape `(samples, d_in)`.
+
+    Cost: 2·d_in FLOPs an entry.
+    """
     rows = torch.repeat_interleave(codes.crow_indices().diff())
     kernels = kernels_for(W_dec.device)
     x_hat = kernels.bag_sum(kernels.operand(W_dec), codes.col_indices(), rows, codes.values(), codes.shape[0])

@@ -1,4 +1,4 @@
-"""The reference: five dense products and autograd, as in the equations of theory.md 7."""
+"""The reference implementation of the step: the equations of theory.md 7 with whole matrices and autograd."""
 
 from typing import final
 
@@ -11,12 +11,17 @@ from atomlab.sae.sparse_code import Code
 
 @final
 class Dense:
-    """`Operators` over the whole (batch, d_sae) matrix: 10·batch·d_in·d_sae FLOPs for value and gradient, several
-    such matrices of memory."""
+    """The `Operators` that compute every entry of the `(batch, d_sae)` code.
+
+    Cost: five products, together 10·batch·d_in·d_sae FLOPs, for value and gradient; memory of several
+    `(batch, d_sae)` matrices.
+    """
 
     def encode(self, sae: ThresholdSAE, x: Float[Tensor, "batch d_in"]) -> Code:
+        """Computes the dense code of a batch."""
         z = sae.pre_activations(x)
         return Code(z, sae.activate(z), None, len(x))
 
     def decode(self, sae: ThresholdSAE, code: Code) -> Float[Tensor, "batch d_in"]:
+        """Computes x̂ = f W_dec + b_dec, shape `(batch, d_in)`, of a dense code."""
         return sae.decode(code.values)

@@ -1,4 +1,4 @@
-"""The training objective, over any implementation of the arithmetic."""
+"""The interface of a training step's arithmetic, and the training objective over any implementation of it."""
 
 from dataclasses import dataclass
 from typing import Protocol, final, runtime_checkable
@@ -13,17 +13,27 @@ from atomlab.sae.sparse_code import Code
 
 @runtime_checkable
 class Operators(Protocol):
-    """The encoder and the decoder, with their gradients."""
+    """An implementation of the encoder and the decoder of a TSAE, with their gradients."""
 
-    def encode(self, sae: ThresholdSAE, x: Float[Tensor, "batch d_in"]) -> Code: ...
+    def encode(self, sae: ThresholdSAE, x: Float[Tensor, "batch d_in"]) -> Code:
+        """Computes the code of a batch `(batch, d_in)`, dense or as a list of entries."""
+        ...
 
-    def decode(self, sae: ThresholdSAE, code: Code) -> Float[Tensor, "batch d_in"]: ...
+    def decode(self, sae: ThresholdSAE, code: Code) -> Float[Tensor, "batch d_in"]:
+        """Computes x̂ = f W_dec + b_dec, shape `(batch, d_in)`, of a code from `encode`."""
+        ...
 
 
 @final
 @dataclass(frozen=True)
 class Terms:
-    """Loss terms of a batch, coefficients included, and its code."""
+    """The terms of the loss on a batch, and the batch's code.
+
+    Attributes:
+        reconstruction: mean over the batch of ‖x − x̂‖², a scalar.
+        sparsity: sparsity term and dead latents' term, each with its coefficient, a scalar.
+        code: the code of the batch.
+    """
 
     reconstruction: Float[Tensor, ""]
     sparsity: Float[Tensor, ""]
@@ -31,6 +41,7 @@ class Terms:
 
     @property
     def loss(self) -> Float[Tensor, ""]:
+        """The sum of both terms, which training minimises."""
         return self.reconstruction + self.sparsity
 
 
@@ -42,11 +53,24 @@ def objective(
     dead: Bool[Tensor, " d_sae"] | None = None,
     dead_coefficient: float = 0.0,
 ) -> Terms:
-    """mean ‖x − x̂‖² and the sparsity term, plus λ_P·Σ_{j dead} ReLU(θ_j − z_j)‖d_j‖ where latents are dead and λ_P >
-    0.
+    """Computes the training objective on a batch.
 
-    The last term needs every sample's z, so the dead latents' part of the encoder is dense: 6·batch·d_in·(number
-    dead) FLOPs more.
+    loss = mean ‖x − x̂‖² + sparsity term + λ_P · mean Σ_{j dead} ReLU(θ_j − z_j)·‖d_j‖, where means are over the batch.
+    The last term is left out if no latent is dead or λ_P is 0.
+
+    Args:
+        operators: the implementation of encoder and decoder.
+        sae: the TSAE.
+        x: activations, shape `(batch, d_in)`.
+        sparsity: the sparsity term with its coefficient; None means no such term.
+        dead: which latents count as dead, shape `(d_sae,)`; None means none.
+        dead_coefficient: λ_P.
+
+    Returns:
+        The terms; `.loss` has gradients to all parameters of `sae`.
+
+    Cost: that of `operators`, and 6·batch·d_in·(number of dead latents) FLOPs for the last term, which needs the z of
+    every sample.
     """
     code = operators.encode(sae, x)
     reconstruction = reconstruction_loss(x, operators.decode(sae, code))

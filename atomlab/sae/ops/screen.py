@@ -1,12 +1,19 @@
-"""Float32 exactness at the cost of a bfloat16 product: a bound from above on x·w decides which entries are worth a
-float32 dot product.
+"""Finds the active entries of a float32 encoder with a bfloat16 product, without losing any of them.
 
-With x̂, ŵ rounded to bfloat16, x·w = x̂·ŵ + (x − x̂)·ŵ + x·(w − ŵ) ≤ x̂·ŵ + ‖x − x̂‖‖ŵ‖ + ‖x‖‖w − ŵ‖
-(Cauchy–Schwarz). The bound is computed as one product of vectors with two more coordinates, (x̂, ‖x − x̂‖, ‖x‖)·(ŵ,
-‖ŵ‖, ‖w − ŵ‖), these four rounded upwards. Any order of summation of n products in float32 errs by at most γ_n Σ|x_i
-w_i|, γ_n = n u/(1 − n u), u = 2⁻²⁴ (Higham, Accuracy and Stability, 3.1): both the bound's and the float32 dot
-product's error go into the margin. Holds barring overflow and underflow, for products summed in float32.
+An upper bound on x·w, computed in bfloat16, rules most entries out; only the rest need a float32 dot product.
+
+With x̂ and ŵ, which are x and w rounded to bfloat16, the Cauchy–Schwarz inequality gives
+
+    x·w = x̂·ŵ + (x − x̂)·ŵ + x·(w − ŵ) ≤ x̂·ŵ + ‖x − x̂‖‖ŵ‖ + ‖x‖‖w − ŵ‖.
+
+The bound is one product of vectors with two more coordinates, (x̂, ‖x − x̂‖, ‖x‖)·(ŵ, ‖ŵ‖, ‖w − ŵ‖), where the four
+norms are rounded upwards. A sum of n products in float32, in any order, is off by at most γ_n Σ|x_i w_i|,
+γ_n = n u/(1 − n u), u = 2⁻²⁴ (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). The error of the
+bound and the error of the float32 dot product are both added to the norms. The bound holds for products that are summed
+in float32, where nothing overflows or underflows.
 """
+
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,13 +23,20 @@ from atomlab.autocast import autocast_dtype
 from atomlab.sae.ops.select import below, select
 from atomlab.sae.sparse_code import Entries
 
-WIDEST = 1 << 14  # coordinates up to which the rounding upwards also covers the rounding of the norms: 3γ < 2⁻⁸
-_SMALLEST_PRODUCT = 1 << 27  # FLOPs/2 of a batch from which on the product outweighs the conversions
+WIDEST = 1 << 14  # up to this d_in the upward rounding also covers the rounding of the norms: 3γ < 2⁻⁸
+_SMALLEST_PRODUCT = 1 << 27  # batch·d_in·d_sae from which the product outweighs the conversion of its operands
 
 
 def pays(x: Float[Tensor, "batch d_in"], W_enc: Float[Tensor, "d_in d_sae"]) -> bool:
-    """Float32 operands of some size on a CPU with bfloat16 dot products, and no autocast. A property of shapes and
-    machine, not of timings."""
+    """Returns whether screening saves time: for large float32 operands on a CPU with bfloat16 instructions.
+
+    The answer depends on shapes, dtype, autocast and the processor, never on a measured time, so that it is the same
+    in every run on one machine.
+
+    Args:
+        x: inputs of the encoder, shape `(batch, d_in)`.
+        W_enc: shape `(d_in, d_sae)`.
+    """
     if x.device.type != "cpu" or x.dtype != torch.float32 or autocast_dtype(x.device) is not None:
         return False
     has = torch.cpu.get_capabilities()
@@ -37,40 +51,64 @@ def pays(x: Float[Tensor, "batch d_in"], W_enc: Float[Tensor, "d_in d_sae"]) -> 
 def candidates(
     x: Float[Tensor, "batch d_in"], atoms: Float[Tensor, "d_sae d_in"], least: Float[Tensor, " d_sae"]
 ) -> Entries:
-    """All entries whose float32 dot product x·w_j, summed in any order, is at least `least_j`; and some more, just
-    below it.
+    """Finds all entries whose float32 dot product x·w_j, summed in any order, is at least least_j.
 
-    2·batch·(d_in + 2)·d_sae FLOPs in bfloat16; memory of the operands in bfloat16, a tile and the entries.
+    The result is a superset: it also has entries whose dot product is below least_j by less than the margin.
+
+    Args:
+        x: shape `(batch, d_in)`, float32.
+        atoms: rows w_j, shape `(d_sae, d_in)`, float32.
+        least: shape `(d_sae,)`, float32.
 
     Raises:
-        ValueError: more coordinates than the margin is proven for.
+        ValueError: d_in is larger than `WIDEST`, up to which the margin is proven.
+
+    Cost: 2·batch·(d_in + 2)·d_sae FLOPs in bfloat16; memory of the operands in bfloat16, a tile and the entries.
     """
     if x.shape[1] > WIDEST:
-        raise ValueError(f"The screened encoder is proven for d_in up to {WIDEST}, got {x.shape[1]}.")
+        raise ValueError(
+            f"The screened encoder is proven for d_in up to {WIDEST}, got {x.shape[1]}: choose "
+            "training.implementation=sparse."
+        )
     n = x.shape[1] + 2
     gamma = n * 2.0**-24 / (1 - n * 2.0**-24)
-    x_low, x_norm, x_low_norm, x_error = _rounded(x)
-    w_low, _, w_low_norm, w_error = _rounded(atoms)
-    # γ‖x̂‖‖ŵ‖ for the bound, γ‖x‖‖w‖ ≤ γ‖x‖(‖ŵ‖ + ‖w − ŵ‖) for the dot product; `_up` is more than 1/(1 − γ)²: norms
-    x_low[:, -2], x_low[:, -1] = _up(x_error + gamma * (x_low_norm + x_norm)), _up(x_norm)
-    w_low[:, -2], w_low[:, -1] = _up(w_low_norm), _up((1 + gamma) * w_error)
-    return select(x_low, w_low, below(least, torch.bfloat16))[1]
+    inputs, latents = _round(x), _round(atoms)
+    # The bound errs by γ‖x̂‖‖ŵ‖, the dot product by γ‖x‖‖w‖ ≤ γ‖x‖(‖ŵ‖ + ‖w − ŵ‖). The computed norms err too, by factors
+    # that `_up` covers, since it multiplies by more than 1/(1 − γ)².
+    inputs.low[:, -2], inputs.low[:, -1] = _up(inputs.error + gamma * (inputs.low_norm + inputs.norm)), _up(inputs.norm)
+    latents.low[:, -2], latents.low[:, -1] = _up(latents.low_norm), _up((1 + gamma) * latents.error)
+    return select(inputs.low, latents.low, below(least, torch.bfloat16))[1]
 
 
-def _rounded(v: Float[Tensor, "n d_in"], block: int = 512) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """v̂ in bfloat16 with room for two more columns, and ‖v‖, ‖v̂‖, ‖v − v̂‖ of each row; the difference is exact in
-    float32."""
+class _Rounded(NamedTuple):
+    """The rows v of a matrix, rounded to bfloat16.
+
+    Attributes:
+        low: v̂ in bfloat16, shape `(n, d_in + 2)`; the last two columns are not set.
+        norm: ‖v‖, shape `(n,)`, float32.
+        low_norm: ‖v̂‖, likewise.
+        error: ‖v − v̂‖, likewise; the difference itself is exact in float32.
+    """
+
+    low: Tensor
+    norm: Tensor
+    low_norm: Tensor
+    error: Tensor
+
+
+def _round(v: Float[Tensor, "n d_in"], block: int = 512) -> _Rounded:
+    """Rounds the rows of a matrix, in blocks of rows that stay in the cache."""
     low = v.new_empty(v.shape[0], v.shape[1] + 2, dtype=torch.bfloat16)
     norms = v.new_empty(3, len(v))
-    for first in range(0, len(v), block):  # blocks that stay in the cache
+    for first in range(0, len(v), block):
         rows = slice(first, first + block)
         part, rounded = v[rows], low[rows, :-2]
         widened = rounded.copy_(part).float()
         for norm, vectors in zip(norms, (part, widened, part - widened), strict=True):
             norm[rows] = torch.linalg.vector_norm(vectors, dim=1)
-    return low, norms[0], norms[1], norms[2]
+    return _Rounded(low, *norms)
 
 
 def _up(norms: Float[Tensor, " n"]) -> Tensor:
-    """To bfloat16, at least (1 + 2⁻⁸)-fold up to second order."""
+    """Rounds norms upwards to bfloat16: the result is at least (1 + 2⁻⁸) times the norm, to first order."""
     return (norms * (1 + 2.0**-7)).bfloat16()

@@ -1,4 +1,4 @@
-"""The dense product of which only the entries above a floor are kept, in tiles, from stock torch operators."""
+"""Computes a dense product in tiles and keeps only the entries above a floor, with stock torch operators."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -7,23 +7,29 @@ from torch import Tensor
 from atomlab.autocast import no_autocast
 from atomlab.sae.sparse_code import Entries
 
-_TILE = {"cpu": 1 << 23}  # products of a tile: one that stays near the cache between the product and the comparison
-
-
+_TILE = {"cpu": 1 << 23}  # entries of a tile, which should still be in the cache when they are compared
 _TILE_ELSEWHERE = 1 << 27
 
 
-@no_autocast()  # the operands' dtype decides, and autocast would refuse to join parts of another 16-bit one
+@no_autocast()  # the dtype of the operands counts; autocast cannot concatenate tensors of the other 16-bit dtype
 def select(
     x: Float[Tensor, "batch width"],
     atoms: Float[Tensor, "d_sae width"],
     floor: Float[Tensor, " d_sae"],
     tile: int | None = None,
 ) -> tuple[Float[Tensor, " entries"], Entries]:
-    """The products x·w_j that are at least floor_j, and where they are; all operands of one dtype.
+    """Finds all products x·w_j that are at least floor_j.
 
-    Tiled over latents, `tile` at a time (None: by the cache): memory of a tile and of the entries, never of (batch,
-    d_sae).
+    Args:
+        x: shape `(batch, width)`.
+        atoms: rows w_j, shape `(d_sae, width)`, in the dtype of `x`.
+        floor: shape `(d_sae,)`, in the dtype of `x`.
+        tile: number of latents whose products are computed at a time; None chooses it by the size of the cache.
+
+    Returns:
+        The products, shape `(entries,)`, in the dtype of `x`, and their positions.
+
+    Cost: 2·batch·width·d_sae FLOPs; memory of a `(tile, batch)` matrix and of the entries.
     """
     batch, d_sae = len(x), len(atoms)
     if tile is None:
@@ -44,14 +50,26 @@ def select(
 
 
 def below(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """The values in `dtype`, rounded so that rounding to nearest cannot carry anything ≥ the value below the result."""
+    """Converts floors to a narrower dtype so that no product is lost: rounds to nearest, then one step down.
+
+    Rounding is monotonic, so whatever is at least a value is still at least the result after it was rounded itself.
+
+    Args:
+        values: floors, in any floating dtype.
+        dtype: the dtype that products are computed in.
+
+    Returns:
+        The floors in `dtype`, each below its value rounded to nearest.
+    """
     rounded = values.to(dtype)
     return torch.nextafter(rounded, torch.full_like(rounded, -torch.inf))
 
 
 def _sparse_nonzero(mask: Bool[Tensor, "latents rows"]) -> tuple[Tensor, Tensor]:
-    """`mask.nonzero(as_tuple=True)`, eight booleans at a time: several times faster where few are set. The width is a
-    multiple of 8."""
+    """Computes `mask.nonzero(as_tuple=True)`, several times faster where few places are set.
+
+    Eight booleans are read as one 64-bit word, so the width has to be a multiple of 8.
+    """
     words = mask.view(torch.int64).flatten().nonzero().squeeze(1)
     word, place = mask.view(-1, 8).index_select(0, words).nonzero(as_tuple=True)
     flat = words.index_select(0, word) * 8 + place

@@ -1,12 +1,14 @@
-"""The step on entries: only the encoder's product is dense; decoder, its gradient, the code's and the encoder's touch
-entries only.
+"""The sparse implementation of the step: only the encoder's product is dense, all else touches active entries only.
 
-    z = x·w_j + b_j        on entries with z > θ or |z − θ| < ε/2, found by `select`
-    x̂ = Σ_j f_j d_j        ∂ℓ/∂f_ij = g_i·d_j        ∂ℓ/∂d_j = Σ_i f_ij g_i        ∂ℓ/∂w_j = Σ_i (∂ℓ/∂z_ij) x_i
+An entry is a sample i and a latent j with z > θ or |z − θ| < ε/2; elsewhere the code and all gradients are 0. With
+g = ∂ℓ/∂x̂, the step consists of sums over entries:
 
-Sums over a sample's entries run in row order, sums over a latent's in column order: no atomic additions to a matrix.
-On the CPU results repeat bit for bit; on a GPU they do where torch's deterministic algorithms are on (the sums over
-entries of b_enc's and θ's gradients are torch's own).
+    z_ij = x_i·w_j + b_j       ∂ℓ/∂w_j = Σ_i (∂ℓ/∂z_ij) x_i       ∂ℓ/∂x_i = Σ_j (∂ℓ/∂z_ij) w_j
+    x̂_i = Σ_j f_ij d_j         ∂ℓ/∂d_j = Σ_i f_ij g_i             ∂ℓ/∂f_ij = g_i·d_j
+
+Sums over the entries of a sample run in row order and sums over those of a latent in column order, without atomic
+additions to a matrix. On the CPU results therefore repeat bit for bit. On a GPU they do if torch's deterministic
+algorithms are on, because torch itself sums the gradients of b_enc and θ over entries.
 """
 
 from typing import Any, final
@@ -22,16 +24,23 @@ from atomlab.sae.sparse_code import Code, Entries
 
 @final
 class Sparse:
-    """`Operators` on entries: 2·batch·d_in·d_sae FLOPs and about 10·d_in an entry; memory of a tile, of the entries
-    and of the gradients."""
+    """The `Operators` that compute only the entries of the code that have a value or a gradient.
+
+    Args:
+        kernels: the operations on entries, for the device of the matrices.
+
+    Cost: 2·batch·d_in·d_sae FLOPs for the encoder's product and about 10·d_in FLOPs an entry for the rest; memory of a
+    tile of the product, of the entries and of the gradients.
+    """
 
     def __init__(self, kernels: Kernels) -> None:
         self.kernels = kernels
 
     def encode(self, sae: ThresholdSAE, x: Float[Tensor, "batch d_in"]) -> Code:
-        x = x.to(sae.W_dec.dtype)  # autocast may have made it narrower; gradients are summed in the parameters' dtype
+        """Computes the code of a batch as a list of its entries."""
+        x = x.to(sae.W_dec.dtype)  # from 16 bits under autocast: gradients are summed in this dtype
         centred = x - sae.b_dec if sae.apply_b_dec_to_input else x
-        # the latents' weights as contiguous rows, as they lie in memory unless someone put them otherwise
+        # one latent's weights as a contiguous row: no copy, since `ThresholdSAE` stores them like this
         z, rows, columns = _Encode.apply(
             centred, sae.W_enc.T.contiguous(), sae.b_enc, sae.threshold, sae.bandwidth, self.kernels
         )
@@ -39,11 +48,14 @@ class Sparse:
         return Code(z, sae.activate(z, entries.columns), entries, len(x))
 
     def decode(self, sae: ThresholdSAE, code: Code) -> Float[Tensor, "batch d_in"]:
+        """Computes x̂ = f W_dec + b_dec, shape `(batch, d_in)`, of a code from this class's `encode`."""
         assert code.entries is not None
         return _Decode.apply(code.values, sae.W_dec, code.entries, self.kernels) + sae.b_dec
 
 
 class _Encode(torch.autograd.Function):
+    """z and the rows and columns of the entries, of x, W_encᵀ and b_enc; θ only selects and gets no gradient here."""
+
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, atoms: Tensor, bias: Tensor, threshold: Tensor, bandwidth: float, kernels: Kernels
@@ -70,6 +82,8 @@ class _Encode(torch.autograd.Function):
 
 
 class _Decode(torch.autograd.Function):
+    """f W_dec of the values of a code's entries and W_dec."""
+
     @staticmethod
     def forward(ctx: Any, values: Tensor, atoms: Tensor, entries: Entries, kernels: Kernels) -> Tensor:
         atoms = kernels.operand(atoms)

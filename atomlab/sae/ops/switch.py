@@ -1,5 +1,7 @@
-"""Which implementation the next step uses: by the counted density of the last steps, never by timing, so that a
-resumed run decides alike."""
+"""Chooses the implementation of the next step by the density of the last codes.
+
+The density is counted and nothing is timed, so that a resumed run takes the same decisions.
+"""
 
 import logging
 import math
@@ -18,30 +20,28 @@ from atomlab.sae.sparse_code import Code
 
 Implementation = Literal["auto", "dense", "sparse", "screened"]
 _log = logging.getLogger(__name__)
-_PROBE = 256  # samples on which the first step's density is counted
-_SCREEN_LIMIT = (
-    0.04  # density beyond which recomputing the candidates costs more than bfloat16 saves (docs/benchmarks.md)
-)
-_ROOM = 1.5  # times the entries of the last steps are made room for
-_ROWS = 8  # of a dense code, one row in so many is counted
+_PROBE = 256  # samples of the first batch whose density decides on the first step
+_SCREEN_LIMIT = 0.04  # above this density the float32 dot products cost more than bfloat16 saves (docs/benchmarks.md)
+_ROOM = 1.5  # the room for entries, as a multiple of the number that the density predicts
+_ROWS = 8  # every eighth row of a dense code is counted
 
 
 @final
 class DensitySwitch(nn.Module):
-    """`Sparse` while few entries carry a value or a gradient, `Dense` otherwise.
+    """Chooses `Sparse` while few entries have a value or a gradient, and `Dense` otherwise.
 
-    `Sparse` runs on Triton's kernels on a CUDA device where Triton is installed. The limits were measured on a CPU.
-    Density = share of the (batch, d_sae) matrix with z > θ − ε/2, a running mean over about ten steps and over all
-    processes. Its state is in the checkpoint. A switch is logged.
+    The density is the share of the `(batch, d_sae)` matrix with z > θ − ε/2. The switch keeps a running mean of it over
+    about ten steps and over all processes, which is saved in checkpoints, and logs each change of implementation. The
+    default limits were measured on a CPU.
 
     Args:
         enter: density below which the sparse implementation takes over.
-        leave: density from which on the dense one does; more than `enter`, so that noise does not switch back and
-            forth.
-        screened: see `TorchKernels`.
+        leave: density from which the dense one takes over again. Between the two limits nothing changes, so that noise
+            does not switch back and forth.
+        screened: passed on to `TorchKernels`; where it is None, codes above a fixed density are not screened.
 
     Raises:
-        ValueError: `enter` above `leave`.
+        ValueError: not 0 ≤ enter ≤ leave.
     """
 
     def __init__(self, enter: float = 0.08, leave: float = 0.1, screened: bool | None = None) -> None:
@@ -53,10 +53,14 @@ class DensitySwitch(nn.Module):
 
     @classmethod
     def of(cls, implementation: Implementation) -> "DensitySwitch":
-        """auto: the measured limits; otherwise one implementation throughout, screened or not where that is a choice.
+        """Returns the switch that an option's word means.
+
+        Args:
+            implementation: "auto" for the measured limits; "dense" for `Dense` throughout; "sparse" or "screened" for
+                `Sparse` throughout, without or with a bfloat16 screen where `TorchKernels` are used.
 
         Raises:
-            ValueError: another word.
+            ValueError: the word is none of these.
         """
         if implementation == "auto":
             return cls()
@@ -69,7 +73,14 @@ class DensitySwitch(nn.Module):
         )
 
     def choose(self, sae: ThresholdSAE, x: Tensor) -> Operators:
-        """The implementation for the batch x; before the first step some of its rows are counted."""
+        """Returns the implementation for a batch.
+
+        Before the first step, the density of the first samples of the batch is counted.
+
+        Args:
+            sae: the TSAE.
+            x: the batch, shape `(batch, d_in)`.
+        """
         if math.isnan(self.density):
             with torch.no_grad():
                 self.observe(sae, Dense().encode(sae, x[:_PROBE]))
@@ -81,7 +92,14 @@ class DensitySwitch(nn.Module):
 
     @torch.no_grad()
     def observe(self, sae: ThresholdSAE, code: Code) -> None:
-        """Takes a step's code into the running mean and decides on the next step."""
+        """Adds the density of a step's code to the running mean and decides on the next step.
+
+        Args:
+            sae: the TSAE.
+            code: the code of the batch. Of a dense one every eighth row is counted.
+
+        Cost: one all-reduce of one number where there are several processes.
+        """
         if code.entries is None:
             rows = code.z[::_ROWS]
             found = torch.count_nonzero(rows > sae.threshold - sae.bandwidth / 2) / rows.numel()
@@ -97,7 +115,9 @@ class DensitySwitch(nn.Module):
         self.is_sparse = sparse
 
     def get_extra_state(self) -> dict[str, Any]:
+        """Returns the density and the decision, for a checkpoint."""
         return {"density": self.density, "is_sparse": self.is_sparse}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restores what `get_extra_state` returned."""
         self.density, self.is_sparse = float(state["density"]), bool(state["is_sparse"])

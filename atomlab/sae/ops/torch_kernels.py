@@ -1,7 +1,4 @@
-"""The three kernels of the sparse step from stock torch operators: for any device, deterministic on the CPU.
-
-`select` is the only dense product; `bag_sum` and `sampled_dot` cost 2·d_in FLOPs an entry.
-"""
+"""The kernels of the sparse step from stock torch operators: for any device, and deterministic on the CPU."""
 
 from dataclasses import dataclass
 from typing import final
@@ -24,8 +21,18 @@ def bag_sum(
     weights: Float[Tensor, " entries"],
     count: int,
 ) -> Float[Tensor, "count d_in"]:
-    """Row b is Σ weights_e·table[index_e] over the entries with bags_e = b, in their order; `bags` ascend. Zero
-    weights cost nothing."""
+    """Sums weighted rows of a table by bag, as `Kernels.bag_sum` says; entries of weight 0 are skipped.
+
+    Args:
+        table: shape `(n, d_in)`.
+        index: row of the table of each entry, shape `(entries,)`.
+        bags: bag of each entry, ascending, shape `(entries,)`.
+        weights: shape `(entries,)`.
+        count: number of bags.
+
+    Returns:
+        The sums, shape `(count, d_in)`, each in the order of its entries; 0 for an empty bag.
+    """
     used = weights.nonzero().squeeze(1)
     return embedding_bag(
         index.index_select(0, used),
@@ -40,7 +47,16 @@ def bag_sum(
 def sampled_dot(
     x: Float[Tensor, "batch d_in"], atoms: Float[Tensor, "d_sae d_in"], entries: Entries
 ) -> Float[Tensor, " entries"]:
-    """x[row]·atoms[column] of each entry: one fixed summation order whatever the other entries are."""
+    """Computes x[row]·atoms[column] of each entry, each in an order of summation that no other entry influences.
+
+    Args:
+        x: shape `(batch, d_in)`.
+        atoms: shape `(d_sae, d_in)`.
+        entries: which pairs, in column order.
+
+    Returns:
+        The products, shape `(entries,)`.
+    """
     pattern = csr(
         offsets(entries.columns, entries.d_sae), entries.rows, x.new_zeros(len(entries.rows)), (len(atoms), len(x))
     )
@@ -50,18 +66,18 @@ def sampled_dot(
 @final
 @dataclass(frozen=True)
 class TorchKernels:
-    """`Kernels` from stock torch operators, for any device.
+    """The `Kernels` from stock torch operators, for any device.
 
-    Args:
-        screened: find the entries by a bfloat16 product with a proven margin (screen.py) where that pays (None),
-            always or never. The entries
-            and their values are those of the float32 dot products either way; without it they are those of the
-            float32 matrix product, which differ in the last bits.
+    Attributes:
+        screened: whether entries are found by a bfloat16 product with a proven margin (`screen`); None means where
+            that saves time. Screened entries and values are those of float32 dot products; others are those of the
+            float32 matrix product, which differs in the last bits.
     """
 
     screened: bool | None = None
 
     def operand(self, v: Tensor) -> Tensor:
+        """Returns the matrix as it is."""
         return v
 
     @torch.no_grad()
@@ -73,11 +89,10 @@ class TorchKernels:
         threshold: Float[Tensor, " d_sae"],
         bandwidth: float,
     ) -> tuple[Float[Tensor, " entries"], Entries]:
-        """See `Kernels.find`. Under autocast the product is in its dtype."""
+        """Finds the entries, as `Kernels.find` says; under autocast the product is computed in its dtype."""
         least = threshold - bandwidth / 2 - bias
-        least = least - 8 * torch.finfo(least.dtype).eps * (
-            threshold + bandwidth + bias.abs()
-        )  # rounding of z and of this line
+        # lowered by more than the rounding of z and of these lines; the exact condition is checked on z below
+        least = least - 8 * torch.finfo(least.dtype).eps * (threshold + bandwidth + bias.abs())
         if pays(x, atoms.T) if self.screened is None else self.screened:
             entries = candidates(x, atoms, least)
             z = sampled_dot(x, atoms, entries)

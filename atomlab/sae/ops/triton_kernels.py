@@ -1,11 +1,11 @@
-"""The kernels of the step on entries in Triton, for CUDA devices: an implementation of `Kernels`.
+"""The kernels of the sparse step in Triton, for CUDA devices.
 
-Results repeat bit for bit: slots are given out atomically, but entries are sorted before use, and every sum runs in one
-fixed order.
+Results repeat bit for bit: programs claim slots for their entries by an atomic counter, so these arrive in any order,
+but they are sorted before use, and every sum runs in one fixed order.
 """
 
 from dataclasses import dataclass
-from typing import final, no_type_check
+from typing import NamedTuple, final, no_type_check
 
 import torch
 import triton
@@ -16,21 +16,21 @@ from torch import Tensor
 from atomlab.autocast import autocast_dtype
 from atomlab.sae.sparse_code import Entries, offsets
 
-_BLOCK_E, _BLOCK_D = 16, 256  # entries and coordinates that a program of a sum reads at once
+_BLOCK_E, _BLOCK_D = 16, 256  # numbers of entries and of coordinates that a program of a sum reads at a time
 
 
 @final
 @dataclass(frozen=True)
 class TritonKernels:
-    """Encoder product, threshold and compaction in one kernel; sums over entries in two more.
+    """The `Kernels` in Triton: one kernel computes the product, thresholds it and lists the entries; two more sum.
 
-    Under autocast all matrices are read in its dtype and summed in float32; float32 products follow torch's
-    float32_matmul_precision, as the dense ones do.
+    Under autocast all matrices are read in its dtype and summed in float32. Products of float32 matrices follow torch's
+    `float32_matmul_precision`, as dense products do.
 
-    Args:
-        room: entries expected. More of them cost a second encoder product; none is lost.
-        tile: samples, latents and coordinates of a tile of the product: powers of two, 16 at least.
-        group: blocks of samples whose products run side by side.
+    Attributes:
+        room: expected number of entries. If there are more, the product is computed a second time; no entry is lost.
+        tile: numbers of samples, latents and coordinates in a tile of the product, each a power of two of at least 16.
+        group: number of blocks of samples that are worked on side by side, so that they share latents in the L2 cache.
     """
 
     room: int = 1 << 20
@@ -38,6 +38,7 @@ class TritonKernels:
     group: int = 8
 
     def operand(self, v: Tensor) -> Tensor:
+        """Returns the matrix in the dtype of autocast, if that is on, with contiguous rows."""
         return v.to(autocast_dtype(v.device) or v.dtype).contiguous()
 
     @torch.no_grad()
@@ -49,20 +50,23 @@ class TritonKernels:
         threshold: Float[Tensor, " d_sae"],
         bandwidth: float,
     ) -> tuple[Float[Tensor, " entries"], Entries]:
-        """z of all entries with z > θ or |z − θ| < ε/2, in the bias's dtype, and where they are; 2·batch·d_in·d_sae
-        FLOPs, memory of the entries only."""
+        """Finds the entries, as `Kernels.find` says, with z in the dtype of `bias`.
+
+        Cost: 2·batch·d_in·d_sae FLOPs, twice that if there are more entries than `room`; memory of the entries.
+        """
         batch, d_sae = len(x), len(atoms)
-        keys, z, found = self._select(x, atoms, bias, threshold, bandwidth, min(self.room, batch * d_sae))
-        if found > len(keys):
-            keys, z, found = self._select(x, atoms, bias, threshold, bandwidth, found)
-        keys, order = keys[:found].sort()
+        found = self._select(x, atoms, bias, threshold, bandwidth, min(self.room, batch * d_sae))
+        if found.number > len(found.keys):
+            found = self._select(x, atoms, bias, threshold, bandwidth, found.number)
+        keys, order = found.keys[: found.number].sort()
         columns = keys.div(max(1, batch), rounding_mode="floor")
-        return z[:found].index_select(0, order), Entries(keys - columns * batch, columns, batch, d_sae)
+        z = found.z[: found.number].index_select(0, order)
+        return z, Entries(keys - columns * batch, columns, batch, d_sae)
 
     def _select(
         self, x: Tensor, atoms: Tensor, bias: Tensor, threshold: Tensor, bandwidth: float, capacity: int
-    ) -> tuple[Tensor, Tensor, int]:
-        """Keys and z of the first `capacity` entries found, and how many there are."""
+    ) -> "_Found":
+        """Computes the product once and lists the entries, as far as `capacity` slots reach."""
         (batch, width), d_sae = x.shape, len(atoms)
         keys = torch.empty(capacity, dtype=torch.int64, device=x.device)
         z = torch.empty(capacity, dtype=bias.dtype, device=x.device)
@@ -70,7 +74,7 @@ class TritonKernels:
         rows, latents, coordinates = self.tile
         programs = triton.cdiv(batch, rows) * triton.cdiv(d_sae, latents)
         if programs:
-            # a kernel's scalars are float32: a window wider by 2⁻²⁰ loses nothing, and what lies beyond has no gradient
+            # Scalars reach a kernel in float32. A window wider by 2⁻²⁰ loses no entry, and those it adds have no gradient.
             half_window = bandwidth / 2 * (1 + 2.0**-20)
             precision = "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
             select_kernel[(programs,)](
@@ -79,7 +83,7 @@ class TritonKernels:
                 GROUP=self.group,
                 num_warps=8, num_stages=3, enable_fp_fusion=True,  # pyright: ignore[reportCallIssue]
             )  # fmt: skip
-        return keys, z, int(count)
+        return _Found(keys, z, int(count))
 
     def bag_sum(
         self,
@@ -89,7 +93,7 @@ class TritonKernels:
         weights: Float[Tensor, " entries"],
         count: int,
     ) -> Float[Tensor, "count d_in"]:
-        """Row b is Σ weights_e·table[index_e] over the entries with bags_e = b, in the weights' dtype; `bags` ascend."""
+        """Sums weighted rows of a table by bag, as `Kernels.bag_sum` says; the result has the dtype of `weights`."""
         width = table.shape[1]
         out = torch.empty(count, width, dtype=weights.dtype, device=table.device)
         if count:
@@ -105,7 +109,7 @@ class TritonKernels:
     def sampled_dot(
         self, x: Float[Tensor, "batch d_in"], atoms: Float[Tensor, "d_sae d_in"], entries: Entries
     ) -> Float[Tensor, " entries"]:
-        """x[row]·atoms[column] of each entry, in the dtype of the sums."""
+        """Computes x[row]·atoms[column] of each entry; the result is float32, or float64 for operands of that dtype."""
         number, width = len(entries.rows), x.shape[1]
         out = torch.empty(number, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
         if number:
@@ -118,13 +122,31 @@ class TritonKernels:
         return out
 
 
+class _Found(NamedTuple):
+    """Entries in the order in which they were found.
+
+    Attributes:
+        keys: column·batch + row of each entry, int64, shape `(capacity,)`; only the first `number` are set.
+        z: pre-activation of each entry, likewise.
+        number: how many entries there are, also of those for which there was no slot.
+    """
+
+    keys: Tensor
+    z: Tensor
+    number: int
+
+
 def _sums(operand: Tensor) -> tl.dtype:
+    """Returns the dtype in which products of operands of this dtype are summed."""
     return tl.float64 if operand.dtype == torch.float64 else tl.float32
 
 
 def _factors(operand: Tensor) -> tl.dtype:
-    """The operand's own dtype, but float32 for bfloat16 in the interpreter, which would multiply its bit patterns
-    (triton-lang/triton#11584): the products are exact in float32, so nothing changes."""
+    """Returns the dtype in which operands are multiplied: their own, or that of the sums in Triton's interpreter.
+
+    The interpreter would multiply the bit patterns of bfloat16 numbers (triton-lang/triton#11584). Products of 16-bit
+    numbers are exact in float32, so the result is the same.
+    """
     low = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}.get(operand.dtype, _sums(operand))
     return low if operand.is_cuda else _sums(operand)
 
@@ -136,15 +158,18 @@ def select_kernel(
     PRECISION: tl.constexpr, OPERAND: tl.constexpr, ACC: tl.constexpr,
     BLOCK_B: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_D: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    """z = x·w_j + b_j of a (BLOCK_B, BLOCK_S) tile; where z > θ or |z − θ| < half_window, key = column·batch + row and
-    z go to the next free slots. `count` is the number found, also of those beyond `capacity`, which are not written."""
-    # neighbouring programs share their operands in the L2 cache: GROUP blocks of rows pass over the latents together
+    """Computes z = x·w_j + b_j of a (BLOCK_B, BLOCK_S) tile and lists where z > θ or |z − θ| < half_window.
+
+    Of each such entry, the key column·batch + row and z are written to the next free slot. `count` is the number of
+    entries found, also of those beyond `capacity`, which are not written.
+    """
+    # GROUP blocks of rows go through the latents together, so that neighbouring programs find operands in the L2 cache
     row_blocks, column_blocks = tl.cdiv(batch, BLOCK_B), tl.cdiv(d_sae, BLOCK_S)
     group, place = tl.program_id(0) // (GROUP * column_blocks), tl.program_id(0) % (GROUP * column_blocks)
     size = min(row_blocks - group * GROUP, GROUP)
     first_row = (group * GROUP + place % size).to(tl.int64) * BLOCK_B
     first_column = (place // size).to(tl.int64) * BLOCK_S
-    # within a tile 32 bits are enough, which spares registers
+    # indices within a tile are of 32 bits, which saves registers
     rows, columns = tl.arange(0, BLOCK_B), tl.arange(0, BLOCK_S)
     row_in, column_in = rows < batch - first_row, columns < d_sae - first_column
     x += first_row * width
@@ -158,13 +183,15 @@ def select_kernel(
         z = tl.dot(a.to(OPERAND), b.to(OPERAND), z, input_precision=PRECISION, out_dtype=ACC)
     b = tl.load(bias + first_column + columns, column_in, 0.0).to(ACC)
     theta = tl.load(threshold + first_column + columns, column_in, 0.0).to(ACC)
-    z = (z + b[None, :]).to(values.dtype.element_ty).to(ACC)  # decided on the very number that is stored
+    z = (
+        (z + b[None, :]).to(values.dtype.element_ty).to(ACC)
+    )  # the stored number itself is compared, so that it agrees with the decision
     beyond = z - theta[None, :]
     kept = ((beyond > 0) | (tl.abs(beyond) < half_window)) & row_in[:, None] & column_in[None, :]
     of_row = tl.sum(kept.to(tl.int32), 1)
     total = tl.sum(of_row, 0)
     if total > 0:
-        # which slots a program gets depends on the order of arrival; the caller sorts by key
+        # programs get their slots in the order of arrival, which varies; the caller sorts the entries by key
         slot = tl.atomic_add(count, total.to(tl.int64))
         free = tl.minimum(tl.maximum(capacity - slot, 0), BLOCK_B * BLOCK_S).to(tl.int32)
         within = (tl.cumsum(of_row, 0) - of_row)[:, None] + (tl.cumsum(kept.to(tl.int32), 1) - 1)
@@ -179,8 +206,10 @@ def select_kernel(
 def bag_sum_kernel(
     table, index, weights, pointers, out, width, ACC: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_D: tl.constexpr
 ):
-    """out_b = Σ weights_e·table[index_e] over e from pointers_b to pointers_{b+1}, in one fixed order; one program a bag
-    and BLOCK_D coordinates. Rows of weight 0 are not read."""
+    """Computes out_b = Σ weights_e·table[index_e] over pointers_b ≤ e < pointers_{b+1}, in one fixed order.
+
+    Each program handles one bag and BLOCK_D coordinates. Rows of weight 0 are not read.
+    """
     bag = tl.program_id(0).to(tl.int64)
     inner = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     inside = inner < width
@@ -201,7 +230,10 @@ def bag_sum_kernel(
 def sampled_dot_kernel(
     x, atoms, rows, columns, out, entries, width, ACC: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_D: tl.constexpr
 ):
-    """out_e = x[row_e]·atoms[column_e]; BLOCK_E entries a program, neighbours in column order share their atom."""
+    """Computes out_e = x[row_e]·atoms[column_e], BLOCK_E entries a program.
+
+    Neighbouring entries mostly have the same column, so a program reads few atoms.
+    """
     numbers = tl.program_id(0).to(tl.int64) * BLOCK_E + tl.arange(0, BLOCK_E)
     valid = numbers < entries
     row, column = tl.load(rows + numbers, valid, 0), tl.load(columns + numbers, valid, 0)
