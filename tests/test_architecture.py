@@ -50,7 +50,7 @@ MAY_IMPORT = {
         "controls",
         "browser",
     },
-    "evaluation/__init__": {"study", "sample_sizes", "recipe", "provenance", "rows", "studies"},
+    "evaluation/__init__": {"study", "sample_sizes", "recipe", "provenance", "rows", "browser", "studies"},
 }
 ONLY_IN = {
     "transformers": {"activations"},

@@ -1,5 +1,6 @@
 """Units x metrics -> tables, on held-out activations."""
 
+from atomlab.evaluation.browser.browse import BrowserOptions
 from atomlab.evaluation.provenance import origin_of
 from atomlab.evaluation.recipe import Recipe
 from atomlab.evaluation.rows.measure import measure
@@ -12,6 +13,7 @@ from atomlab.evaluation.studies.representation_shift import RepresentationShiftS
 from atomlab.evaluation.study import Study, StudyInputs
 
 __all__ = [
+    "BrowserOptions",
     "CapacityGrid",
     "ControlledTable",
     "PaperTable",

@@ -14,7 +14,7 @@ from atomlab import ThresholdSAE, load_sae, save_sae
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.model.sites import find_module, first_tensor, resolve_site
-from atomlab.evaluation import ControlledTable, StudyInputs, origin_of
+from atomlab.evaluation import BrowserOptions, ControlledTable, StudyInputs, origin_of
 from atomlab.evaluation.controls import CONTROLS
 from atomlab.evaluation.loading import load_at_site, locate
 from atomlab.evaluation.studies.controlled_table import ROWS
@@ -27,7 +27,7 @@ from atomlab.training.resuming import RunIdentity
 from atomlab.units import atoms
 
 Data = Callable[..., ActivationDataModule]
-QUICK = ControlledTable(controls=[], certify=False, loss=False, browser=False)
+QUICK = ControlledTable(controls=[], certify=False, loss=False, browser=None)
 
 
 def trained(inputs: StudyInputs, folder: Path, *, seed: int = 0, **sae: object) -> Path:
@@ -211,7 +211,7 @@ def test_what_is_no_sae_is_refused_in_one_sentence(
         ({"seeds": ["nowhere"]}, "nowhere does not exist"),
         ({"atoms": "nowhere"}, "nowhere does not exist"),
         ({"features": {"imported": "nowhere"}}, "nowhere does not exist"),
-        ({"embedder": LanguageModel("/nowhere", device="cpu")}, "The model of '/nowhere'"),
+        ({"browser": BrowserOptions(LanguageModel("/nowhere", device="cpu"))}, "The model of '/nowhere'"),
         *(({"features": {name: "nowhere"}}, re.escape(f"study.features names a row {name},")) for name in ROWS),
     ],
 )

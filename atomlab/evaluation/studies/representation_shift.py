@@ -14,7 +14,7 @@ from atomlab.activations.store.moments import Moments
 from atomlab.evaluation.provenance import describe
 from atomlab.evaluation.study import StudyInputs, layers_of
 from atomlab.evaluation.surrogates import exact_moments
-from atomlab.report import Column, Row, angles_figure, attempt, layers_figure, write_results
+from atomlab.report import Column, Page, Results, Row, angles_figure, attempt, layers_figure, write_results
 from atomlab.theory import Geometry, angle_distribution, geometries, representation_shift
 
 _COLUMNS = (
@@ -81,15 +81,9 @@ class RepresentationShiftStudy:
         }
         text = write_results(
             inputs.folder,
-            title=f"Representation shift of {provenance['model']}, {data.site}",
-            rows=rows,
-            columns=_COLUMNS,
-            figures=figures,
-            configuration=inputs.configuration,
-            provenance=provenance,
-            identity=inputs.identity,
-            conclusion=_NOTE,
-            missing=missing,
+            Results(rows, _NOTE, provenance, inputs.identity, _COLUMNS),
+            Page(f"Representation shift of {provenance['model']}, {data.site}", inputs.configuration, missing=missing),
+            figures,
         )
         across = [row["shift_validation"] for row in rows if "shift_validation" in row]
         return text, sum(across) / len(across) if across else math.nan
