@@ -60,7 +60,7 @@ MAY_IMPORT = {
         "controls",
         "browser",
     },
-    "evaluation/__init__": {"study", "sample_sizes", "retraining", "provenance", "rows", "studies"},
+    "evaluation/__init__": {"study", "sample_sizes", "retraining", "provenance", "rows", "browser", "studies"},
 }
 ONLY_IN = {
     "transformers": {"activations"},

@@ -26,7 +26,7 @@ from tests.tiny import OPTIONS, save_model, save_text, workplace
 LAST = "first/checkpoints/last.ckpt"
 QUICK = [
     "study.controls=[]",
-    "study.browser=false",
+    "study.browser=null",
     "study.loss=false",
     "study.certify=false",
     "sample_sizes.measured=100",

@@ -70,7 +70,7 @@ def test_evaluate_gives_the_same_numbers_again(first: Path, cache: Path, tmp_pat
     config = OmegaConf.load(moved / ".hydra" / "config.yaml")
     config.trainer.update({"accelerator": "gpu", "devices": 2})
     OmegaConf.save(config, moved / ".hydra" / "config.yaml")
-    parts = [f"study.{part}=false" for part in ("certify", "loss", "browser")]
+    parts = ["study.certify=false", "study.loss=false", "study.browser=null"]
     words = (f"run={moved}", "sample_sizes.measured=256", "study.controls=[gaussian]", *parts)
     words += (f"hydra.run.dir={tmp_path / 'again'}",)
     finished = run("evaluate.py", *words, cwd=tmp_path, cache=cache)

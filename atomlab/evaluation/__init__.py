@@ -6,6 +6,7 @@ what all of them are given; `retraining` and `surrogates` are for those that tra
 where the numbers come from. Another study is a class in `studies` and an option file in conf/study/.
 """
 
+from atomlab.evaluation.browser.browse import BrowserOptions
 from atomlab.evaluation.provenance import origin_of
 from atomlab.evaluation.retraining import Retraining
 from atomlab.evaluation.rows.measure import measure
@@ -18,6 +19,7 @@ from atomlab.evaluation.studies.representation_shift import RepresentationShiftS
 from atomlab.evaluation.study import Study, StudyInputs
 
 __all__ = [
+    "BrowserOptions",
     "CapacityGrid",
     "ControlledTable",
     "PaperTable",

@@ -1,4 +1,4 @@
-"""Parts of a report that may be missing, so that one of them never costs the others."""
+"""Leaves out one part of a report that cannot be computed, so that it does not cost the other parts."""
 
 import sys
 from collections.abc import Callable
@@ -10,13 +10,18 @@ T = TypeVar("T")
 
 
 def attempt(what: str, make: Callable[[], T], missing: list[str]) -> T | None:
-    """What `make` returns; or None where it cannot be computed from these numbers, and one sentence in `missing` and on
-    standard error.
+    """Computes one part of a report, or records in a sentence why it is left out.
 
     Args:
-        what: begins the sentence.
-        make: raises ValueError, or LinAlgError, with the reason; every other error is a bug and is raised.
-        missing: of the report.
+        what: names the part at the beginning of the sentence, such as "The atom browser".
+        make: computes the part. It raises ValueError or LinAlgError where these numbers do not allow it.
+        missing: gets the sentence, which is written to standard error too.
+
+    Returns:
+        What `make` returns; None if the part is left out.
+
+    Raises:
+        Exception: any other error of `make`, which is a fault of the program.
     """
     try:
         return make()

@@ -1,13 +1,21 @@
-"""What a column of a table is."""
+"""One column of a table."""
 
 from dataclasses import dataclass
+from typing import final
 
 
+@final
 @dataclass(frozen=True)
 class Column:
-    """A column: the key in a row, the header, what it means in one sentence, the format of its numbers, and its group.
+    """A column of the tables: where its value stands in a row, and how it is shown and explained.
 
-    Groups are the tables of the report; `closing` marks what train.py prints at its end.
+    Attributes:
+        key: the key of its value in a row.
+        header: what the reader sees above it.
+        definition: what the number means, in one sentence that needs no other column.
+        format: Python's format of its numbers.
+        group: the table that it stands in, a key of `atomlab.report.columns.GROUPS`.
+        closing: whether the short table that train.py prints at its end has it.
     """
 
     key: str

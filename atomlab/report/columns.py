@@ -1,4 +1,4 @@
-"""The columns of every table, in order, and the tables that they stand in."""
+"""All columns in the order of the report, and the titles of the tables that they stand in."""
 
 from atomlab.report.column import UNIT
 from atomlab.report.columns_of_atoms import GEOMETRY, ISOMETRY, RECOVERY

@@ -1,4 +1,4 @@
-"""Columns about the dictionary: geometry and stability, uniqueness and recovery, restricted isometry."""
+"""Defines the columns about the dictionary: geometry, stability, uniqueness, recovery and restricted isometry."""
 
 from atomlab.report.column import Column
 
@@ -9,7 +9,10 @@ GEOMETRY = (
         "coherence", "μ", "Mutual coherence: the largest |cos_S| of two units; exact.", group="geometry", closing=True
     ),
     Column(
-        "coherence_median", "μ_i median", "Median over units of the largest |cos_S| with another.", group="geometry"
+        "coherence_median",
+        "μ_i median",
+        "Median over units of the largest |cos_S| with another unit.",
+        group="geometry",
     ),
     Column(
         "babel",
@@ -19,8 +22,8 @@ GEOMETRY = (
         "geometry",
     ),
     Column("pair_q50", "|cos| 50%", "Median of |cos_S| over all pairs of units.", group="geometry"),
-    Column("pair_q99", "|cos| 99%", "Its 99% quantile over pairs.", group="geometry"),
-    Column("pair_q999", "|cos| 99.9%", "Its 99.9% quantile over pairs.", group="geometry"),
+    Column("pair_q99", "|cos| 99%", "99% quantile of |cos_S| over all pairs of units.", group="geometry"),
+    Column("pair_q999", "|cos| 99.9%", "99.9% quantile of |cos_S| over all pairs of units.", group="geometry"),
     Column(
         "stability_pairwise_train",
         "q* pairs, train",
@@ -31,7 +34,7 @@ GEOMETRY = (
     Column(
         "stability_pairwise",
         "q* pairs",
-        "The same with the supports of held-out vectors: an index, not a certificate.",
+        "Stability over pairs of units with the supports of held-out vectors: an index, not a certificate.",
         ".1%",
         "geometry",
         closing=True,
@@ -39,7 +42,7 @@ GEOMETRY = (
     Column(
         "stability_pairwise_random",
         "q* pairs, random",
-        "The same of random atoms of this size at this row's L0, held out.",
+        "Stability over pairs of random atoms, as many as this row has and at its L0, with held-out vectors.",
         ".1%",
         "geometry",
     ),
@@ -54,7 +57,7 @@ GEOMETRY = (
     Column(
         "stability_per_atom_random",
         "q* atoms, random",
-        "The same of random atoms of this size at this row's L0.",
+        "Stability over each atom's largest |cos_S| of random atoms, as many as this row has and at its L0.",
         ".1%",
         "geometry",
     ),
@@ -63,7 +66,7 @@ GEOMETRY = (
         "S against atoms",
         "How far the metric S of the data is from (W_decᵀ W_dec)⁻¹, the metric that these units alone would give: the sine "
         "of the angle between the two matrices, 0 if they are equal up to scale, at most 1. It grows when units fire "
-        "together; every number here is in S of the data. No value for units that do not span the space.",
+        "together. Every number of the report is in the S of the data. Units that do not span the space have no value.",
         group="geometry",
     ),
 )
@@ -77,27 +80,31 @@ RECOVERY = (
         closing=True,
     ),
     Column(
-        "certified_level_2a", "cert. 2a", f"Share with μ₁(2K − 1) < 1: unique sparsest; {_LOWER}.", ".1%", "recovery"
+        "certified_level_2a",
+        "cert. 2a",
+        f"Share of vectors with μ₁(2K − 1) < 1: the code is the unique sparsest one; {_LOWER}.",
+        ".1%",
+        "recovery",
     ),
     Column(
         "certified_level_2b",
         "cert. 2b",
-        f"Share with μ₁(K − 1) + μ₁(K) < 1: unique sparsest, ℓ1 exact; {_LOWER}.",
+        f"Share of vectors with μ₁(K − 1) + μ₁(K) < 1: the code is the unique sparsest one and ℓ1 finds it; {_LOWER}.",
         ".1%",
         "recovery",
     ),
     Column(
         "certified_level_3",
         "cert. 3",
-        f"Share with ERC < 1: ℓ1 recovers every code on this support; {_LOWER}.",
+        f"Share of vectors with ERC < 1: ℓ1 recovers every code on the support of this one; {_LOWER}.",
         ".1%",
         "recovery",
     ),
     Column(
         "certified_level_4",
         "cert. 4",
-        "Share with a dual certificate: the code is the unique ℓ1-minimal one among non-negative codes (OMP codes have "
-        f"signs: among all); {_LOWER}; supports beyond 256 do not count.",
+        "Share of vectors with a dual certificate: the code is the unique ℓ1-minimal one among non-negative codes, or among "
+        f"all codes for OMP, whose codes have signs; {_LOWER}; supports of more than 256 count as not certified.",
         ".1%",
         "recovery",
         closing=True,
@@ -105,7 +112,8 @@ RECOVERY = (
     Column(
         "certified_level_4_signed",
         "cert. 4 ±",
-        f"The same among codes of any sign, the harder test: what compares rows of either kind; {_LOWER}.",
+        "Share of vectors with a dual certificate among codes of any sign. It is the harder test, and the one that compares "
+        f"rows whose codes have signs with rows whose codes have none; {_LOWER}.",
         ".1%",
         "recovery",
         closing=True,
@@ -113,33 +121,43 @@ RECOVERY = (
     Column(
         "solved_level_5",
         "solved 5",
-        "Share whose code ℓ1 minimisation returns (solved; implied by level 4).",
+        "Share of vectors whose code ℓ1 minimisation returns, by solving it. Level 4 implies it.",
         ".1%",
         "recovery",
     ),
     Column(
         "identifiable_a_priori",
         "window",
-        "Share of vectors for which μ K δ_max < δ_min − μ(K − 1)δ_max: a threshold must exist.",
+        "Share of vectors with μ K δ_max < δ_min − μ(K − 1)δ_max: a threshold that finds the support must exist.",
         ".1%",
         "recovery",
     ),
     Column(
         "identifiable_shared",
         "one-step",
-        "Share whose support {j : ⟨x, d_j⟩_S > τ_j} is the code's, with one τ for all vectors.",
+        "Share of vectors for which {j : ⟨x, d_j⟩_S > τ_j} is the support of the code, with the same τ for all vectors.",
         ".1%",
         "recovery",
     ),
     Column(
         "identifiable_oracle",
         "one-step, own τ",
-        "The same with a threshold of each vector's own: an upper bound.",
+        "Share of vectors for which some threshold of their own finds the support in one step: an upper bound.",
         ".1%",
         "recovery",
     ),
-    Column("r2_s_before_refit", "R²_S codes", "R²_S of these vectors' codes.", group="recovery"),
-    Column("r2_s_after_refit", "R²_S refit", "R²_S of the best values on the same supports.", group="recovery"),
+    Column(
+        "r2_s_before_refit",
+        "R²_S codes",
+        "R²_S of the codes, over the vectors that this table is measured on.",
+        group="recovery",
+    ),
+    Column(
+        "r2_s_after_refit",
+        "R²_S refit",
+        "R²_S of the best values on the supports of these codes, over the same vectors.",
+        group="recovery",
+    ),
 )
 ISOMETRY = (
     Column(
@@ -150,17 +168,35 @@ ISOMETRY = (
         "isometry",
         closing=True,
     ),
-    Column("restricted_isometry_2k", "δ_2K", "The same for twice as many atoms.", ".2f", "isometry"),
+    Column(
+        "restricted_isometry_2k",
+        "δ_2K",
+        "Interval that contains the restricted isometry constant at twice the median K.",
+        ".2f",
+        "isometry",
+    ),
     Column(
         "isometry_unique",
         "δ_2K < 1",
-        "Shares of vectors: certified / failed / undecided; < 1 makes the code the unique sparsest.",
+        "Shares of vectors: certified / failed / undecided. δ_2K < 1 makes the code the unique sparsest one.",
         ".0%",
         "isometry",
     ),
-    Column("isometry_stable", "δ_2K < 1/√2", "The same for exact and stable ℓ1 recovery.", ".0%", "isometry"),
-    Column("isometry_own", "δ(Λ)", "Median isometry constant of the codes' own supports.", ".2f", "isometry"),
     Column(
-        "isometry_ratio", "‖x̂‖²/‖δ‖²", "1% and 99% quantiles over the codes: 1 for orthogonal atoms.", ".2f", "isometry"
+        "isometry_stable",
+        "δ_2K < 1/√2",
+        "Shares of vectors: certified / failed / undecided. δ_2K < 1/√2 makes ℓ1 recovery exact and stable.",
+        ".0%",
+        "isometry",
+    ),
+    Column(
+        "isometry_own", "δ(Λ)", "Median isometry constant of the supports of the codes themselves.", ".2f", "isometry"
+    ),
+    Column(
+        "isometry_ratio",
+        "‖x̂‖²/‖δ‖²",
+        "1% and 99% quantiles over the codes δ of ‖x̂‖²/‖δ‖², which is 1 for orthogonal atoms.",
+        ".2f",
+        "isometry",
     ),
 )

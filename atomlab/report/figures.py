@@ -1,4 +1,8 @@
-"""Arrays to figures; colours that colour-blind readers tell apart (Okabe–Ito), no global matplotlib state."""
+"""Draws arrays as matplotlib figures.
+
+The colours are those of Okabe and Ito, which colour-blind readers can tell apart. No function changes matplotlib's global
+state.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,11 +12,20 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-_BESIDE: dict[str, Any] = {"loc": "outside right upper", "frameon": False, "fontsize": "small"}  # never over the data
+_BESIDE: dict[str, Any] = {
+    "loc": "outside right upper",
+    "frameon": False,
+    "fontsize": "small",
+}  # a legend that covers no data
 
 
 def coherence_figure(per_atom: Mapping[str, NDArray], welch: float) -> Figure:
-    """Distribution of μ_i = max_j |cos_S(d_i, d_j)| of each set of units, and the Welch bound, below which no μ lies."""
+    """Draws histograms of the per-atom coherence μ_i = max_{j ≠ i} |cos_S(d_i, d_j)|.
+
+    Args:
+        per_atom: μ_i, (d_sae,), of each set of units by name.
+        welch: the Welch bound; no dictionary of this size has a smaller mutual coherence max_i μ_i.
+    """
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
     for (name, values), colour in zip(per_atom.items(), _COLOURS, strict=False):
@@ -24,7 +37,12 @@ def coherence_figure(per_atom: Mapping[str, NDArray], welch: float) -> Figure:
 
 
 def babel_figure(curves: Mapping[str, ArrayLike], welch: float) -> Figure:
-    """Babel function μ₁(k) of each set of units, and the Welch bound, the least μ₁(1) of any dictionary of this size."""
+    """Draws the Babel function μ₁(k) against k on logarithmic axes.
+
+    Args:
+        curves: μ₁(1), μ₁(2), ..., (k,), of each set of units by name.
+        welch: the Welch bound; no dictionary of this size has a smaller μ₁(1).
+    """
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
     for (name, values), colour in zip(curves.items(), _COLOURS, strict=False):
@@ -38,7 +56,15 @@ def babel_figure(curves: Mapping[str, ArrayLike], welch: float) -> Figure:
 
 
 def isometry_figure(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
-    """The interval that contains δ_K against K for each set of units, with the limits 1/√2 and 1 for δ_2K."""
+    """Draws the interval that contains the restricted isometry constant δ_K, against K.
+
+    Lines mark the values 1/√2 and 1. If δ_2K is below them, ℓ1 minimisation recovers codes of K atoms exactly, and such
+    codes are the unique sparsest ones.
+
+    Args:
+        curves: lower and upper ends of the interval, (K + 1,) each and by number of atoms from 0, of each set of units by
+            name.
+    """
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
     for (name, (lower, upper)), colour in zip(curves.items(), _COLOURS, strict=False):
@@ -53,7 +79,13 @@ def isometry_figure(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure
 
 
 def rates_figure(rates: Mapping[str, ArrayLike], samples: ArrayLike) -> Figure:
-    """Uniqueness rates against L0: a line a level over the support sizes that occur, and how many vectors have each."""
+    """Draws the share of codes that each test certifies, against the size of their support.
+
+    Args:
+        rates: shares in [0, 1] by support size from 0, (K + 1,), of each test by name.
+        samples: number of vectors by support size from 0, (K + 1,), drawn as bars below. Sizes without a vector, and
+            empty supports, are left out.
+    """
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     counts = np.asarray(samples)
@@ -69,7 +101,13 @@ def rates_figure(rates: Mapping[str, ArrayLike], samples: ArrayLike) -> Figure:
 
 
 def thresholds_figure(thresholds: NDArray, firing_rates: NDArray) -> Figure:
-    """Histograms of thresholds θ and of how often latents fire (those that never do are counted in the title)."""
+    """Draws histograms of the thresholds θ and of the firing rates.
+
+    Args:
+        thresholds: (d_sae,).
+        firing_rates: (d_sae,), share of the vectors on which each latent fires. Latents that never fire have no place on
+            the logarithmic axis; the title says how many they are.
+    """
     figure = Figure(figsize=(6.4, 2.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.hist(thresholds, bins=60, color=_COLOURS[0])
@@ -81,7 +119,11 @@ def thresholds_figure(thresholds: NDArray, firing_rates: NDArray) -> Figure:
 
 
 def spectrum_figure(eigenvalues: NDArray) -> Figure:
-    """Eigenvalues of the second moment, largest first, on a logarithmic axis."""
+    """Draws the eigenvalues of the second moment on a logarithmic axis.
+
+    Args:
+        eigenvalues: (d_in,), largest first; values below 1e-12 are drawn there.
+    """
     figure = Figure(figsize=(6.4, 2.8), layout="constrained")
     axes = figure.subplots()
     axes.semilogy(np.arange(1, len(eigenvalues) + 1), np.clip(eigenvalues, 1e-12, None), color=_COLOURS[0])
@@ -90,7 +132,13 @@ def spectrum_figure(eigenvalues: NDArray) -> Figure:
 
 
 def layers_figure(layers: Sequence[int], series: Mapping[str, ArrayLike], ylabel: str) -> Figure:
-    """A number per layer (counted from 0) for each name."""
+    """Draws one number for each layer.
+
+    Args:
+        layers: the layers, counted from 0.
+        series: the numbers, one a layer, by name. A name that contains "null" is drawn as crosses on a dotted line.
+        ylabel: what the numbers are.
+    """
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     axes = figure.subplots()
     for (name, values), colour in zip(series.items(), _COLOURS * 3, strict=False):
@@ -101,7 +149,11 @@ def layers_figure(layers: Sequence[int], series: Mapping[str, ArrayLike], ylabel
 
 
 def angles_figure(histograms: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
-    """Histograms of angles in degrees over equal bins of [0°, 180°]: observed as a line, its null dotted."""
+    """Draws histograms of angles on a logarithmic axis, the observed ones as a line and those of the null dotted.
+
+    Args:
+        histograms: counts over equal bins of [0°, 180°], observed and of the null, by the name of the geometry.
+    """
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
     for (name, pair), colour in zip(histograms.items(), _COLOURS, strict=False):
@@ -115,7 +167,13 @@ def angles_figure(histograms: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figu
 
 
 def capacity_figure(vectors: Sequence[int], atoms: Sequence[int], grids: Mapping[str, NDArray]) -> Figure:
-    """Heat maps of R² over training vectors (columns) and atoms (rows), one a name, two beside one another."""
+    """Draws heat maps of R² over the number of training vectors (across) and of atoms (upwards).
+
+    Args:
+        vectors: numbers of training vectors.
+        atoms: numbers of atoms.
+        grids: R², (len(atoms), len(vectors)), one heat map for each name.
+    """
     lines = -(-len(grids) // 2)
     figure = Figure(figsize=(8, 3 * lines), layout="constrained")
     places = figure.subplots(lines, 2, squeeze=False).ravel()

@@ -1,4 +1,4 @@
-"""Tables as text, Markdown, CSV and JSON."""
+"""Writes rows as plain text, Markdown, CSV and JSON."""
 
 import csv
 import io
@@ -17,7 +17,16 @@ Row = dict[str, Any]
 
 
 def cell(row: Row, column: Column) -> str:
-    """A value as the reader sees it; a dash where it does not apply."""
+    """Formats the value of one cell as the reader sees it.
+
+    Args:
+        row: has the value under the key of the column, or does not have it. A value is a number, text, an interval
+            (`low`, `high`, `k`), a number at a support size (`value`, `k`), or a mapping of shares.
+        column: its key and the format of its numbers.
+
+    Returns:
+        The text; a dash if the row has no value there, or NaN.
+    """
     value = row.get(column.key)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
@@ -31,12 +40,20 @@ def cell(row: Row, column: Column) -> str:
 
 
 def present(rows: Sequence[Row], columns: Sequence[Column]) -> list[Column]:
-    """The columns that have a value in some row."""
+    """Returns the columns that have a value in some row."""
     return [column for column in columns if any(cell(row, column) != "–" for row in rows)]
 
 
 def grouped(rows: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> dict[str, list[Column]]:
-    """Tables by title, each beginning with the units; without columns and tables that are empty."""
+    """Sorts columns into the tables of the report (`GROUPS`).
+
+    Args:
+        rows: decide which columns have a value. Columns without any are left out, and so are tables without columns.
+        columns: all columns that may be shown.
+
+    Returns:
+        The columns of each table by its title; the first column of each names the units.
+    """
     unit = next((column for column in columns if column.key == UNIT.key), UNIT)
     tables = {
         title: [column for column in present(rows, columns) if column.group == group and column.key != UNIT.key]
@@ -46,7 +63,7 @@ def grouped(rows: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> dict[st
 
 
 def render_text(rows: Sequence[Row], columns: Sequence[Column] = CLOSING) -> str:
-    """Aligned plain text for the terminal."""
+    """Formats rows as a table of aligned plain text for the terminal; names stand on the left, numbers on the right."""
     table = _lines(rows, columns)
     widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
     lines = [
@@ -59,13 +76,13 @@ def render_text(rows: Sequence[Row], columns: Sequence[Column] = CLOSING) -> str
 
 
 def render_markdown(rows: Sequence[Row], columns: Sequence[Column] = CLOSING) -> str:
-    """A table of GitHub's Markdown that shows every cell as it is, whatever characters it has."""
+    """Formats rows as a table of GitHub's Markdown; characters of a cell that could be markup are escaped."""
     header, *lines = [[escaped(text) for text in line] for line in _lines(rows, columns)]
     return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(columns), *lines])
 
 
 def escaped(text: str) -> str:
-    """Markdown that shows this text on one line: a backslash before each character that could be markup.
+    """Escapes text for one line of Markdown, with a backslash before each character that could be markup.
 
     >>> print(escaped("|cos| of a*b"))
     \\|cos\\| of a\\*b
@@ -74,13 +91,23 @@ def escaped(text: str) -> str:
 
 
 def _lines(rows: Sequence[Row], columns: Sequence[Column]) -> list[list[str]]:
-    """Header and cells, none with a line break of its own."""
+    """Returns the header and the cells of every row, without line breaks inside a cell."""
     lines = [[column.header for column in columns], *([cell(row, column) for column in columns] for row in rows)]
     return [[" ".join(text.split()) for text in line] for line in lines]
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Every number of every row at full precision, one column a number; curves stay in the JSON."""
+    """Writes every number of every row at full precision, each in a column of its own.
+
+    Lists, such as the curves of figures, are left out; results.json has them.
+
+    Args:
+        path: of the file; it is written whole or not at all.
+        rows: a value that is a mapping becomes one column for each of its keys, `<key>_<part>`.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
     flat = [{name: part for key, value in row.items() for name, part in _flatten(key, value).items()} for row in rows]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(key for row in flat for key in row)))
@@ -90,12 +117,24 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 
 def write_json(path: Path, payload: Any) -> None:
-    """Strict JSON: NaN and infinity become null."""
+    """Writes strict JSON, in which NaN and infinity are null.
+
+    Args:
+        path: of the file; it is written whole or not at all.
+        payload: mappings, lists, numbers and texts.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
     write_text(path, json.dumps(finite(payload), indent=2, ensure_ascii=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """All or nothing.
+    """Writes a text file whole or not at all.
+
+    Args:
+        path: of the file; what was there before is replaced.
+        text: is written as UTF-8.
 
     Raises:
         OSError: the folder cannot be written; nothing half-written stays.
@@ -116,7 +155,11 @@ def _flatten(key: str, value: Any) -> dict[str, Any]:
 
 
 def finite(value: Any) -> Any:
-    """NaN and infinity become None, at any depth."""
+    """Replaces NaN and infinity by None at any depth of mappings, lists and tuples.
+
+    >>> finite({"r2": float("nan"), "curve": (1.0, float("inf"))})
+    {'r2': None, 'curve': [1.0, None]}
+    """
     if isinstance(value, dict):
         return {key: finite(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -16,7 +16,7 @@ from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.harvest.cache import HarvestCache
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.model.sites import find_module, first_tensor, resolve_site
-from atomlab.evaluation import ControlledTable, StudyInputs, origin_of, retraining
+from atomlab.evaluation import BrowserOptions, ControlledTable, StudyInputs, origin_of, retraining
 from atomlab.evaluation.controls import CONTROLS
 from atomlab.evaluation.studies.controlled_table import ROWS
 from atomlab.evaluation.studies.table_figures import table_figures
@@ -29,7 +29,7 @@ from atomlab.training.resuming import RunIdentity
 from atomlab.units import atoms
 
 Data = Callable[..., ActivationDataModule]
-QUICK = ControlledTable(controls=[], certify=False, loss=False, browser=False)
+QUICK = ControlledTable(controls=[], certify=False, loss=False, browser=None)
 
 
 def trained(study: StudyInputs, folder: Path, *, seed: int = 0, **architecture: Any) -> Path:
@@ -218,7 +218,7 @@ def never(*given: object, **options: object) -> NoReturn:
         ({"seeds": ["nowhere"]}, "nowhere does not exist"),
         ({"atoms": "nowhere"}, "nowhere does not exist"),
         ({"features": {"imported": "nowhere"}}, "nowhere does not exist"),
-        ({"embedder": LanguageModel("/nowhere", device="cpu")}, "The model of '/nowhere'"),
+        ({"browser": BrowserOptions(LanguageModel("/nowhere", device="cpu"))}, "The model of '/nowhere'"),
         *(({"features": {name: "nowhere"}}, re.escape(f"study.features names a row {name},")) for name in ROWS),
     ],
 )

@@ -64,7 +64,7 @@ def test_two_jobs_of_a_sweep_do_not_share_a_folder(tiny: Path, work: Path) -> No
 
 
 def test_a_study_goes_on_in_its_folder_with_the_same_configuration_only(tiny: Path, work: Path) -> None:
-    study = ["study.controls=[]", "study.certify=false", "study.loss=false", "study.browser=false"]
+    study = ["study.controls=[]", "study.certify=false", "study.loss=false", "study.browser=null"]
     words = [*(word for word in OPTIONS if word != "logger=csv"), "steps=5", *study, "hydra.run.dir=study"]
     first = run("evaluate.py", *words, cwd=work, cache=tiny / "cache")
     assert first.returncode == 0, first.stderr

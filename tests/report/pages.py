@@ -1,11 +1,23 @@
 """A report with everything in it, and text that tries to break out of it."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from atomlab.report import COLUMNS, coherence_figure, png, spectrum_figure, thresholds_figure, write_report
+from atomlab.report import (
+    COLUMNS,
+    AtomBrowser,
+    AtomColumn,
+    Page,
+    Results,
+    coherence_figure,
+    png,
+    spectrum_figure,
+    thresholds_figure,
+    write_report,
+)
 
 EVIL = '<script>window.broken = 1</script>"><img src=x onerror="window.broken = 2"></script><!--'
 ROW: dict[str, Any] = {column.key: 0.25 for column in COLUMNS} | {
@@ -30,7 +42,7 @@ ROWS = [
 ]
 
 
-def atoms(count: int, contexts: int = 8, length: int = 23) -> dict[str, Any]:
+def atoms(count: int, contexts: int = 8, length: int = 23) -> AtomBrowser:
     """Browser data of `count` atoms: rates rise with the number, atom 7 never fires, contexts hold evil text."""
     rng = np.random.default_rng(0)
     words = [EVIL, *(f" word{i}" for i in range(2000))]
@@ -39,22 +51,19 @@ def atoms(count: int, contexts: int = 8, length: int = 23) -> dict[str, Any]:
     ids[:, 0, 5] = np.arange(count) % 2000 + 1
     rate = (np.arange(count) * 7919 % count) / count
 
-    def column(key: str, values: list) -> dict[str, Any]:
-        return {"key": key, "header": key, "definition": EVIL, "values": values}
-
-    return {
-        "samples": 1000,
-        "columns": [
-            column("atom", list(range(count))),
-            column("rate", rate.tolist()),
-            column("h_token", [None if i == 7 else float(i % 5) for i in range(count)]),
+    return AtomBrowser(
+        samples=1000,
+        columns=[
+            AtomColumn("atom", "atom", EVIL, list(range(count))),
+            AtomColumn("rate", "rate", EVIL, rate.tolist()),
+            AtomColumn("h_token", "h_token", EVIL, [math.nan if i == 7 else float(i % 5) for i in range(count)]),
         ],
-        "nearest": [[[(i + 1) % count, -0.5]] for i in range(count)],
-        "up": [[i % 2000 + 1] * 8 for i in range(count)],
-        "down": [[0] for _ in range(count)],
-        "contexts": [[] if i == 7 else [[1.5, 5, *line] for line in ids[i].tolist()] for i in range(count)],
-        "vocabulary": words,
-    }
+        nearest=[[((i + 1) % count, -0.5)] for i in range(count)],
+        raised=[[i % 2000 + 1] * 8 for i in range(count)],
+        lowered=[[0] for _ in range(count)],
+        contexts=[[] if i == 7 else [[1.5, 5, *line] for line in ids[i].tolist()] for i in range(count)],
+        vocabulary=words,
+    )
 
 
 def write(path: Path, count: int) -> None:
@@ -63,15 +72,5 @@ def write(path: Path, count: int) -> None:
         "b": png(thresholds_figure(np.ones(9), np.zeros(9))),
         "c": png(spectrum_figure(np.arange(9.0))),
     }
-    write_report(
-        path,
-        title=EVIL,
-        rows=ROWS,
-        figures=figures,
-        configuration=EVIL,
-        provenance={EVIL: EVIL},
-        conclusion=EVIL,
-        notes={EVIL: EVIL},
-        browser=atoms(count),
-        missing=[EVIL],
-    )
+    page = Page(EVIL, configuration=EVIL, notes={EVIL: EVIL}, browser=atoms(count), missing=[EVIL])
+    write_report(path, Results(ROWS, conclusion=EVIL, provenance={EVIL: EVIL}, identity={}), page, figures)

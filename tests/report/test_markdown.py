@@ -8,7 +8,7 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from atomlab.report import COLUMNS, cell, grouped, render_markdown, render_text, write_numbers
+from atomlab.report import COLUMNS, Results, cell, grouped, render_markdown, render_text, write_numbers
 from tests.report.pages import ROW, ROWS
 
 NAMES = ["a|b", "two\nlines", "*bold* _it_ `code`", "\\", "a\\|b", "[x](http://x) <b> &amp; ~~no~~", "| --- |"]
@@ -47,7 +47,7 @@ def test_every_cell_of_every_table_reads_as_it_is(title: str) -> None:
 
 def test_names_with_line_breaks_keep_the_printed_table_and_every_file_whole(tmp_path: Path) -> None:
     assert len(render_text(NAMED, COLUMNS).splitlines()) == 2 + len(NAMED)
-    write_numbers(tmp_path, rows=NAMED, provenance={}, identity={}, conclusion="k|m *held out*")
+    write_numbers(tmp_path, Results(NAMED, "k|m *held out*", {}, {}))
     with (tmp_path / "results.csv").open(encoding="utf-8", newline="") as stream:
         assert [line["unit"] for line in csv.DictReader(stream)] == NAMES
     assert [row["unit"] for row in json.loads((tmp_path / "results.json").read_text())["rows"]] == NAMES

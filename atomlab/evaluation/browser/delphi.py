@@ -1,10 +1,12 @@
-"""Firings in eai-delphi's cache format (0.1.3, `delphi.latents.cache.LatentCache.save_splits`), for LLM-judged scores.
+"""Writes firings in the cache format of eai-delphi, whose language-model judges then explain and score the atoms.
 
-<folder>/<hook point>/<first>_<last>.safetensors: `locations` (firings, 3), which are sequence, position and
-latent − first; `activations` (firings,); `tokens` (sequences, length)
-<folder>/<hook point>/config.json
+The format is that of version 0.1.3 (`delphi.latents.cache.LatentCache.save_splits`), and its `LatentDataset` reads it:
 
-Read back by that version's own `LatentDataset`. It explains latents with at least 200 windows only: browse many samples.
+- `<folder>/<hook point>/<first>_<last>.safetensors`: `locations`, (firings, 3), are sequence, position and latent − first;
+  `activations`, (firings,); `tokens`, (sequences, length).
+- `<folder>/<hook point>/config.json`: the model and the shape of the tokens.
+
+Delphi explains only latents that fire in at least 200 windows, so `sample_sizes.browsed` should be large.
 """
 
 import json
@@ -16,36 +18,37 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from atomlab.activations.store.activation_store import Rows
-from atomlab.evaluation.browser.contexts import Firing
+from atomlab.evaluation.browser.firings import Firings
 from atomlab.files import atomic_write
 
 _LATENTS_A_FILE = 4096
-_WINDOW = 32  # delphi cuts sequences into windows of this length by default, and wants it to divide theirs
+_WINDOW = 32  # delphi cuts sequences into windows of this length by default; their length must be a multiple of it
 
 
-def export_delphi(found: Firing, rows: Rows, folder: Path, hook_point: str, model_name: str, pad: int) -> None:
-    """Writes the firings and the token sequences they lie in; read it with delphi's `LatentDataset(folder, ...)`.
+def export_delphi(firings: Firings, rows: Rows, folder: Path, hook_point: str, model_name: str, pad: int) -> None:
+    """Writes the firings, and the token sequences that they lie in.
 
     Args:
-        found: of the unit, over whole sequences.
-        rows: the split that `found` is about.
-        folder: made if absent.
-        hook_point, model_name: as delphi should show them; the model gives it the tokenizer.
-        pad: token id after the end of shorter sequences.
+        firings: of one unit, over whole sequences.
+        rows: the split that they were found in.
+        folder: where the files go; it is made if it does not exist. Delphi reads it with `LatentDataset(folder, ...)`.
+        hook_point: the name of the folder inside, and of the hook point in delphi.
+        model_name: the model whose tokenizer delphi loads.
+        pad: token id that fills the end of shorter sequences.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    tokens, places = _sequences(found, rows, pad)
+    tokens, places = _sequences(firings, rows, pad)
     target = folder / hook_point
     target.mkdir(parents=True, exist_ok=True)
-    for first in range(0, len(found.counts), _LATENTS_A_FILE):
-        last = min(first + _LATENTS_A_FILE, len(found.counts)) - 1
-        mine = (found.atom >= first) & (found.atom <= last)
-        locations = torch.cat([places[found.sample[mine]], found.atom[mine, None] - first], dim=1)
+    for first in range(0, len(firings.counts), _LATENTS_A_FILE):
+        last = min(first + _LATENTS_A_FILE, len(firings.counts)) - 1
+        mine = (firings.atom >= first) & (firings.atom <= last)
+        locations = torch.cat([places[firings.sample[mine]], firings.atom[mine, None] - first], dim=1)
         data = {
             "locations": locations.numpy().astype(np.int64),
-            "activations": found.value[mine].numpy().astype(np.float32),
+            "activations": firings.value[mine].numpy().astype(np.float32),
             "tokens": tokens.numpy().astype(np.int64),
         }
         with atomic_write(target / f"{first}_{last}.safetensors") as file:
@@ -55,15 +58,15 @@ def export_delphi(found: Firing, rows: Rows, folder: Path, hook_point: str, mode
         "ctx_len": tokens.shape[1],
         "n_tokens": tokens.numel(),
         "batch_size": 1,
-        "n_splits": -(-len(found.counts) // _LATENTS_A_FILE),
+        "n_splits": -(-len(firings.counts) // _LATENTS_A_FILE),
     }
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _sequences(found: Firing, rows: Rows, pad: int) -> tuple[Tensor, Tensor]:
-    """Padded token ids of the sequences in use, and each looked-at row's (sequence, position) among them."""
+def _sequences(firings: Firings, rows: Rows, pad: int) -> tuple[Tensor, Tensor]:
+    """Returns the padded token ids of the sequences in use, and the (sequence, position) of each sample among them."""
     sequences = rows.store.origins.sequences
-    token = sequences.keep.nonzero().squeeze(1)[rows.numbers[found.rows]]
+    token = sequences.keep.nonzero().squeeze(1)[rows.numbers[firings.rows]]
     sequence = torch.searchsorted(sequences.offsets, token, right=True) - 1
     used, number = sequence.unique(return_inverse=True)
     longest = int(sequences.lengths[used].max())

@@ -14,7 +14,7 @@ from atomlab.evaluation.provenance import describe, metric_of
 from atomlab.evaluation.rows.measure import explained, measure
 from atomlab.evaluation.study import StudyInputs, kept
 from atomlab.evaluation.surrogates import VectorsDataModule, gaussian_vectors
-from atomlab.report import COLUMNS, Column, Row, capacity_figure, write_results
+from atomlab.report import COLUMNS, Column, Page, Results, Row, capacity_figure, write_results
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.build import reference_metric
 from atomlab.units import atoms
@@ -127,17 +127,12 @@ class CapacityGrid:
             f"{rows[0]['samples']:,} held-out ones."
         )
         figures = {"R² in the S-norm over atoms and training vectors": lambda: capacity_figure(*_maps(rows, counts))}
-        verdict = _verdict(rows)
+        title = f"Capacity against data: {provenance['model']}, {provenance['site']}"
         return write_results(
             inputs.folder,
-            title=f"Capacity against data: {provenance['model']}, {provenance['site']}",
-            rows=rows,
-            columns=_COLUMNS,
-            figures=figures,
-            configuration=inputs.configuration,
-            provenance=provenance,
-            identity=inputs.identity,
-            conclusion=verdict,
+            Results(rows, _verdict(rows), provenance, inputs.identity, _COLUMNS),
+            Page(title, inputs.configuration),
+            figures,
         )
 
 

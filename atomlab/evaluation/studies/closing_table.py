@@ -13,7 +13,16 @@ from atomlab.evaluation.rows.conclusion import conclude, with_memory
 from atomlab.evaluation.rows.measure import on_validation
 from atomlab.evaluation.sample_sizes import SampleSizes
 from atomlab.identity import Identity
-from atomlab.report import Row, coherence_figure, render_text, spectrum_figure, thresholds_figure, write_results
+from atomlab.report import (
+    Page,
+    Results,
+    Row,
+    coherence_figure,
+    render_text,
+    spectrum_figure,
+    thresholds_figure,
+    write_results,
+)
 from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct, firing_counts, per_atom_coherence, welch_bound
 from atomlab.training.build import reference_metric
@@ -57,13 +66,9 @@ def evaluate_run(
     provenance = describe(data, sample_sizes, shrinkage, seed)
     write_results(
         folder,
-        title=f"Atoms of {provenance['model']}, {provenance['site']}",
-        rows=rows,
-        figures=_figures(trained, control, sae, data, metric, test),
-        configuration=configuration,
-        provenance=provenance,
-        identity=identity,
-        conclusion=conclude(rows),
+        Results(rows, conclude(rows), provenance, identity),
+        Page(f"Atoms of {provenance['model']}, {provenance['site']}", configuration),
+        _figures(trained, control, sae, data, metric, test),
     )
     report = (folder / "report.html").resolve()
     return rows, f"{render_text(rows)}\n\n{conclude(rows)}\n{provenance['measured on']}\nreport: {report}"

@@ -1,15 +1,15 @@
 """Are these atoms? One model, layer and site: every set of units, every column, the controls and the report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import torch
 
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.activations.model.language_model import LanguageModel
-from atomlab.evaluation.browser.pages import browse
+from atomlab.evaluation.browser.browse import BrowserOptions, browse
 from atomlab.evaluation.controls import CONTROL_ROWS, CONTROLS, Case, check_controls, control_cases, pursuit_size
 from atomlab.evaluation.provenance import describe, metric_of, origin_of, trained_on
 from atomlab.evaluation.rows.by_size import size_tables
@@ -23,7 +23,7 @@ from atomlab.identity import check_same
 from atomlab.interop.locate import check_seed, identity_in, load_at_site, locate
 from atomlab.interop.saelens import save_sae
 from atomlab.metrics import MatchedCosine
-from atomlab.report import Row, attempt, write_numbers, write_results
+from atomlab.report import AtomBrowser, Page, Results, Row, attempt, write_numbers, write_results
 from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct, random_dictionary
 from atomlab.training.build import reference_metric
@@ -50,9 +50,7 @@ class ControlledTable:
         controls: names of `atomlab.evaluation.controls.CONTROLS`.
         certify: all levels, isometry verdicts and identifiability too.
         loss: run the language model with x̂ in place of x.
-        browser: atom browser and monosemanticity proxies.
-        embedder: sentence-embedding model for context agreement, if there is one.
-        delphi: write the firings in eai-delphi's format.
+        browser: options of the atom browser and of the monosemanticity columns; None leaves both out.
     """
 
     atoms: str | None = None
@@ -62,9 +60,7 @@ class ControlledTable:
     controls: Sequence[str] = tuple(CONTROLS)
     certify: bool = True
     loss: bool = True
-    browser: bool = True
-    embedder: LanguageModel | None = None
-    delphi: bool = False
+    browser: BrowserOptions | None = field(default_factory=BrowserOptions)
 
     def __call__(self, inputs: StudyInputs) -> tuple[str, float]:
         """Writes `write_results`; returns its text and the objective: the atoms' R² in the S-norm on validation vectors.
@@ -90,7 +86,8 @@ class ControlledTable:
         )
         rows[0] |= found or {}
         keep(rows, inputs)
-        model = data.model.load() if (self.loss or self.browser) and data.model.is_causal else None
+        needed = self.loss or self.browser is not None
+        model = data.model.load() if needed and data.model.is_causal else None
         if self.loss and model is not None:
             attempt(
                 "The loss with reconstructions",
@@ -99,10 +96,10 @@ class ControlledTable:
             )
             keep(rows, inputs)
         browser = None
-        if self.browser:
-            browser = attempt(
-                "The atom browser", lambda: browse(sae, cases, rows, model, metric, inputs, self, missing), missing
-            )
+        if self.browser is not None:
+            measured = list(zip(cases, rows, strict=True))
+            made = partial(browse, sae, measured, metric, model, inputs, self.browser, missing)
+            browser = attempt("The atom browser", made, missing)
         return _write(rows, sae, metric, cases, browser, missing, inputs), rows[0]["r2_s_validation"]
 
     def _check(self, inputs: StudyInputs) -> None:
@@ -114,8 +111,8 @@ class ControlledTable:
             raise ValueError(
                 f"study.features names a row {', '.join(taken)}, which the table has: choose another name."
             )
-        if self.embedder is not None:
-            _ = self.embedder.config, self.embedder.tokenizer  # read here, so that a wrong name is found now
+        if self.browser is not None and (embedder := self.browser.embedder) is not None:
+            _ = embedder.config, embedder.tokenizer  # read here, so that a wrong name is found now
         own = self._own(inputs)
         ours = inputs.identity if own is None else identity_in(locate(own, inputs.data))
         if self.atoms is None and ours is not None:
@@ -201,8 +198,7 @@ def _add_losses(
 def keep(rows: list[Row], inputs: StudyInputs) -> None:
     """What is known so far, on disk (`write_numbers`)."""
     provenance = _provenance(inputs)
-    conclusion = _conclusion(rows, provenance)
-    write_numbers(inputs.folder, rows=rows, provenance=provenance, identity=inputs.identity, conclusion=conclusion)
+    write_numbers(inputs.folder, Results(rows, _conclusion(rows, provenance), provenance, inputs.identity))
 
 
 def _write(
@@ -210,26 +206,22 @@ def _write(
     sae: ThresholdSAE,
     metric: AtomicInnerProduct,
     cases: list[Case],
-    browser: dict[str, Any] | None,
+    browser: AtomBrowser | None,
     missing: list[str],
     inputs: StudyInputs,
 ) -> str:
     provenance = _provenance(inputs)
     shift = shift_figures(inputs.data, inputs.shrinkage, inputs.seed, missing)
-    return write_results(
-        inputs.folder,
-        title=f"Atoms of {provenance['model']}, {provenance['site']}",
-        rows=rows,
-        figures=table_figures(rows, sae, metric, cases) | shift,
-        configuration=inputs.configuration,
-        provenance=provenance,
-        identity=inputs.identity,
-        conclusion=_conclusion(rows, provenance),
+    page = Page(
+        f"Atoms of {provenance['model']}, {provenance['site']}",
+        inputs.configuration,
         tables=size_tables(rows),
         notes=NOTES | CONTROLS,
         browser=browser,
         missing=missing,
     )
+    results = Results(rows, _conclusion(rows, provenance), provenance, inputs.identity)
+    return write_results(inputs.folder, results, page, table_figures(rows, sae, metric, cases) | shift)
 
 
 def _provenance(inputs: StudyInputs) -> dict[str, str]:

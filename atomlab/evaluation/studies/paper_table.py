@@ -15,7 +15,7 @@ from atomlab.evaluation.rows.measure import on_validation
 from atomlab.evaluation.study import StudyInputs, kept, layers_of
 from atomlab.interop.locate import load_at_site, locate
 from atomlab.interop.saelens import save_sae
-from atomlab.report import COLUMNS, UNIT, Column, Row, layers_figure, write_results
+from atomlab.report import COLUMNS, UNIT, Column, Page, Results, Row, layers_figure, write_results
 from atomlab.training.build import reference_metric
 from atomlab.units import atoms, neurons
 
@@ -135,23 +135,24 @@ class PaperTable:
         provenance = describe(data, inputs.sample_sizes, inputs.shrinkage, inputs.seed) | {
             "layers": f"{layers}, from 0"
         }
-        return write_results(
-            inputs.folder,
-            title=f"The paper's protocol on {provenance['model']}, {data.hook_points.site}, {len(layers)} layers",
-            rows=means,
-            columns=_COLUMNS,
+        results = Results(
+            means,
+            f"{_verdict(means, data)} {provenance['corpus']}; site {data.hook_points.site}, layers {layers}.",
+            provenance,
+            inputs.identity,
+            _COLUMNS,
             records={"rows": rows, "means": means},
-            figures=_figures(rows, layers),
-            configuration=inputs.configuration,
-            provenance=provenance,
-            identity=inputs.identity,
-            conclusion=f"{_verdict(means, data)} {provenance['corpus']}; site {data.hook_points.site}, layers {layers}.",
+        )
+        page = Page(
+            f"The paper's protocol on {provenance['model']}, {data.hook_points.site}, {len(layers)} layers",
+            inputs.configuration,
             tables={
                 "Beside the published figures": (beside_published(means, data.model.title), _BESIDE),
                 "Layer by layer": (rows, _BY_LAYER),
             },
             notes=CONTROLS,
         )
+        return write_results(inputs.folder, results, page, _figures(rows, layers))
 
 
 def beside_published(means: Sequence[Row], model: str) -> list[Row]:

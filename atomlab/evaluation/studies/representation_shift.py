@@ -15,7 +15,7 @@ from atomlab.evaluation.provenance import describe
 from atomlab.evaluation.study import StudyInputs, layers_of
 from atomlab.evaluation.surrogates import exact_moments
 from atomlab.metrics import RepresentationShift
-from atomlab.report import Column, Row, angles_figure, attempt, layers_figure, write_results
+from atomlab.report import Column, Page, Results, Row, angles_figure, attempt, layers_figure, write_results
 from atomlab.theory import Geometry, gaussian_surrogate, geometries
 
 _COLUMNS = (
@@ -79,17 +79,16 @@ class RepresentationShiftStudy:
             ),
             f"Angles at layer {middle}, null dotted": partial(angles_figure, drawn[middle]),
         }
+        title = f"Representation shift of {provenance['model']}, {data.hook_points.site}"
         text = write_results(
             inputs.folder,
-            title=f"Representation shift of {provenance['model']}, {data.hook_points.site}",
-            rows=rows,
-            columns=_COLUMNS,
-            figures=figures,
-            configuration=inputs.configuration,
-            provenance=provenance,
-            identity=inputs.identity,
-            conclusion=_NOTE,
-            missing=missing,
+            Results(rows, _NOTE, provenance, inputs.identity, _COLUMNS),
+            Page(
+                f"Representation shift of {provenance['model']}, {data.hook_points.site}",
+                inputs.configuration,
+                missing=missing,
+            ),
+            figures,
         )
         across = [row["shift_validation"] for row in rows if "shift_validation" in row]
         return text, sum(across) / len(across) if across else math.nan

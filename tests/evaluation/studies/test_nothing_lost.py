@@ -19,14 +19,15 @@ from atomlab.activations.model.hook_points import HookPoints
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.store.outliers import Outliers
 from atomlab.activations.tokens.tokenise import TokenRules
-from atomlab.evaluation import ControlledTable, RepresentationShiftStudy, StudyInputs, retraining
-from atomlab.report import spectrum_figure, write_results
+from atomlab.evaluation import BrowserOptions, ControlledTable, RepresentationShiftStudy, StudyInputs, retraining
+from atomlab.evaluation.browser import logit_effects
+from atomlab.report import Page, Results, spectrum_figure, write_results
 from atomlab.training.build import build
 from tests.evaluation.conftest import WORDS
 from tests.report.pages import ROWS
 from tests.tiny import tokenizer
 
-PLAIN = ControlledTable(controls=[], certify=False, loss=False, browser=False)
+PLAIN = ControlledTable(controls=[], certify=False, loss=False, browser=None)
 
 
 @pytest.fixture(scope="module")
@@ -123,16 +124,14 @@ def test_a_bug_in_a_figure_is_raised_when_the_numbers_are_written(tmp_path: Path
 
 
 def write(folder: Path, figures: dict[str, Callable[[], Figure]]) -> None:
-    write_results(
-        folder, title="t", rows=ROWS, figures=figures, configuration="", provenance={}, identity={}, conclusion="c"
-    )
+    write_results(folder, Results(ROWS, "c", {}, {}), Page("t", ""), figures)
 
 
 def test_what_fails_after_the_rows_does_not_cost_them(inputs: StudyInputs) -> None:
     """The export meets a file where its folder should be, after everything dear is done."""
     (inputs.folder / "delphi").write_text("in the way")
     with pytest.raises(OSError, match="delphi"):
-        replace(PLAIN, loss=True, browser=True, delphi=True)(inputs)
+        replace(PLAIN, loss=True, browser=BrowserOptions(delphi=True))(inputs)
     rows = json.loads((inputs.folder / "results.json").read_text())["rows"]
     assert [row["unit"] for row in rows] == ["atoms", "neurons"]
     assert rows[0]["kl"] > 0
@@ -155,11 +154,9 @@ def test_a_row_that_fails_does_not_cost_those_before_it(inputs: StudyInputs, mon
 
 
 def test_a_model_without_a_known_final_norm_has_a_browser_without_logits(inputs: StudyInputs) -> None:
-    from atomlab.evaluation.browser import logits
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(logits, "_FINAL_NORMS", ("none.such",))
-        text, _ = replace(PLAIN, browser=True)(inputs)
+        patch.setattr(logit_effects, "_FINAL_NORMS", ("none.such",))
+        text, _ = replace(PLAIN, browser=BrowserOptions())(inputs)
     page = (inputs.folder / "report.html").read_text()
     assert "The list of logit effects is left out: No final norm" in page
     assert '<script type="application/json" id="atom-data">' in page

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from atomlab import load_sae, save_sae
 from atomlab.evaluation import (
+    BrowserOptions,
     CapacityGrid,
     ControlledTable,
     PaperTable,
@@ -29,7 +30,9 @@ ALL += ["Gaussian TSAE", "Gaussian TSAE on its own"]
 def test_the_controlled_table_has_every_row_and_column_and_its_report(inputs: StudyInputs) -> None:
     sae = inputs.retraining.train(inputs.data, seed=3)
     save_sae(sae, inputs.folder / "imported", {})
-    study = ControlledTable(features={"imported": str(inputs.folder / "imported")}, retrain=1, delphi=True)
+    study = ControlledTable(
+        features={"imported": str(inputs.folder / "imported")}, retrain=1, browser=BrowserOptions(delphi=True)
+    )
     text, objective = study(inputs)
     written = json.loads((inputs.folder / "results.json").read_text())
     rows = {row["unit"]: row for row in written["rows"]}
@@ -200,7 +203,7 @@ def test_the_first_of_a_sample_are_a_sample(inputs: StudyInputs) -> None:
 
 def test_what_does_not_fit_is_refused(inputs: StudyInputs) -> None:
     with pytest.raises(ValueError, match=r"study\.controls names nonsense"):
-        ControlledTable(controls=["nonsense"], certify=False, loss=False, browser=False)(inputs)
+        ControlledTable(controls=["nonsense"], certify=False, loss=False, browser=None)(inputs)
     save_sae(inputs.retraining.train(inputs.data, seed=0), inputs.folder / "sae", {})
     other = replace(inputs, data=inputs.data.at("mlp_hidden", 1))
     with pytest.raises(ValueError, match="d_in=16 and this site 24"):

@@ -17,7 +17,7 @@
   // Search: words look in contexts and logit tokens; `rate>0.01` compares a column.
   const texts = [];
   const textOf = atom => texts[atom] ??= [
-    atom, ...words(data.up[atom] ?? []), ...words(data.down[atom] ?? []),
+    atom, ...words(data.raised[atom] ?? []), ...words(data.lowered[atom] ?? []),
     ...data.contexts[atom].map(([, , ...ids]) => words(ids).join(""))].join("\n").toLowerCase();
   const compare = { "<": (a, b) => a < b, ">": (a, b) => a > b, "<=": (a, b) => a <= b, ">=": (a, b) => a >= b, "=": (a, b) => a === b };
   const condition = term => {
@@ -75,7 +75,7 @@
       nearest.append(link, " ");
     });
     const parts = [node("h3", `Atom ${atom}`), facts, nearest];
-    [["Raises the logits of", data.up[atom]], ["Lowers the logits of", data.down[atom]]].forEach(([name, ids]) => {
+    [["Raises the logits of", data.raised[atom]], ["Lowers the logits of", data.lowered[atom]]].forEach(([name, ids]) => {
       if (!ids) return;
       const line = node("p", `${name}: `);
       words(ids).forEach(word => line.append(node("code", word), " "));
