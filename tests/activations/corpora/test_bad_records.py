@@ -278,7 +278,7 @@ def test_each_corpus_of_a_mixture_has_its_own_share(tmp_path: Path) -> None:
         tokenise(
             Mixture({"a": good, "b": lenient}, {"a": 1.0, "b": 1.0}), tiny.tokenizer(), **OPTIONS
         ).bad_records.count
-        == 99
+        == 98
     )
 
 
