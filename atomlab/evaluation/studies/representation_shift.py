@@ -79,7 +79,6 @@ class RepresentationShiftStudy:
             ),
             f"Angles at layer {middle}, null dotted": partial(angles_figure, drawn[middle]),
         }
-        title = f"Representation shift of {provenance['model']}, {data.hook_points.site}"
         text = write_results(
             inputs.folder,
             Results(rows, _NOTE, provenance, inputs.identity, _COLUMNS),
