@@ -76,7 +76,6 @@ def train(config: DictConfig) -> float | None:
         folder,
         shrinkage=config.shrinkage,
         configuration=OmegaConf.to_yaml(config),
-        seed=config.seed,
         identity=identity,
     )
     sys.stdout.write(f"{text}\n")

@@ -3,7 +3,8 @@
 The epoch: batches of Gaussian activations, encoded at the stated L0 and decoded as validation does it, with CSR codes,
 float32 on the CPU; and, for comparison, with dense codes (sae.forward). `added`: all that is measured on every vector,
 the S-norm R² included, by the Measurement of training itself. Then what an epoch costs once, in seconds and in
-vectors that could be reconstructed meanwhile. Times are medians of rounds in turn, so that a change of the machine's speed meets all alike.
+vectors that could be reconstructed meanwhile. Times are medians of rounds in turn, so that a change of the speed of the
+machine meets all alike.
 """
 
 import argparse

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "metrics": {"theory"},
     "interop": {"files", "identity", "theory", "sae", "activations"},  # activations: the site that an SAE belongs to
     "units": {"autocast", "theory", "sae"},
-    "training": {"files", "identity", "sae", "metrics", "theory", "activations", "report", "interop"},
+    "training": {"files", "identity", "sae", "metrics", "theory", "activations"},
     "evaluation": {
         "files",
         "identity",
@@ -49,11 +49,10 @@ MAY_IMPORT = {
     "evaluation/rows": {"sample_sizes"},
     "evaluation/controls": {"sample_sizes", "retraining", "surrogates", "rows"},
     "evaluation/study": {"sample_sizes", "retraining"},  # what every study gets
-    "evaluation/browser": {"study", "rows", "controls"},
+    "evaluation/browser": {"study", "controls"},
     "evaluation/studies": {
         "study",
         "sample_sizes",
-        "retraining",
         "surrogates",
         "provenance",
         "rows",

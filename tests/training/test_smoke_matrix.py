@@ -136,8 +136,7 @@ def test_trains_validates_and_measures(
         tmp_path,
         shrinkage=0.0,
         configuration="",
-        seed=0,
-        identity={},
+        identity={"seed": 0},
     )
     assert math.isfinite(rows[0]["r2_s"])
     assert "atoms" in text_of_table

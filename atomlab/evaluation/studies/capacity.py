@@ -48,12 +48,12 @@ _COLUMNS = (
 @final
 @dataclass(frozen=True)
 class CapacityGrid:
-    """TSAEs over a grid of training vectors and atoms, on the data and on a Gaussian surrogate.
+    """The study that trains a TSAE for each number of training vectors and each number of atoms.
 
-    Args:
-        vectors: numbers of training vectors; those beyond what there is are cut to it.
-        expansions: d_sae / d_in.
-        surrogate: the same grid on Gaussian vectors with the same mean and covariance.
+    Attributes:
+        vectors: numbers of training vectors; a number above what there is stands for all of them.
+        expansions: numbers of atoms, as d_sae / d_in.
+        surrogate: whether the same grid is trained on Gaussian vectors with the data's mean and covariance.
     """
 
     vectors: Sequence[int] = (2000, 4000, 8000, 16000)
@@ -61,9 +61,18 @@ class CapacityGrid:
     surrogate: bool = True
 
     def __call__(self, inputs: StudyInputs) -> tuple[str, float]:
-        """Returns the text and the objective: the largest gap between training and validation vectors (S-norm). Finished
-        cells are kept (`kept`).
-        Time: a TSAE a cell.
+        """Trains and measures every cell of the grid, and writes the results (`write_results`).
+
+        Finished cells are kept (`kept`), so that a stopped study goes on.
+
+        Args:
+            inputs: what the study is given.
+
+        Returns:
+            The text to print, and the objective: the largest difference of a cell between its R² in the S-norm on training
+            vectors and on validation vectors.
+
+        Cost: one training for each cell.
         """
         data = inputs.data
         data.prepare_data()
@@ -97,7 +106,7 @@ class CapacityGrid:
         metric: AtomicInnerProduct,
         inputs: StudyInputs,
     ) -> Row:
-        """Of `splits`: the training, validation and held-out vectors."""
+        """Trains and measures one cell; `splits` are its training, validation and held-out vectors."""
         train, validation, test = splits
 
         def compute() -> list[Row]:
@@ -154,7 +163,7 @@ def _verdict(rows: list[Row]) -> str:
 
 
 def _maps(rows: list[Row], counts: list[int]) -> tuple[list[int], list[int], dict[str, NDArray]]:
-    """Training vectors, numbers of atoms, and R² over both, in sample and held out, of each data."""
+    """Returns the numbers of vectors, the numbers of atoms, and R² over both, in sample and held out, of each data."""
     sizes = sorted({row["d_sae"] for row in rows})
     grids = {}
     for name in dict.fromkeys(row["unit"] for row in rows):
@@ -165,7 +174,15 @@ def _maps(rows: list[Row], counts: list[int]) -> tuple[list[int], list[int], dic
 
 
 class PowerLaw(NamedTuple):
-    """|D|* = coefficient · |M|^exponent, a least-squares line through the logarithms of `points` (|M|, |D|*)."""
+    """The law |D|* = coefficient · |M|^exponent of the critical number of atoms |D|* over the number of vectors |M|.
+
+    It is the least-squares line through the logarithms of some measured points.
+
+    Attributes:
+        coefficient: factor of the law.
+        exponent: power of |M|.
+        points: number of points (|M|, |D|*) that the line was fitted to.
+    """
 
     coefficient: float
     exponent: float
@@ -173,8 +190,14 @@ class PowerLaw(NamedTuple):
 
 
 def critical_size(r2: Mapping[int, float], target: float) -> float | None:
-    """The number of atoms at which R² first reaches the target, between measured numbers linear in log(atoms); None if
-    the target is passed by the smallest number already, or by none.
+    """Returns the number of atoms at which R² first reaches a target, interpolated linearly in log(atoms).
+
+    Args:
+        r2: R² by number of atoms.
+        target: the R² to reach.
+
+    Returns:
+        The number of atoms; None if the smallest number is above the target already, or none reaches it.
 
     >>> round(critical_size({100: 0.5, 400: 0.9}, 0.7), 9)
     200.0
@@ -188,11 +211,14 @@ def critical_size(r2: Mapping[int, float], target: float) -> float | None:
 
 
 def critical_law(cells: Sequence[tuple[int, int, float]], target: float) -> PowerLaw | None:
-    """The law of the critical size over numbers of vectors; None unless it is known for two of them.
+    """Fits the law of the critical number of atoms over numbers of vectors.
 
     Args:
-        cells: number of vectors, number of atoms, in-sample R².
-        target: of R².
+        cells: number of vectors, number of atoms, and in-sample R², of each cell.
+        target: the R² to reach.
+
+    Returns:
+        The law; None unless the critical number is known for two numbers of vectors.
     """
     curves: dict[int, dict[int, float]] = {}
     for vectors, size, r2 in cells:

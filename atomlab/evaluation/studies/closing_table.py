@@ -1,4 +1,4 @@
-"""What train.py measures at its end, in seconds: the closing table, a few figures, and the report."""
+"""The closing table of train.py: atoms, neurons and one control, measured in seconds, with a few figures and the report."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -37,20 +37,23 @@ def evaluate_run(
     *,
     shrinkage: float,
     configuration: str,
-    seed: int,
     identity: Identity,
 ) -> tuple[list[Row], str]:
-    """Measures atoms, neurons and random atoms (OMP at the atoms' mean L0), writes the files; returns rows and text.
+    """Measures a trained TSAE beside the neurons and random atoms, and writes results, figures and report.
+
+    The random atoms have OMP codes of as many atoms as the trained ones use on average.
 
     Args:
-        sae: of raw activations.
-        data: prepared and set up.
-        sample_sizes: sample sizes.
+        sae: the TSAE of raw activations.
+        data: its activations, set up.
+        sample_sizes: how many vectors and supports are measured.
         folder: where the files go.
-        shrinkage: of S.
-        configuration: YAML of the run, for the report.
-        seed: of the run, for the report.
-        identity: of the run, for results.json.
+        shrinkage: λ of the metric S.
+        configuration: the run's configuration as YAML, for the report.
+        identity: the record of the run, for results.json; its `seed` is named in the report.
+
+    Returns:
+        The rows of the table, and the text to print.
     """
     metric = reference_metric(data, shrinkage)
     train, test = data.sample("train", sample_sizes.measured), data.sample("test", sample_sizes.measured)
@@ -63,7 +66,7 @@ def evaluate_run(
     rows[0] |= on_validation(trained, data, metric, sample_sizes)
     rows += [Case(unit, train, test).row(metric, sample_sizes) for unit in (neurons(data.d_in), control)]
     rows = [row | metric_of(data, shrinkage) for row in with_memory(rows)]
-    provenance = describe(data, sample_sizes, shrinkage, seed)
+    provenance = describe(data, sample_sizes, shrinkage, identity["seed"])
     write_results(
         folder,
         Results(rows, conclude(rows), provenance, identity),

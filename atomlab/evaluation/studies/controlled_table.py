@@ -1,4 +1,4 @@
-"""Are these atoms? One model, layer and site: every set of units, every column, the controls and the report."""
+"""The table with controls: are these atoms? Every set of units at one layer and site, and the report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,16 +40,17 @@ NOTES = {
 @final
 @dataclass(frozen=True)
 class ControlledTable:
-    """The table with controls.
+    """The study of one model, layer and site: atoms, neurons, controls and imported SAEs, in every column.
 
-    Args:
-        atoms: a run's folder or checkpoint, or an SAE folder; the run's own if None; without a run, one is trained.
-        features: imported SAEs by the name of their row: SAELens folders or Gemma Scope's params.npz.
-        seeds: runs that differ in their seed, as `atoms` or `features` are given, for consistency.
-        retrain: further seeds trained here for consistency.
+    Attributes:
+        atoms: what is measured as the atoms: a run's folder, a checkpoint or an SAE folder. None takes the run that
+            evaluate.py was given; without a run, a TSAE is trained.
+        features: imported SAEs by the name of their row; the path of each, in any format that `atomlab.interop` reads.
+        seeds: paths of runs that differ from the atoms' run in their seed only. How well their atoms match is measured.
+        retrain: number of further seeds that the study trains itself for this.
         controls: names of `atomlab.evaluation.controls.CONTROLS`.
-        certify: all levels, isometry verdicts and identifiability too.
-        loss: run the language model with x̂ in place of x.
+        certify: whether all levels, isometry verdicts and identifiability are measured.
+        loss: whether the language model is run with x̂ in place of x.
         browser: options of the atom browser and of the monosemanticity columns; None leaves both out.
     """
 
@@ -63,13 +64,20 @@ class ControlledTable:
     browser: BrowserOptions | None = field(default_factory=BrowserOptions)
 
     def __call__(self, inputs: StudyInputs) -> tuple[str, float]:
-        """Writes `write_results`; returns its text and the objective: the atoms' R² in the S-norm on validation vectors.
+        """Measures every row, and writes the results (`write_results`).
 
-        The numbers are on disk as soon as they are computed, row by row, so that nothing that fails later costs them.
+        Each row is on disk as soon as it is measured, so that a later failure does not cost it. What cannot be computed of
+        this model is left out, and the report says why.
+
+        Args:
+            inputs: what the study is given.
+
+        Returns:
+            The text to print, and the objective: the atoms' R² in the S-norm on validation vectors.
 
         Raises:
-            FileNotFoundError, ValueError: an SAE that cannot be read or does not fit the site, an unknown control, a
-                feature named like another row; before anything is trained or measured.
+            FileNotFoundError, ValueError: an SAE that cannot be read or does not fit the site, an unknown control, or a
+                feature named like another row. Nothing has been trained or measured then.
         """
         data = inputs.data
         self._check(inputs)
@@ -103,7 +111,7 @@ class ControlledTable:
         return _write(rows, sae, metric, cases, browser, missing, inputs), rows[0]["r2_s_validation"]
 
     def _check(self, inputs: StudyInputs) -> None:
-        """Everything that can be wrong with the options, before anything is harvested, trained or measured."""
+        """Raises for everything that can be wrong with the options, before anything is harvested, trained or measured."""
         check_controls(self.controls)
         if isinstance(self.seeds, str):
             raise ValueError(f"study.seeds={self.seeds} is one word: expected a list, study.seeds=[{self.seeds}].")
@@ -161,7 +169,7 @@ class ControlledTable:
     def _consistency(
         self, sae: ThresholdSAE, seeds: list[ThresholdSAE], metric: AtomicInnerProduct, inputs: StudyInputs
     ) -> Row:
-        """Mean matched cosine with the atoms of other seeds, if there are any, and of two random dictionaries."""
+        """Measures how well atoms of other seeds match these, as a mean cosine, beside two random dictionaries."""
         expansion = sae.d_sae / sae.d_in
         others = seeds + [
             inputs.retraining.train(inputs.data, seed=inputs.seed + i + 1, expansion=expansion)
@@ -184,7 +192,7 @@ class ControlledTable:
 def _add_losses(
     cases: list[Case], rows: list[Row], model: torch.nn.Module, data: ActivationDataModule, tokens: int
 ) -> None:
-    """Units that are measured on the data itself; not the surrogate's own vectors."""
+    """Adds loss recovered and KL to the rows of units that are measured on the data itself."""
     edits = {
         str(number): case.unit.reconstruct
         for number, case in enumerate(cases)
@@ -196,7 +204,7 @@ def _add_losses(
 
 
 def keep(rows: list[Row], inputs: StudyInputs) -> None:
-    """What is known so far, on disk (`write_numbers`)."""
+    """Writes the rows that are known so far (`write_numbers`)."""
     provenance = _provenance(inputs)
     write_numbers(inputs.folder, Results(rows, _conclusion(rows, provenance), provenance, inputs.identity))
 

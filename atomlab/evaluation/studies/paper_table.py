@@ -1,4 +1,4 @@
-"""The paper's protocol (arXiv:2509.20784) over a model's layers: one harvest, a TSAE a layer, the published figures."""
+"""The paper's protocol (arXiv:2509.20784) at every layer: one harvest, one TSAE for each layer, beside the published figures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,13 @@ _BY_LAYER = (
 
 
 class Published(NamedTuple):
-    """Of the paper: layers (from 0), R² and q* of its atoms; in sample, as far as it says."""
+    """What the paper says of its atoms of one model, in sample as far as it says.
+
+    Attributes:
+        layers: number of layers, from the first.
+        r2: mean R² of the atoms.
+        stability: mean q* of the atoms.
+    """
 
     layers: int
     r2: float
@@ -68,12 +74,13 @@ _BESIDE = (
 @final
 @dataclass(frozen=True)
 class PaperTable:
-    """Atoms, neurons and controls at every layer, and their means over layers.
+    """The study of atoms, neurons and controls at every layer, with their means over layers.
 
-    Args:
-        layers: counted from 0; None: the paper's for its models (Llama3.1-8B: 30 of 32), all of any other.
-        controls: names of `atomlab.evaluation.controls.CONTROLS`; `gaussian` trains a second TSAE a layer.
-        features: imported SAEs by the name of their row, `{layer}` in the path standing for the number of the layer.
+    Attributes:
+        layers: numbers of the layers, counted from 0. None takes the paper's for its models (30 of the 32 of
+            Llama-3.1-8B), and all layers of any other model.
+        controls: names of `atomlab.evaluation.controls.CONTROLS`; `gaussian` trains a second TSAE for each layer.
+        features: imported SAEs by the name of their row; `{layer}` in a path stands for the number of the layer.
     """
 
     layers: Sequence[int] | None = None
@@ -81,11 +88,21 @@ class PaperTable:
     features: Mapping[str, str] | None = None
 
     def __call__(self, inputs: StudyInputs) -> tuple[str, float]:
-        """Writes `write_results` (results.json has a row a unit and layer, and the means); returns its text and the
-        objective: the atoms' mean R² in the S-norm on validation vectors. Time: a TSAE a layer; memory: one layer's activations.
+        """Trains and measures a TSAE at each layer, and writes the results (`write_results`).
 
-        Finished layers are kept (`kept`), and layers may be added to a finished study; every layer's TSAE is saved in
-        sae/layer-<number>.
+        Finished layers are kept (`kept`), so that a stopped study goes on, and layers may be added to a finished one. The
+        TSAE of each layer is saved in sae/layer-<number>. results.json has a row for each unit and layer, and the means.
+
+        Args:
+            inputs: what the study is given.
+
+        Returns:
+            The text to print, and the objective: the atoms' mean R² in the S-norm on validation vectors.
+
+        Raises:
+            FileNotFoundError, ValueError: an unknown control or layer, or an imported SAE that does not fit its layer.
+
+        Cost: one training for each layer; the memory of the activations of one layer.
         """
         check_controls(self.controls)
         known = PUBLISHED.get(inputs.data.model.name)
@@ -156,7 +173,12 @@ class PaperTable:
 
 
 def beside_published(means: Sequence[Row], model: str) -> list[Row]:
-    """Rows of one table: this run's units, then what the paper prints (arXiv:2509.20784)."""
+    """Returns the rows of the table beside the published figures: this run's units, then what the paper prints.
+
+    Args:
+        means: a row for each unit, as `mean_rows` gives it.
+        model: name of the model, for the names of the rows.
+    """
     published = {f"atoms, {name}, {known.layers} layers": known[1:] for name, known in PUBLISHED.items()}
     published |= {"features (Gemma Scope, Llama Scope)": _FEATURES, "neurons": _NEURONS}
     return [
@@ -169,8 +191,13 @@ def beside_published(means: Sequence[Row], model: str) -> list[Row]:
 
 
 def mean_rows(rows: Sequence[Row]) -> list[Row]:
-    """Mean over layers of every number of each unit; what is missing at a layer (None, NaN) is left out of its mean.
-    Whole numbers and texts that are the same at every layer stay as they are.
+    """Returns the mean over layers of every number of each unit.
+
+    A number that is missing at a layer (None or NaN) is left out of its mean. Whole numbers and texts that are the same
+    at every layer stay as they are.
+
+    Args:
+        rows: a row for each unit and layer.
     """
     means = []
     for name in dict.fromkeys(row["unit"] for row in rows):

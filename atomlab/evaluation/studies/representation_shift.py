@@ -1,4 +1,4 @@
-"""Representation shift per layer (theory.md 2): angles in every metric, same corpus and across, with the null."""
+"""Representation shift at each layer (theory.md 2): angles between activations in every metric, beside their null."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -41,12 +41,13 @@ _NOTE = (
 @final
 @dataclass(frozen=True)
 class RepresentationShiftStudy:
-    """Angle distributions of held-out vectors at several layers.
+    """The study of the angles between held-out vectors at several layers.
 
-    Args:
-        layers: counted from 0; None: all.
-        samples: held-out vectors; pairs are their square.
-        causal: the causal inner product too, where the site is the residual stream (loads the unembedding).
+    Attributes:
+        layers: numbers of the layers, counted from 0; None takes all.
+        samples: number of held-out vectors; every pair of them is measured.
+        causal: whether the causal inner product is measured too, where the site is the residual stream. It loads the
+            unembedding.
     """
 
     layers: Sequence[int] | None = None
@@ -54,8 +55,14 @@ class RepresentationShiftStudy:
     causal: bool = True
 
     def __call__(self, inputs: StudyInputs) -> tuple[str, float]:
-        """Writes `write_results`; returns its text and the objective: the mean cross-corpus shift in the AIP over the
-        layers, in degrees, of validation vectors. Rows and figures are of held-out ones.
+        """Measures the angles at each layer, and writes the results (`write_results`).
+
+        Args:
+            inputs: what the study is given.
+
+        Returns:
+            The text to print, and the objective: the mean over layers of the cross-corpus shift in the atomic inner product,
+            in degrees, of validation vectors. Rows and figures are of held-out vectors.
         """
         data = inputs.data
         layers = layers_of(data, self.layers, data.model.num_layers)
@@ -120,13 +127,15 @@ class RepresentationShiftStudy:
 def observed_and_null(
     x: Tensor, places: Mapping[str, Geometry], seed: int
 ) -> tuple[dict[str, RepresentationShift], dict[str, RepresentationShift]]:
-    """Measures the angles between vectors in each geometry, and those of a Gaussian sample with their own mean and
-    second moment, which is drawn once.
+    """Measures the angles between vectors in each geometry, and those of Gaussian vectors with the same moments.
 
     Args:
         x: (samples, d) vectors.
-        places: Geometries by name.
-        seed: Of the Gaussian sample.
+        places: geometries by name.
+        seed: of the Gaussian sample, which has the mean and second moment of `x` and is drawn once.
+
+    Returns:
+        The angles of the vectors and those of the Gaussian sample, by the name of the geometry.
     """
     drawn = gaussian_surrogate(x, torch.Generator().manual_seed(seed))
     observed = {name: _angles(x, geometry) for name, geometry in places.items()}
@@ -154,9 +163,20 @@ def histograms(
 def metrics_of(
     data: ActivationDataModule, x: Tensor, shrinkage: float, unembedding: Tensor | None, missing: list[str]
 ) -> dict[str, Geometry]:
-    """Euclidean, centred, Mahalanobis and causal, and the AIP with S from the measured vectors, from the corpus'
-    training part and from the reference corpus; a geometry that these activations do not have is left out, and
-    `missing` gets a sentence.
+    """Makes the geometries in which angles are measured.
+
+    They are the Euclidean, the centred, the Mahalanobis and the causal one, and the atomic inner product with S from the
+    measured vectors, from the training part of the corpus, and from the reference corpus.
+
+    Args:
+        data: the activations, set up.
+        x: (samples, d) measured vectors.
+        shrinkage: λ of S.
+        unembedding: (vocabulary, d) for the causal inner product; None leaves it out.
+        missing: gets a sentence for each geometry that these activations do not have.
+
+    Returns:
+        The geometries by name, without those that are missing.
     """
     own = data.moments
     mine = geometries(own.mean, own.second_moment, shrinkage=shrinkage, count=own.count, unembedding=unembedding)
@@ -172,7 +192,7 @@ def metrics_of(
 
 
 def _made(make: Callable[[], Geometry]) -> Geometry:
-    """Raises ValueError with a remedy that there is beside `run` too, which fixes the shrinkage of the run's S."""
+    """Makes a geometry; where that fails, the message names a remedy that exists beside `run` too, which fixes the shrinkage."""
     try:
         return make()
     except ValueError as error:
@@ -184,8 +204,9 @@ def _made(make: Callable[[], Geometry]) -> Geometry:
 
 
 def aip_sources(data: ActivationDataModule, x: Tensor, shrinkage: float) -> dict[str, tuple[Moments, float]]:
-    """Whose second moment gives the S of each AIP, and its shrinkage: at least 1e-6 from fewer than 2·d_in vectors, of
-    which S would be (nearly) singular.
+    """Returns, for each atomic inner product, the moments that its S is from, and its shrinkage.
+
+    From fewer than 2·d_in vectors S is singular or nearly so, and the shrinkage is at least 1e-6.
     """
     sources = {
         "these vectors": exact_moments(x),
@@ -204,7 +225,7 @@ def _opened(data: ActivationDataModule) -> ActivationDataModule:
 
 
 def _series(rows: Sequence[Row], names: Sequence[str], layers: Sequence[int]) -> dict[str, list[float]]:
-    """Mean angles by name, one a layer; NaN at a layer that does not have the geometry."""
+    """Returns the mean angle at each layer by name; NaN at a layer that does not have the geometry."""
 
     def along(name: str, key: str) -> list[float]:
         found = {row["layer"]: row[key] for row in rows if row["unit"] == name}

@@ -40,8 +40,15 @@ _LEVELS = {
 def table_figures(
     rows: list[Row], sae: ThresholdSAE, metric: AtomicInnerProduct, cases: list[Case]
 ) -> dict[str, Callable[[], Any]]:
-    """Coherence and Babel curves, isometry intervals, uniqueness rates, thresholds and firing frequencies; each is drawn
-    when it is called.
+    """Returns the figures of the table by caption, each drawn when it is called.
+
+    They show coherence and Babel curves, isometry intervals, uniqueness rates, thresholds and firing frequencies.
+
+    Args:
+        rows: the rows of the table.
+        sae: the trained TSAE of raw activations.
+        metric: S.
+        cases: the units that were measured.
     """
     welch = welch_bound(sae.d_sae, sae.d_in)
 
@@ -80,7 +87,7 @@ def table_figures(
 
 
 def _with_atoms(cases: list[Case]) -> list[Case]:
-    """Those with atoms of their own, at most as many as a plot bears: the trained ones, the controls, imported SAEs."""
+    """Returns the cases with atoms of their own, at most as many as a plot can show: first the trained ones, then controls."""
     first, *others = (case for case in cases if case.unit.name not in _BORROWED)
     return [first, *sorted(others, key=lambda case: case.unit.name not in CONTROL_ROWS)][:_LINES]
 
@@ -88,14 +95,14 @@ def _with_atoms(cases: list[Case]) -> list[Case]:
 def shift_figures(
     data: ActivationDataModule, shrinkage: float, seed: int, missing: list[str], samples: int = 2048
 ) -> dict[str, Callable[[], Any]]:
-    """Angles between held-out vectors in every metric but the causal one, with their null; drawn when it is called.
+    """Returns the figure of the angles between held-out vectors in every metric but the causal one, with their null.
 
     Args:
-        data: set up.
-        shrinkage: of S.
+        data: the activations, set up.
+        shrinkage: λ of S.
         seed: of the null.
         missing: gets a sentence for each geometry that these activations do not have.
-        samples: held-out vectors, at most.
+        samples: number of held-out vectors, at most.
     """
     x = data.sample("test", samples)
 
