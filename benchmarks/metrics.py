@@ -22,7 +22,7 @@ from torch import Tensor
 from atomlab.sae import ThresholdSAE
 from atomlab.sae.ops import decode_csr, encode_csr
 from atomlab.theory import AtomicInnerProduct
-from atomlab.training.measurement import Measurement
+from atomlab.training.validation import Measurement
 
 
 @torch.no_grad()

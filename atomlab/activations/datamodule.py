@@ -147,7 +147,7 @@ class ActivationDataModule(LightningDataModule):
         return self.harvests.open(corpus, self.point, self.outliers)
 
     def print_statistics(self) -> None:
-        """What is worth seeing of each harvested site of the corpus before training, on the first process."""
+        """Prints what is worth knowing of each harvested site before a training, on the first process."""
         if os.environ.get("LOCAL_RANK", "0") != "0":
             return
         for point in self.points:
@@ -160,9 +160,17 @@ class ActivationDataModule(LightningDataModule):
         return self.rows["train"].store.width
 
     def sample(self, split: str, count: int) -> Tensor:
-        """(min(count, rows), d_in) float32: distinct random rows of a split in random order, so that the first n of them
-        are a sample too (rows lie by length of their sequence); the same for the same seed. The first n vectors of the
-        validation's batches, over all processes, are `sample("validation", n)` if their number divides n.
+        """Draws distinct rows of a split at random.
+
+        The same seed gives the same rows, and the first n rows of a larger sample are the sample of n. The first n vectors of
+        the validation's batches, over all processes, are `sample("validation", n)` if the number of processes divides n.
+
+        Args:
+            split: train, validation or test.
+            count: number of rows; all rows where there are fewer.
+
+        Returns:
+            (min(count, rows), d_in) float32, in random order.
         """
         rows = self.rows[split]
         order = random_order(len(rows), self.seed)[:count].sort()
@@ -191,8 +199,9 @@ class ActivationDataModule(LightningDataModule):
         return Background(_Gathered(self.rows["train"].in_disk_order, batches, self._pinned), len(batches))
 
     def val_dataloader(self) -> Background[Tensor]:
-        """The validation split in random order. There is no loader of the test split, which only the closing table and
-        the studies read, by `sample` and `rows`.
+        """Returns the validation split in random order.
+
+        There is no loader of the test split: only the closing table and the studies read it, by `sample` and `rows`.
         """
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
         rows = self.rows["validation"]
@@ -200,8 +209,9 @@ class ActivationDataModule(LightningDataModule):
         return Background(_Gathered(rows.__getitem__, batches, self._pinned), len(batches))
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the training stands, for an exact resume: the cached order is a function of it; online, the buffers
-        of all processes.
+        """Returns where the training stands, for an exact resume.
+
+        The order of cached vectors is a function of the step. In online training the buffers of all processes are kept too.
         """
         assert self.trainer is not None
         step = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
@@ -214,7 +224,7 @@ class ActivationDataModule(LightningDataModule):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Raises ValueError if the order of another run is asked for."""
+        """Takes a state of `state_dict`. Raises ValueError if it is of another order of the training vectors."""
         for name, now in self._order.items():
             if state_dict.get(name) != now:
                 raise ValueError(
@@ -267,7 +277,7 @@ class ActivationDataModule(LightningDataModule):
 
 @final
 class _Gathered:
-    """TrainingBatches of rows by batches of their numbers, in memory that a GPU copies from without the CPU if `pinned`."""
+    """Gathers batches of rows from batches of their numbers, in pinned memory (which a GPU copies from alone) if asked for."""
 
     def __init__(self, gather: Callable[[Tensor], Tensor], batches: Iterable[Tensor], pinned: bool) -> None:
         self.gather, self.batches, self.pinned = gather, batches, pinned
@@ -279,7 +289,7 @@ class _Gathered:
 
 
 def _of_all_processes(state: dict[str, Any]) -> list[dict[str, Any]]:
-    """By rank, on every process: Lightning asks all of them and writes what the first one has."""
+    """Returns the states of all processes by rank. Every process takes part, since Lightning asks each and writes the first one's."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return [state]
     states: list[Any] = [None] * torch.distributed.get_world_size()

@@ -4,10 +4,10 @@
 - `gemma_scope`: Gemma Scope's `params.npz`.
 - `checkpoint`: checkpoints of train.py.
 - `weights`: checks every tensor that one of these readers found, and builds the `ThresholdSAE` from them.
-- `released`: decides which format lies at a path that somebody else's SAE was downloaded to.
+- `formats`: decides which format lies at a path that somebody else's SAE was downloaded to.
 - `locate`: finds what a user's path means (a run, an SAE folder, an archive, a checkpoint), and refuses an SAE that was
   trained at another site than the one that is measured.
 
 To add a format, write a file with one function from a path to a `ThresholdSAE` that ends in `weights.sae_of_weights`,
-and call it in `released`.
+and call it in `formats`.
 """

@@ -7,7 +7,7 @@ from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.model.sites import HookPoint
 from atomlab.identity import MAY_DIFFER, Identity, check_same, comparable_identity
 from atomlab.interop.checkpoint import load_checkpoint, read_checkpoint
-from atomlab.interop.released import load_released
+from atomlab.interop.formats import load_released
 from atomlab.interop.saelens import load_config
 from atomlab.sae import ThresholdSAE, fold
 from atomlab.theory import AtomicInnerProduct

@@ -1,4 +1,4 @@
-"""What a run will take: sizes, memory and time, known before its first pass."""
+"""A forecast of a run before its first pass: its sizes, memory and time."""
 
 import os
 import shutil
@@ -26,15 +26,16 @@ _TIMED_TOKENS = 2048
 @final
 @dataclass(frozen=True)
 class Forecast:
-    """Sizes of a run, and what limits them.
+    """The sizes of a run.
 
     Attributes:
         d_in: width of the activations.
         d_sae: number of latents.
-        train_rows, reference_rows: training vectors of the corpus, and vectors of the reference corpus that give S.
+        train_rows: training vectors of the corpus.
+        reference_rows: vectors of the reference corpus that the metric S is from.
         model_bytes: weights of the language model that are loaded for the harvest; 0 if nothing is harvested.
-        training_bytes: weights, gradients and optimiser of the TSAE; activations of a step come on top.
-        memory_bytes: of the device that trains, as a whole.
+        training_bytes: weights, gradients and optimiser of the TSAE, without the activations of a step.
+        memory_bytes: memory of the device that trains.
     """
 
     d_in: int
@@ -49,14 +50,14 @@ class Forecast:
 def forecast(
     data: ActivationDataModule, prepared: Prepared, trainer: Trainer, *, architecture: Architecture, shrinkage: float
 ) -> Forecast:
-    """The sizes of a run, once nothing in them is certain to fail.
+    """Computes the sizes of a run, and refuses a run that is certain to fail.
 
     Args:
-        data: not yet harvested.
-        prepared: of `data`.
-        trainer: that will train; its device and number of processes count.
+        data: the activations, not yet harvested.
+        prepared: what is known of them (`ActivationDataModule.prepare`).
+        trainer: the trainer of the run, whose device and number of processes count.
         architecture: of the TSAE.
-        shrinkage: of the metric S.
+        shrinkage: λ of the metric S.
 
     Raises:
         ValueError: too few latents, too few training vectors for a batch, too few reference vectors for S or too few
@@ -106,14 +107,14 @@ def _check_memory(what: str, needed: int, there: int) -> None:
 
 
 def render(sizes: Forecast, data: ActivationDataModule, prepared: Prepared, trainer: Trainer, target: float) -> str:
-    """What `dry_run=true` prints; times one short pass of the language model and a few steps of the training.
+    """Returns what `dry_run=true` prints. One short pass of the language model and a few steps of the training are timed.
 
     Args:
-        sizes: the run's.
-        data: not yet harvested.
-        prepared: of `data`.
-        trainer: that will train; the steps are timed on its device.
-        target: mean L0 at which they are timed.
+        sizes: of the run.
+        data: the activations, not yet harvested.
+        prepared: what is known of them.
+        trainer: the trainer of the run; the steps are timed on its device.
+        target: mean L0 at which the steps are timed.
     """
     model, tokens = data.model, sum(prepared.tokens.values())
     rows = prepared.rows[data.folder(data.corpus)]
@@ -146,7 +147,7 @@ def _tokens_per_second(data: ActivationDataModule, prepared: Prepared) -> float:
 
 
 def _seconds_a_step(sizes: Forecast, batch_size: int, target: float, device: torch.device) -> float:
-    """On random vectors, with the same loss, implementation and optimiser as the training; the first step is not counted."""
+    """Times training steps on random vectors, with the loss, implementation and optimiser of the training; not the first step."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         sae = ThresholdSAE(sizes.d_in, sizes.d_sae).to(device)

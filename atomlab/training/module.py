@@ -1,4 +1,4 @@
-"""Training of a TSAE on activations: losses and schedules."""
+"""The Lightning module that trains a TSAE on activations."""
 
 import sys
 from typing import Any, final
@@ -15,22 +15,26 @@ from atomlab.sae import (
 from atomlab.sae.ops import DensitySwitch, Terms, objective
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.divergence import Divergence, check_finite
-from atomlab.training.measurement import Measurement
 from atomlab.training.recipe import TrainingRecipe
+from atomlab.training.validation import Measurement
 
 
 @final
 class SAEModule(LightningModule):
-    """A TSAE in training, in the coordinates of `transform`; `folded()` is the same TSAE for raw activations.
+    """Trains a TSAE with Adam, in the coordinates of an input transform.
 
-    Adam trains it, with the learning rates of `schedule`.
+    Over the last `recipe.schedule.freeze` share of the steps the thresholds stand still and the sparsity term is off. Each
+    validation measures `folded()`, the same TSAE for raw activations (`Measurement`).
 
     Args:
         sae: initialised and calibrated, on inputs in the coordinates of `transform`.
         transform: from raw activations to the inputs of `sae`.
-        metric: S, in which the atoms are measured.
+        metric: S, in which the atoms are measured and have unit norm.
         recipe: loss, learning rates, dead latents, and the implementation of a step. The calibration is done already.
-        switch: between the dense and the sparse implementation of a step; None takes that of `recipe`.
+        switch: chooses between the dense and the sparse implementation of a step; None takes that of `recipe`.
+
+    Raises:
+        ValueError: in training, a loss that is not finite.
     """
 
     def __init__(
@@ -128,7 +132,7 @@ class SAEModule(LightningModule):
 
     @torch.no_grad()
     def folded(self) -> ThresholdSAE:
-        """The TSAE of raw activations, with atoms of unit S-norm: the object that is measured, saved and published."""
+        """Returns the TSAE of raw activations, with atoms of unit S-norm, which is measured, saved and published."""
         return fold(self.sae, self.transform).with_unit_norm_decoder(self.atomic.matrix.to(self.sae.W_dec))
 
     def on_validation_epoch_start(self) -> None:

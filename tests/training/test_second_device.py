@@ -9,7 +9,7 @@ from torch import Tensor
 from atomlab.sae import L0, InputTransform, Tanh, TargetL0, ThresholdSAE, calibrate_thresholds_, fold
 from atomlab.sae.ops import Dense, Operators, Sparse, TorchKernels, objective
 from atomlab.theory import AtomicInnerProduct
-from atomlab.training.measurement import Measurement
+from atomlab.training.validation import Measurement
 from atomlab.units import atoms, data_nearest, with_pursuit
 from tests.metrics.test_contract import CASES
 from tests.second_device import DEVICE, second_device

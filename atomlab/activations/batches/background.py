@@ -11,7 +11,15 @@ T = TypeVar("T")
 
 @final
 class Background(Generic[T]):
-    """The items of `source`, made at most `ahead` in advance: who makes them waits while the queue is full.
+    """Runs an iterable in a thread, ahead of its consumer.
+
+    The thread waits while `ahead` items are ready and not taken yet. An error of the iterable is raised where its items
+    are taken.
+
+    Args:
+        source: the iterable.
+        length: number of items, for `len`; None if it is not known.
+        ahead: number of items that are made in advance, at most.
 
     Attributes:
         waited: seconds that the consumer has waited for items, over all iterations.

@@ -1,7 +1,4 @@
-"""Activations straight from the language model, for corpora larger than the disk.
-
-It fills a shuffle buffer while training goes on.
-"""
+"""Training vectors straight from the language model, for corpora larger than the disk, through a shuffle buffer."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -48,10 +45,22 @@ def forward_passes(
     rank: int,
     world_size: int,
 ) -> Iterator[tuple[Batch, StreamPosition]]:
-    """The batches of this process's share of the corpus, epoch after epoch, each with the position after it.
+    """Cuts this process's share of a corpus into forward passes, epoch after epoch without end.
+
+    Args:
+        corpus: whose examples are read; each process reads other ones.
+        lay_out: turns examples into token sequences.
+        position: where to go on.
+        batch_tokens: tokens of a forward pass, at most.
+        seed: of the order of the sequences within a group of examples.
+        rank: number of this process, from 0.
+        world_size: number of processes.
+
+    Yields:
+        A forward pass, and the position after it.
 
     Raises:
-        ValueError: an epoch that gives no batch.
+        ValueError: an epoch gives this process no forward pass.
     """
     while True:
         found = position.examples > 0
@@ -71,24 +80,27 @@ def forward_passes(
 
 @final
 class OnlineBatches:
-    """Training batches out of a shuffle buffer.
+    """Makes training batches out of a shuffle buffer.
 
     Whenever less than half of the buffer is left, whole forward passes are added until it is full, and all of it is
-    shuffled anew. The order depends on the seed, the process and the number of processes. The state holds the buffer
-    itself and the position of the stream, so that a resumed run goes on bit for bit.
+    shuffled anew. The order depends on the seed, on the process, and on how many shuffles there were. The state holds the
+    buffer itself and the position of the stream, so that a resumed run goes on bit for bit.
 
     Args:
-        rows: gives the rows of each forward pass from a position on, with the position after it.
-        online: sizes.
-        batch_size: of this process.
-        steps: of the run.
+        rows: gives the vectors of each forward pass from a position on, with the position after the pass.
+        online: sizes of the buffer.
+        batch_size: vectors of a batch of this process.
+        steps: number of batches in the whole run, also when it is resumed.
         seed: of the shuffles.
-        rank: of this process.
-        state: of an earlier run, to go on with.
-        pinned: batches in memory that a GPU copies from without the CPU.
+        rank: number of this process, from 0.
+        state: the state of an earlier run to go on from; None starts anew.
+        pinned: whether batches lie in memory that a GPU copies from without the CPU.
 
     Attributes:
-        waited: seconds that steps have waited for data.
+        waited: seconds that steps have waited for vectors.
+
+    Raises:
+        ValueError: a buffer of less than two batches.
     """
 
     def __init__(
@@ -122,7 +134,7 @@ class OnlineBatches:
         return self.steps  # the whole run, also when resumed
 
     def state(self) -> dict[str, Any]:
-        """After the last batch that was given out: what is left in the buffer, and what the rest depends on."""
+        """Returns the state after the last batch that was given out: the rest of the buffer, and what its filling depends on."""
         position = [self.position.epoch, self.position.examples, self.position.passes]
         left = None if self.buffer is None else self.buffer.clone()  # a view would be saved with all it is a view of
         return {"buffer": left, "step": self.step, "shuffles": self.shuffles, "position": position}
@@ -154,7 +166,17 @@ class OnlineBatches:
 def kept_rows(
     model: LanguageModel, point: HookPoint, passes: Iterable[tuple[Batch, StreamPosition]], limit: float
 ) -> Iterator[tuple[Tensor, StreamPosition]]:
-    """What each forward pass gives at the hook point, on the CPU, without the rows whose norm is above `limit`."""
+    """Runs forward passes, and keeps what they give at a hook point.
+
+    Args:
+        model: the language model, which is loaded here.
+        point: the hook point.
+        passes: forward passes, each with the position after it.
+        limit: vectors whose Euclidean norm is above it are left out.
+
+    Yields:
+        (rows, d_in) vectors of a pass, on the CPU in the model's dtype, and the position after the pass.
+    """
     loaded = model.load([point])
     for made, position in passes:
         inputs = {name: tensor.to(model.device) for name, tensor in made.inputs.items()}

@@ -10,15 +10,19 @@ from torch.utils.data import Sampler
 
 
 def generator(*key: int | str) -> torch.Generator:
-    """Random numbers that depend on the key only, so that nobody has to keep a generator's state."""
+    """Returns random numbers that a key alone determines, so that nobody has to keep the state of a generator."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 def neighbour_correlation(rows: Tensor) -> float:
-    """How well rows (n, d) are mixed: Σ ⟨x_i − m, x_{i+1} − m⟩ / Σ ‖x_i − m‖², m the mean, in [−1, 1].
+    """Measures how well rows are mixed, by the correlation of neighbours.
 
-    In a full shuffle it is −1/n in expectation, whatever the rows.
+    It is Σ ⟨x_i − m, x_{i+1} − m⟩ / Σ ‖x_i − m‖², in [−1, 1], where m is the mean. After a full shuffle its expectation is
+    −1/n, whatever the rows are.
+
+    Args:
+        rows: (n, d) vectors in their order.
 
     >>> neighbour_correlation(torch.tensor([[1.0], [1.0], [-1.0], [-1.0]]))
     0.25
@@ -43,20 +47,29 @@ def check_batch(rows: int, batch_size: int, world_size: int) -> None:
 
 @final
 class ShuffledBatches(Sampler[Tensor]):
-    """Row numbers of each training step: global batches without replacement within an epoch, dealt out to the ranks.
+    """Gives the row numbers of each training step, without replacement within an epoch.
 
-    Each epoch puts blocks of `block_rows` neighbouring rows in random order, and then the rows within each window of
-    `window_rows`: a full shuffle if all rows fit into one window. In larger sets a row's neighbour is of its own block
-    with probability (block_rows − 1) / (window_rows − 1), so neighbours correlate by that times the mean correlation
+    Each epoch puts blocks of `block_rows` neighbouring rows in random order, and then shuffles the rows within each window
+    of `window_rows`. If all rows fit into one window, this is a full shuffle. In larger sets the next row is of the same
+    block with probability (block_rows − 1) / (window_rows − 1), so neighbours correlate by that times the mean correlation
     within a block (`neighbour_correlation`; measured in docs/activations.md). Disks are read a block at a time.
 
-    Step s consists of the same rows on any number of ranks, and depends on `seed` and s only, so a run resumed at
-    step s goes on exactly.
+    A step has the same rows on any number of processes, and depends on the seed and its number only. So a run that is
+    resumed goes on exactly. Memory: 24 bytes for each row of a window, and 8 for each block.
 
-    Memory: 24 bytes a row of a window and 8 a block.
+    Args:
+        rows: number of rows.
+        batch_size: rows of a batch, over all processes.
+        steps: number of batches in the whole run.
+        start: number of the batch to begin with.
+        seed: of the order.
+        rank: number of this process, from 0.
+        world_size: number of processes.
+        block_rows: neighbouring rows that stay together when blocks are shuffled.
+        window_rows: rows within which single rows are shuffled.
 
     Raises:
-        ValueError: a batch that the ranks cannot share evenly, or larger than the set.
+        ValueError: a batch that the processes cannot share evenly, or that is larger than the set of rows.
     """
 
     def __init__(
@@ -90,7 +103,7 @@ class ShuffledBatches(Sampler[Tensor]):
                 step += 1
 
     def _epoch(self, epoch: int, first: int, last: int) -> Iterator[Tensor]:
-        """Global batches [first, last) of an epoch."""
+        """Yields the batches [first, last) of an epoch, over all processes."""
         pending = torch.empty(0, dtype=torch.int64)
         for window in self._windows(epoch, first * self.batch_size):
             pending = torch.cat([pending, window])
@@ -101,7 +114,7 @@ class ShuffledBatches(Sampler[Tensor]):
                 pending, first = pending[self.batch_size :], first + 1
 
     def _windows(self, epoch: int, skip: int) -> Iterator[Tensor]:
-        """Shuffled rows of each window, but for the first `skip` rows."""
+        """Yields the shuffled row numbers of each window, without the first `skip` of the epoch."""
         blocks = torch.randperm(-(-self.rows // self.block_rows), generator=generator(self.seed, epoch))
         for number, some in enumerate(blocks.split(self.window_blocks)):
             sizes = (self.rows - some * self.block_rows).clamp(max=self.block_rows)
@@ -114,18 +127,26 @@ class ShuffledBatches(Sampler[Tensor]):
 
 
 def random_order(rows: int, seed: int) -> Tensor:
-    """(rows,) int64: all row numbers in a random order that the seed fixes, so that the first n of them are a random
-    sample, whatever the order in which the rows lie. Memory: 8 bytes a row.
+    """Returns all row numbers in a random order, (rows,) int64, which the seed determines.
+
+    The first n of them are a random sample, whatever the order in which the rows lie. Memory: 8 bytes a row.
     """
     return torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
 
 
 @final
 class RandomBatches(Sampler[Tensor]):
-    """Every row once over all ranks, in `random_order`; ranks may get one row more or less than others.
+    """Gives every row number once over all processes, in `random_order`. A process may get one row more than another.
 
-    The first n rows of one rank are a random sample of all rows. So are the first n of each of several ranks together,
-    and those are the same n·world_size rows that one rank would see first.
+    The first n rows of one process are a random sample of all rows. So are the first n of each of several processes
+    together, and those are the same n·world_size rows that one process would see first.
+
+    Args:
+        rows: number of rows.
+        batch_size: rows of a batch, over all processes.
+        seed: of the order.
+        rank: number of this process, from 0.
+        world_size: number of processes.
     """
 
     def __init__(self, rows: int, batch_size: int, *, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""Token sequences of various lengths, end to end, and how texts are laid out in them."""
+"""Token sequences of various lengths, how texts are laid out in them, and how they are cut into forward passes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -35,7 +35,7 @@ class Sequences:
         return int(self.keep.sum())
 
     def select(self, order: Tensor) -> "Sequences":
-        """The sequences of the given numbers, in that order."""
+        """Returns the sequences of the given numbers, in that order."""
         starts, lengths = self.offsets[order], self.lengths[order]
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
         index = torch.arange(int(offsets[-1])) + torch.repeat_interleave(starts - offsets[:-1], lengths)
@@ -51,7 +51,13 @@ class Sequences:
 
 @dataclass(frozen=True)
 class Frame:
-    """What a tokenizer puts around a text, and what parts two texts in one sequence: lists of token ids."""
+    """The special tokens that stand around and between texts, as token ids.
+
+    Attributes:
+        prefix: what the tokenizer puts before a text, such as BOS.
+        suffix: what it puts after a text, such as BERT's SEP.
+        separator: what parts two texts in one sequence.
+    """
 
     prefix: tuple[int, ...] = ()
     suffix: tuple[int, ...] = ()
@@ -63,16 +69,15 @@ class Frame:
 
 
 def pack(documents: Sequence[Tensor], numbers: Sequence[int], context: int, frame: Frame) -> Sequences:
-    """Documents end to end, each followed by the separator, cut into full contexts; the rest that fills none is left
-    out.
+    """Packs documents end to end, each followed by the separator, and cuts them into full contexts.
 
-    Each context starts with the prefix (e.g. BOS) and ends with the suffix (e.g. BERT's SEP); within it, attention
-    crosses documents.
+    Each context starts with the prefix and ends with the suffix; within it, attention crosses documents. Tokens at the
+    end that fill no context are left out.
 
     Args:
-        documents: (tokens,) int32 each.
-        numbers: of the documents in the corpus.
-        context: tokens a sequence.
+        documents: (tokens,) int32 of each document.
+        numbers: the number of each document in the corpus.
+        context: tokens of a sequence.
         frame: prefix, suffix and separator.
 
     Raises:
@@ -97,12 +102,17 @@ def pack(documents: Sequence[Tensor], numbers: Sequence[int], context: int, fram
 
 
 def pack_apart(documents: Sequence[Tensor], numbers: Sequence[int], context: int, frame: Frame) -> Sequences:
-    """As `pack`, but positions start anew with each document, so that a model that reads them lets none see another.
+    """Packs documents as `pack` does, but positions start anew with each document.
 
-    Each part of a document stands between prefix and suffix, so a model sees just what it would see of that part
-    alone; no separator is
-    needed. Where a context has room for a prefix and suffix but no token of text, it is filled up with tokens that
-    are not kept.
+    A model that reads positions so keeps the documents apart. Each part of a document stands between prefix and suffix, so
+    the model sees just what it would see of that part alone, and no separator is needed. Where a context has room for a
+    prefix and a suffix but for no token of text, it is filled up with tokens that are not kept.
+
+    Args:
+        documents: (tokens,) int32 of each document.
+        numbers: the number of each document in the corpus.
+        context: tokens of a sequence.
+        frame: prefix and suffix.
 
     Raises:
         ValueError: a context without room for text.
@@ -141,11 +151,17 @@ def pack_apart(documents: Sequence[Tensor], numbers: Sequence[int], context: int
 def prompts(
     documents: Sequence[Tensor], wanted: Sequence[int | None], numbers: Sequence[int], context: int, frame: Frame
 ) -> Sequences:
-    """One prompt a sequence, between prefix and suffix; `wanted` is the position whose activation is kept (None:
-    all), counted without the prefix.
+    """Makes one sequence of each prompt, between prefix and suffix.
+
+    Args:
+        documents: (tokens,) int32 of each prompt.
+        wanted: the position, counted without the prefix, whose activation is kept; None keeps all.
+        numbers: the number of each prompt in the corpus.
+        context: tokens of a sequence, at most.
+        frame: prefix and suffix.
 
     Raises:
-        ValueError: a prompt longer than the context.
+        ValueError: a prompt that is longer than the context.
     """
     if documents and (longest := max(map(len, documents)) + frame.size) > context:
         raise ValueError(f"A prompt has {longest} tokens, more than activations.tokens.context={context}: raise it.")
@@ -166,8 +182,12 @@ def prompts(
 
 
 def sample(sequences: Sequences, max_rows: int | None, seed: int) -> Sequences:
-    """Sequences in random order, as many as give at most `max_rows` kept tokens (all if None), then sorted by
-    length.
+    """Chooses sequences at random, and sorts them by length.
+
+    Args:
+        sequences: to choose from.
+        max_rows: kept tokens that the chosen sequences have in all, at most; None chooses all sequences.
+        seed: of the choice.
     """
     order = torch.randperm(len(sequences.lengths), generator=torch.Generator().manual_seed(seed))
     if max_rows is not None:
@@ -197,8 +217,11 @@ class Batch:
 
 
 def equal_lengths(sequences: Sequences, batch_tokens: int) -> list[tuple[int, int]]:
-    """Runs [start, stop) of neighbours of equal length with at most `batch_tokens` tokens, but at least one
-    sequence.
+    """Cuts sequences into runs [start, stop) of neighbours of equal length.
+
+    Args:
+        sequences: sorted by length, so that runs are long.
+        batch_tokens: tokens of a run, at most; a longer sequence is a run of its own.
     """
     lengths = sequences.lengths.tolist()
     edges = [0] if lengths else []
@@ -209,7 +232,7 @@ def equal_lengths(sequences: Sequences, batch_tokens: int) -> list[tuple[int, in
 
 
 def batch(sequences: Sequences, start: int, stop: int) -> Batch:
-    """Sequences [start, stop), which have the same length."""
+    """Returns the sequences [start, stop), which have the same length, as one forward pass."""
     tokens = slice(int(sequences.offsets[start]), int(sequences.offsets[stop]))
     inputs = {"input_ids": sequences.input_ids[tokens].long().view(stop - start, -1)}
     positions = sequences.position[tokens].long().view(stop - start, -1)

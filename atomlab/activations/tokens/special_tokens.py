@@ -1,4 +1,4 @@
-"""The special tokens of a tokenizer: which there are, what it puts around a text, and how a text loses them."""
+"""The special tokens of a tokenizer: which they are, what it puts around a text, and how they are taken off a text again."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,8 +9,10 @@ _TRIED = 10_000  # tokens of the vocabulary
 
 
 def special_ids(tokenizer: Any) -> set[int]:
-    """All tokens that are not text: the named ones (BOS, EOS, ...), every added token that is marked as special (chat
-    markers), and what the tokenizer puts around a text.
+    """Returns the ids of all tokens that are not text.
+
+    These are the named ones (BOS, EOS, ...), every added token that is marked as special (chat markers), and what the
+    tokenizer puts around a text.
     """
     added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     around = frame(tokenizer)
@@ -18,10 +20,13 @@ def special_ids(tokenizer: Any) -> set[int]:
 
 
 def frame(tokenizer: Any) -> Frame:
-    """The special tokens that this tokenizer puts around a text (BOS; CLS and SEP; none), and what parts packed
-    documents: EOS, unless texts end in a token of their own.
+    """Finds the special tokens that a tokenizer puts around a text, and the token that parts packed documents.
 
-    Measured on the first token of its own vocabulary whose text it encodes to something that is not in the frame.
+    The separator is EOS, unless texts end in a token of their own. The frame is measured on the first token of the
+    vocabulary whose text encodes to something that is not in the frame.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
 
     Raises:
         ValueError: there is no such token among the first 10,000.
@@ -42,10 +47,15 @@ def frame(tokenizer: Any) -> Frame:
 
 
 def without_frame(ids: Sequence[int], around: Frame, tokenizer: Any) -> tuple[int, int]:
-    """Where the text in some token ids starts and stops.
+    """Returns where the text in some token ids starts and stops.
 
-    Left out are runs of padding at both ends (if the padding token has no other meaning), the tokenizer's prefix
-    where it is there already, and at the end the tokens of its suffix, or the end-of-text tokens that packing adds.
+    Runs of padding at both ends are left out (if the padding token has no other meaning), the tokenizer's prefix where it
+    is there already, and at the end the tokens of its suffix, or the end-of-text tokens that packing adds.
+
+    Args:
+        ids: token ids.
+        around: what the tokenizer puts around a text.
+        tokenizer: a Hugging Face tokenizer.
     """
     start, stop = 0, len(ids)
     pad = _padding(tokenizer)

@@ -20,7 +20,13 @@ _NAMED = 5  # bad records that the index names
 
 @dataclass(frozen=True)
 class Document:
-    """An example as token ids (int32), and the position whose activation is kept (None: all)."""
+    """An example as token ids.
+
+    Attributes:
+        tokens: (tokens,) int32.
+        group: what a held-out split must not tear apart.
+        wanted: the position whose activation is kept; None keeps all.
+    """
 
     tokens: Tensor
     group: str
@@ -29,7 +35,13 @@ class Document:
 
 @dataclass(frozen=True)
 class BadRecords:
-    """How many of the records read were left out, and location and reason of the first few."""
+    """The records of a corpus that were left out.
+
+    Attributes:
+        count: how many were left out.
+        read: how many were read.
+        first: location and reason of the first few.
+    """
 
     count: int = 0
     read: int = 0
@@ -38,12 +50,12 @@ class BadRecords:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A tokenised corpus.
+    """A corpus as token sequences.
 
     Attributes:
-        splits: sequences of each.
-        groups: of each example, by its number.
-        bad_records: which of the corpus's were left out.
+        splits: the sequences of each split.
+        groups: the group of each example, by its number.
+        bad_records: the records that were left out.
     """
 
     splits: dict[str, Sequences]
@@ -131,10 +143,18 @@ def _bad_records(counted: Sequence[RecordCounter]) -> BadRecords:
 
 
 def encode(examples: Iterable[Example], tokenizer: Any, position: Position) -> Iterator[Document]:
-    """Examples as token ids without the special tokens around them, in order; those without text are left out.
+    """Turns examples into token ids without the special tokens around them; examples without text are left out.
 
-    What the tokenizer puts around a text is added later, so it goes where it is there already (`without_frame`). Token
-    ids that the tokenizer does not know, and prompts whose subject no token holds, are bad records.
+    What the tokenizer puts around a text is added later, so it is taken off where it is there already (`without_frame`).
+    Token ids that the tokenizer does not know, and prompts whose subject no token holds, are bad records.
+
+    Args:
+        examples: texts, or token ids.
+        tokenizer: a Hugging Face tokenizer.
+        position: whose activation is kept of a prompt.
+
+    Yields:
+        The documents, in the order of the examples.
 
     Raises:
         ValueError: position last_subject with a tokenizer that gives no character offsets.
@@ -213,10 +233,15 @@ def lay_out(
 
 
 def split_groups(weights: Mapping[str, int], fractions: Sequence[float], seed: int) -> dict[str, str]:
-    """Assigns each group to a split, so that the splits' weights are near `fractions`.
+    """Assigns each group to a split, so that the weights of the splits are near some fractions.
 
-    Groups are taken in the order of a keyed hash, so the split depends on the groups' names and the seed only, not on
-    the order of reading.
+    Groups are taken in the order of a keyed hash. So the split depends on the names of the groups and on the seed only, and
+    not on the order of reading.
+
+    Args:
+        weights: tokens or prompts of each group.
+        fractions: shares of train, validation and test.
+        seed: key of the hash.
 
     Raises:
         ValueError: fewer groups than splits, or fractions that do not sum to 1.
@@ -243,8 +268,16 @@ def split_groups(weights: Mapping[str, int], fractions: Sequence[float], seed: i
 def kept_position(
     example: Example, length: int, offsets: Sequence[tuple[int, int]] | None, position: Position
 ) -> int | None:
-    """The token of a prompt whose activation is kept: None for all, the last, or the last one that holds of the
-    subject's last character (a byte-level tokenizer may spend several on it; None if there is no such token).
+    """Returns the token of a prompt whose activation is kept; None stands for all.
+
+    For `last_subject` it is the last token that holds a part of the subject's last character, on which a byte-level
+    tokenizer may spend several; None if there is no such token.
+
+    Args:
+        example: the prompt.
+        length: number of its tokens.
+        offsets: characters [start, stop) of each token; None if they were not asked for.
+        position: which token is wanted.
     """
     if position == "all":
         return None

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from atomlab.evaluation.rows.certificates import LEVELS
+from atomlab.evaluation.rows.certify import LEVELS
 from atomlab.report import COLUMNS, Column, Row
 
 _HEADING = "Rates by support size"

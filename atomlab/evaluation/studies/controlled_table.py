@@ -13,11 +13,11 @@ from atomlab.evaluation.browser.browse import BrowserOptions, browse
 from atomlab.evaluation.controls import CONTROL_ROWS, CONTROLS, Case, check_controls, control_cases, pursuit_size
 from atomlab.evaluation.provenance import describe, metric_of, origin_of, trained_on
 from atomlab.evaluation.rows.by_size import size_tables
-from atomlab.evaluation.rows.certificates import certify
+from atomlab.evaluation.rows.certify import certify
 from atomlab.evaluation.rows.conclusion import conclude, with_memory
 from atomlab.evaluation.rows.measure import on_validation
 from atomlab.evaluation.rows.splicing import splice
-from atomlab.evaluation.studies.table_figures import shift_figures, table_figures
+from atomlab.evaluation.studies.controlled_table_figures import shift_figures, table_figures
 from atomlab.evaluation.study import StudyInputs
 from atomlab.identity import check_same
 from atomlab.interop.locate import check_seed, identity_in, load_at_site, locate

@@ -11,13 +11,13 @@ import torch.multiprocessing as mp
 from atomlab.activations.batches.shuffle import RandomBatches
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation import SampleSizes, StudyInputs, measure
-from atomlab.evaluation.rows.certificates import certify
+from atomlab.evaluation.rows.certify import certify
 from atomlab.evaluation.rows.measure import on_validation
 from atomlab.metrics.by_name import flat
 from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct
-from atomlab.training.measurement import Measurement
 from atomlab.training.module import reference_metric
+from atomlab.training.validation import Measurement
 from atomlab.units import atoms
 
 MEASURED, CERTIFIED, SUPPORTS, SEED = 131, 37, 5, 4  # odd, so that two processes have unequal shares

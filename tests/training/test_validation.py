@@ -20,7 +20,7 @@ from atomlab.theory import (
     supports,
     threshold_windows,
 )
-from atomlab.training.measurement import Measurement
+from atomlab.training.validation import Measurement
 
 MEASURED, CERTIFIED = 70, 50
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from atomlab.interop.released import load_released
+from atomlab.interop.formats import load_released
 from atomlab.units import atoms
 
 SAELENS = (

@@ -19,7 +19,7 @@ from atomlab.activations.model.sites import find_module, first_tensor, resolve_s
 from atomlab.evaluation import BrowserOptions, ControlledTable, StudyInputs, origin_of, retraining
 from atomlab.evaluation.controls import CONTROLS
 from atomlab.evaluation.studies.controlled_table import ROWS
-from atomlab.evaluation.studies.table_figures import table_figures
+from atomlab.evaluation.studies.controlled_table_figures import table_figures
 from atomlab.interop.locate import load_at_site, locate
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.build import build, reference_metric
