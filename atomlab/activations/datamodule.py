@@ -289,7 +289,7 @@ class _Gathered:
 
 
 def _of_all_processes(state: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns the states of all processes by rank. Every process takes part, since Lightning asks each and writes the first one's."""
+    """Returns the states of all processes by rank, on each of them: Lightning asks all, and writes what the first has."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return [state]
     states: list[Any] = [None] * torch.distributed.get_world_size()

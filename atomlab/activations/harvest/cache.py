@@ -47,7 +47,7 @@ _CLIENTS = {"aiohttp", "httpcore", "httpx", "huggingface_hub", "requests", "urll
 
 @contextmanager
 def _reached(what: str) -> Iterator[None]:
-    """Says of a fault of the network what was being fetched; all other errors pass."""
+    """Names what was being fetched in the message of a network error; all other errors pass."""
     try:
         yield
     except Exception as error:
@@ -130,7 +130,7 @@ class HarvestCache:
         return self.cache_dir / "activations" / harvest_key(self.description(corpus))
 
     def _index(self, corpus: Corpus) -> dict[str, Any]:
-        """What the index of each hook point says of its origin."""
+        """Returns what the index of each hook point says of its origin."""
         model = {
             "name": self.model.title,
             "revision": self.model.revision,
@@ -140,13 +140,20 @@ class HarvestCache:
         return model | {"tokenizer": self.model.tokenizer_fingerprint} | self.description(corpus)
 
     def prepare(self, corpora: Sequence[Corpus], points: Sequence[HookPoint]) -> Prepared:
-        """Everything that can be known of the harvests before the first pass; nothing is written.
+        """Finds out everything that can be known of the harvests before the first pass. Nothing is written.
 
-        Cost: if anything is missing, the corpora are tokenised, the model is loaded and reads two short batches.
+        Args:
+            corpora: whose activations are wanted.
+            points: hook points, the first of which is trained on.
+
+        Returns:
+            Rows, tokens, sizes and ranks of what is there or would be harvested.
 
         Raises:
             FileNotFoundError, ValueError: a fault of a corpus, the tokenizer, the model or a hook point.
             OSError: the disk has no room for what is missing.
+
+        Cost: if anything is missing, the corpora are tokenised, and the model is loaded and reads two short batches.
         """
         return self._prepare({self.folder(corpus): corpus for corpus in corpora}, points)[0]
 
@@ -157,19 +164,19 @@ class HarvestCache:
         trainer: Trainer | None = None,
         check: Callable[[Prepared], None] | None = None,
     ) -> None:
-        """Fetches or harvests what the cache lacks (`harvest`, `fetch`), after all of it was prepared and checked.
+        """Fetches or harvests what the cache lacks (`fetch`, `harvest`), after all of it was prepared and checked.
 
-        Of several runs that want the same, one works and the others wait. Every process of `trainer` calls this; the
+        Of several runs that want the same harvest, one works and the others wait. Every process of `trainer` calls this; the
         first one prepares.
 
         Args:
-            corpora: whose activations.
-            points: where in the model.
-            trainer: whose processes work, if it has several.
-            check: told what was prepared, before anything is written; raises what it finds wrong.
+            corpora: whose activations are wanted.
+            points: hook points, the first of which is trained on.
+            trainer: its processes share the work, if it has several; None works in this process alone.
+            check: is given what was prepared, before anything is written, and raises what it finds wrong.
 
         Raises:
-            OSError: the cache folder is full or cannot be written; the network.
+            OSError: the cache folder is full or cannot be written, or the network failed.
             ValueError: a fault of the corpus, the model or the source.
         """
         folders = {self.folder(corpus): corpus for corpus in corpora}
@@ -205,7 +212,7 @@ class HarvestCache:
     def _prepare(
         self, folders: Mapping[Path, Corpus], points: Sequence[HookPoint]
     ) -> tuple[Prepared, dict[Path, Tokens]]:
-        """And the tokens of the corpora that have not been tokenised before."""
+        """Prepares as `prepare` does; returns also the tokens of the corpora that had not been tokenised before."""
         missing = [folder for folder in folders if not is_complete(folder, points)]
         rows: dict[Path, dict[str, int]] = {}
         tokens: dict[Path, Tokens] = {}
@@ -238,7 +245,7 @@ class HarvestCache:
         return Prepared(rows, to_read, needed, widths, ranks, loaded), tokens
 
     def _lock(self, folders: Sequence[Path], held: ExitStack) -> None:
-        """Waits for each folder's lock. A folder in which nothing was written goes when the lock is given back."""
+        """Waits for the lock of each folder. A folder in which nothing was written is removed when its lock is given back."""
         for folder in folders:
             with os_errors_as_unwritable(folder):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -259,16 +266,19 @@ class HarvestCache:
             return tokenise(corpus, self.model.tokenizer, self.rules)
 
     def open(self, corpus: Corpus, point: HookPoint, outliers: Outliers) -> tuple[dict[str, Rows], Moments]:
-        """Opens a harvest: the rows of each split without outliers, and the moments of the training rows.
+        """Opens a harvest.
 
         Args:
-            corpus: whose harvest.
-            point: where in the model.
+            corpus: whose activations.
+            point: the hook point.
             outliers: which rows are left out.
 
+        Returns:
+            The rows of each split without outliers, memory-mapped, and the moments of the training rows.
+
         Raises:
-            FileNotFoundError, ValueError: as `ActivationStore`.
-            ValueError: the harvest says of itself that it is another one.
+            FileNotFoundError, ValueError: the harvest is missing or damaged, as `ActivationStore` says, or its index says that
+                it is another harvest.
         """
         folder = self.folder(corpus) / str(point)
         asked, found = json.loads(json.dumps(self.description(corpus))), read_index(folder / INDEX, "shards")
@@ -289,7 +299,7 @@ class HarvestCache:
 
 
 def _remove_if_empty(folder: Path) -> None:
-    """Of a harvest's folder with nothing but its lock."""
+    """Removes the folder of a harvest in which there is nothing but its lock."""
     if [entry.name for entry in folder.iterdir()] == [LOCK]:
         (folder / LOCK).unlink()
         folder.rmdir()

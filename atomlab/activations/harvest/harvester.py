@@ -1,4 +1,4 @@
-"""One pass of the language model over token sequences, driven by Lightning, into the shards of `store.py`."""
+"""One pass of the language model over token sequences, driven by Lightning, into the files of `atomlab.activations.store`."""
 
 import signal
 import threading
@@ -37,8 +37,9 @@ _PATIENCE = timedelta(days=2)  # of processes that wait for the first one's toke
 
 
 def is_complete(folder: Path, points: Sequence[HookPoint]) -> bool:
-    """Whether the token sequences are there, and each hook point with its index and every shard that it names; sizes
-    and checksums are for `check_files`.
+    """Returns whether a harvest has its token sequences, and each hook point with its index and every file that it names.
+
+    Sizes and checksums are not compared here (`check_files`).
     """
     return has_sequences(folder) and all(
         (folder / str(point) / INDEX).exists()
@@ -53,17 +54,17 @@ def _shards(index: Path) -> dict[str, dict[str, Any]]:
 
 @final
 class Harvester(LightningModule):
-    """Writes what is missing of the hook points' activations; each process takes its share of the shards.
+    """Writes what is missing of the activations at some hook points; each process takes its share of the files.
 
     Args:
-        model: the language model, loaded as deep as the deepest hook point.
-        points: distinct hook points.
-        tokens: the tokenised corpus, on the first process, which holds the folder's lock; None on the others, and
-            where the folder has it already.
-        folder: of the harvest.
-        description: goes into the index; called by one process, once a harvest.
-        layout: sizes of files and passes. A harvest that goes on keeps the sizes that it was begun with, but for
-            smaller passes.
+        model: the language model.
+        points: distinct hook points. The model is loaded as deep as the deepest of them.
+        tokens: the tokenised corpus, on the first process, which holds the folder's lock; None on the other processes, and
+            where the folder has the token sequences already.
+        folder: folder of the harvest.
+        description: returns what the index says of the origin; it is called once, by one process.
+        layout: sizes of files and forward passes. A harvest that goes on keeps the sizes that it was begun with, except that
+            its passes may become smaller.
         loaded: the loaded model, if this process has it already.
     """
 
@@ -145,7 +146,7 @@ class Harvester(LightningModule):
         self.trainer.strategy.barrier()
 
     def close(self) -> None:
-        """Waits for the writer; also after an error, so that what is complete stays and nothing half-written does."""
+        """Waits for the writer. It is called after an error too, so that complete files stay and half-written ones do not."""
         if self.writer is not None:
             writer, self.writer = self.writer, None
             self.bar.close()
@@ -173,14 +174,19 @@ class Harvester(LightningModule):
 
 
 def harvest(harvester: Harvester, precision: str, trainer: Trainer | None = None) -> None:
-    """HarvestCache what is missing, on the model's device, or on all processes of `trainer` if it has several.
+    """Harvests what is missing, on the model's device, or on all processes of `trainer` if it has several.
 
     An interrupted harvest goes on where it was, and ends the same. Every process of `trainer` calls this; the first one
     holds the lock of the folder.
 
+    Args:
+        harvester: what to harvest, and where to.
+        precision: of the forward passes, as Lightning names it.
+        trainer: its processes share the work, if it has several.
+
     Raises:
         ValueError: activations that are not finite.
-        OSError: no room left on the disk; complete shards stay.
+        OSError: no room left on the disk; complete files stay.
     """
     alone = trainer is None or trainer.world_size == 1
     try:
@@ -192,7 +198,7 @@ def harvest(harvester: Harvester, precision: str, trainer: Trainer | None = None
 
 
 def _trainer(device: torch.device, trainer: Trainer | None, precision: Any) -> Trainer:
-    """One process on `device`, or as many as the given trainer has, where it has them."""
+    """Returns a trainer of one process on `device`, or of as many processes as the given trainer has."""
     return Trainer(
         accelerator=device.type if trainer is None else trainer.accelerator,
         devices=([device.index] if device.index is not None else 1) if trainer is None else trainer.num_devices,
@@ -209,7 +215,7 @@ def _trainer(device: torch.device, trainer: Trainer | None, precision: Any) -> T
 
 @final
 class ForwardPasses:
-    """The batches of some shards: number of the shard, inputs of the model, numbers of the kept tokens."""
+    """Gives the forward passes of some shards: number of the shard, inputs of the model, and numbers of the kept tokens."""
 
     def __init__(self, shards: Sequence[Shard], sequences: dict[str, Sequences], batch_tokens: int) -> None:
         self.shards, self.sequences, self.batch_tokens = shards, sequences, batch_tokens
@@ -227,11 +233,11 @@ _AHEAD = 4  # batches that wait for the writer; the model waits when there are m
 
 @final
 class ShardWriter:
-    """Collects the batches of a shard and writes it for each hook point; `close` waits for the rest.
+    """Collects the vectors of a shard, and writes them in a thread, one file for each hook point.
 
     Args:
-        folder: of the harvest.
-        written: told the name of a file, seen from the folder, and its record.
+        folder: folder of the harvest.
+        written: is told the name of each file, seen from the folder, and its entry in the index.
     """
 
     def __init__(self, folder: Path, written: Callable[[str, dict[str, Any]], None]) -> None:
@@ -242,16 +248,20 @@ class ShardWriter:
         self._thread.start()
 
     def put(self, shard: Shard, rows: Mapping[HookPoint, Tensor]) -> None:
-        """The next rows of a shard at each hook point, on any device; shards come one after the other.
+        """Takes the next vectors of a shard at each hook point. Shards come one after the other.
+
+        Args:
+            shard: the shard that they belong to.
+            rows: (rows, width) by hook point, on any device.
 
         Raises:
-            OSError, ValueError: what happened to an earlier one.
+            OSError, ValueError: an earlier shard could not be written.
         """
         self._queue.put((shard, rows))
         self._raise()
 
     def close(self) -> None:
-        """Waits until all is written; raises as `put`."""
+        """Waits until everything is written. Raises as `put`."""
         self._queue.put(None)
         self._thread.join()
         self._raise()

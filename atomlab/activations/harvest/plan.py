@@ -1,4 +1,4 @@
-"""How a harvest is cut into forward passes and files: a function of the sequences and two sizes only."""
+"""How a harvest is cut into files and forward passes. The token sequences and two sizes alone determine it."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,13 @@ from atomlab.activations.tokens.sequences import Sequences, equal_lengths
 
 @dataclass(frozen=True)
 class Shard:
-    """A file of each hook point: the kept tokens of consecutive batches of consecutive sequences, [start, stop)
-    each.
+    """A file of each hook point, with the kept tokens of some neighbouring sequences.
+
+    Attributes:
+        name: name of the file.
+        split: train, validation or test.
+        batches: the sequences [start, stop) of each batch, in order.
+        rows: number of kept tokens.
     """
 
     name: str
@@ -21,10 +26,16 @@ class Shard:
 
 
 def plan(split: str, sequences: Sequences, shard_rows: int, batch_tokens: int) -> list[Shard]:
-    """Shards of at least `shard_rows` rows (but the last), in batches of at most `batch_tokens` tokens (but one
-    sequence).
+    """Cuts the sequences of a split into shards.
 
-    Batches are those of `equal_lengths`, so that no compute goes into padding (`sample` sorts the sequences).
+    A shard has at least `shard_rows` kept tokens, except for the last one. Its batches are those of `equal_lengths`, so that
+    no compute goes into padding (`sample` sorts the sequences).
+
+    Args:
+        split: train, validation or test.
+        sequences: of the split.
+        shard_rows: kept tokens of a file, at least.
+        batch_tokens: tokens of a batch, at most; a longer sequence is a batch of its own.
     """
     kept = torch.cat([torch.zeros(1, dtype=torch.int64), sequences.rows_per_sequence().cumsum(0)]).tolist()
     shards: list[Shard] = []
@@ -40,9 +51,14 @@ def plan(split: str, sequences: Sequences, shard_rows: int, batch_tokens: int) -
 
 
 def passes(shard: Shard, sequences: Sequences, batch_tokens: int) -> list[tuple[int, int]]:
-    """The shard's batches, those of more than `batch_tokens` tokens cut into smaller ones of at least one sequence.
+    """Returns the batches of a shard, and cuts those of more than `batch_tokens` tokens into smaller ones.
 
     So a harvest that ran out of memory goes on with smaller passes, and keeps its files.
+
+    Args:
+        shard: the shard.
+        sequences: of its split.
+        batch_tokens: tokens of a forward pass, at most; a longer sequence is a pass of its own.
     """
     found = []
     for start, stop in shard.batches:

@@ -1,4 +1,4 @@
-"""What is checked before the first pass of a language model over a corpus, from its tokens and one batch."""
+"""What is checked before the first pass over a corpus, from its tokens and one batch."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ from atomlab.activations.tokens.sequences import Sequences, batch, equal_lengths
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a harvest starts from, or finds complete.
+    """What is known of harvests before the first pass.
 
     Attributes:
-        rows: vectors of each split, by the folder of each corpus's harvest.
-        tokens: tokens that the model still has to read, by folder; 0 where the harvest is complete.
-        bytes_needed: that will be written to disk.
+        rows: number of vectors of each split, by the folder of each corpus's harvest.
+        tokens: number of tokens that the model still has to read, by folder; 0 where the harvest is complete.
+        bytes_needed: bytes that will be written to disk.
         widths: d_in of each hook point.
-        ranks: of the first hook point, by folder, where the model still has to read the corpus and it is long enough.
+        ranks: ranks of the first hook point by folder, where the model still has to read the corpus and it is long enough.
         loaded: the language model, if anything is missing.
     """
 
@@ -52,17 +52,21 @@ class Ranks:
 
 
 def sample_ranks(sequences: Sequences, point: HookPoint, loaded: nn.Module, width: int, tokens: int) -> Ranks | None:
-    """The ranks at a hook point of the longest sequences that give 2·width rows; None if all of them give fewer.
+    """Counts the dimensions that the longest sequences span at a hook point.
 
-    An eigenvalue counts if it is above λ_max·width·2⁻⁵², as in `AtomicInnerProduct.from_second_moment`. Cost: forward
-    passes over about 2·width tokens, and O(width³).
+    An eigenvalue counts if it is above λ_max·width·2⁻⁵², as in `AtomicInnerProduct.from_second_moment`.
 
     Args:
         sequences: of the training split, in rising length.
         point: the hook point.
         loaded: the language model.
         width: d_in.
-        tokens: of a forward pass, at most.
+        tokens: tokens of a forward pass, at most.
+
+    Returns:
+        The ranks of the vectors of the longest sequences, 2·width or more; None if all sequences give fewer.
+
+    Cost: forward passes over about 2·width tokens, and O(width³).
     """
     kept = sequences.rows_per_sequence().flip(0).cumsum(0)
     if len(kept) == 0 or int(kept[-1]) < 2 * width:
@@ -87,11 +91,17 @@ def _rank(moment: Tensor) -> int:
 def check_sequences(
     splits: Mapping[str, Sequences], points: Sequence[HookPoint], model: LanguageModel, loaded: nn.Module
 ) -> None:
-    """One pass over the longest sequence, after its length and all token ids were held against the model.
+    """Compares the sequences with the model, and runs one pass over the longest of them.
+
+    Args:
+        splits: sequences of each split.
+        points: the hook points.
+        model: the language model.
+        loaded: its loaded weights.
 
     Raises:
-        ValueError: ids beyond the embedding, a sequence longer than the model's positions, or activations that are not
-            finite. The message names the value and the option to change.
+        ValueError: token ids beyond the embedding, a sequence longer than the model's positions, or activations that are
+            not finite. The message names the value and the option to change.
     """
     longest = max((s for s in splits.values() if len(s.lengths)), key=lambda s: int(s.lengths.max()))
     length, limit = int(longest.lengths.max()), positions_of(model, loaded)
@@ -124,8 +134,10 @@ def check_sequences(
 
 
 def positions_of(model: LanguageModel, loaded: nn.Module) -> int | None:
-    """How many positions the model has, learned or trained on; None where it states none (relative positions, state
-    spaces). RoBERTa and its relatives begin to count after the padding's position, so they have fewer than they state.
+    """Returns how many positions the model has, learned or trained on; None where it states none.
+
+    Models with relative positions and state-space models state none. RoBERTa and its relatives begin to count after the
+    position of the padding, so they have fewer than they state.
     """
     stated = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     for name, module in loaded.named_modules():
@@ -146,5 +158,5 @@ def check_space(folder: Path, needed: int) -> None:
 
 
 def bytes_of_row(width: int, dtype: torch.dtype) -> int:
-    """What a row of the store takes on disk: its activations and its norm."""
+    """Returns the bytes that a row of the store takes on disk: its activations and its norm."""
     return width * dtype.itemsize + 4

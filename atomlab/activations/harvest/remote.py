@@ -1,8 +1,8 @@
-"""HarvestCache from elsewhere: any fsspec URL, of which nothing is trusted before it was looked at.
+"""Harvests that lie elsewhere, at any fsspec URL. Everything is checked before it enters the cache.
 
 Whoever can write there can make any index, with any checksum. So every index is checked as a whole before a file that
-it names is copied, every file is copied to a folder aside and compared with its size, its digest and what a harvest
-consists of, and only a whole and sound harvest is renamed into the cache.
+it names is copied. Every file is copied to a folder aside, and compared with its size, its digest and what a harvest
+consists of. Only a whole and sound harvest is renamed into the cache.
 """
 
 import errno
@@ -41,21 +41,21 @@ _BLOCK = 8 * 2**20
 
 
 def fetch(url: str, folder: Path, points: Sequence[HookPoint]) -> None:
-    """Copies the hook points that are complete at `url` into `folder`; what is not there is left to the harvest.
+    """Copies the hook points that are complete at a URL into a folder; what is not there is left to the harvest.
 
-    What arrived before an interruption is not copied again; of what is refused nothing stays.
+    What arrived before an interruption is not copied again. Of what is refused nothing stays.
 
     Args:
-        url: of a harvest's folder, e.g. s3://bucket/activations/<key>, hf://datasets/..., memory://...
-        folder: its local copy, which is memory-mapped.
-        points: wanted.
-
-    Cost: one copy, hashed while it arrives, and one read of it.
+        url: URL of a harvest's folder, such as s3://bucket/activations/<key>, hf://datasets/... or memory://...
+        folder: its local copy.
+        points: the hook points that are wanted.
 
     Raises:
         ValueError: files that are no harvest; the message says which.
         UnwritableCacheError: the folder has no room or cannot be written.
-        OSError: the address or the network.
+        OSError: the address or the network is at fault.
+
+    Cost: one copy, hashed while it arrives, and one read of it.
     """
     source = _Source(url)
     if not source.has(TOKENS_INDEX):
@@ -81,7 +81,7 @@ def fetch(url: str, folder: Path, points: Sequence[HookPoint]) -> None:
 
 
 def _complete(folder: Path, point: HookPoint) -> bool:
-    """Raises ValueError if the hook point's folder, with all links followed, lies elsewhere."""
+    """Returns whether a hook point is complete. Raises ValueError if its folder, with all links followed, lies elsewhere."""
     own = folder / str(point)
     if not own.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{own} leads out of the cache")
@@ -127,7 +127,7 @@ def _fetch_point(source: "_Source", folder: Path, point: HookPoint, aside: Path)
 
 
 def _covers(shards: Mapping[str, ShardEntry], rows: Mapping[str, int]) -> bool:
-    """Whether each split has its shards, numbered from 0 in order, with as many rows in all as it has kept tokens."""
+    """Returns whether each split has its shards, numbered from 0, with as many rows in all as it has kept tokens."""
     for split, expected in rows.items():
         mine = [name for name in shards if name.startswith(f"{split}-")]
         if not mine or mine != [shard_name(split, number) for number in range(len(mine))]:
@@ -138,7 +138,7 @@ def _covers(shards: Mapping[str, ShardEntry], rows: Mapping[str, int]) -> bool:
 
 
 def _kind_of_shard(file: Path, rows: int) -> tuple[str, int]:
-    """Dtype and width. Raises ValueError for activations that are not finite, or not of the norms beside them."""
+    """Returns dtype and width. Raises ValueError for activations that are not finite, or do not have the norms beside them."""
     x, norms = read_shard(file, rows)
     # each a float32 sum of `width` squares in some order, within width·ε of the exact one
     tolerance = 2 * x.shape[1] * torch.finfo(torch.float32).eps
@@ -149,10 +149,10 @@ def _kind_of_shard(file: Path, rows: int) -> tuple[str, int]:
 
 @final
 class _Source:
-    """Files under a URL; all that goes wrong in reaching them is an OSError that names it.
+    """Reads files under a URL. Everything that goes wrong in reaching them is an OSError that names the URL.
 
     Args:
-        url: any that fsspec knows.
+        url: any URL that fsspec knows.
     """
 
     def __init__(self, url: str) -> None:
@@ -161,7 +161,7 @@ class _Source:
             self.filesystem, self.path = fsspec.url_to_fs(url)
 
     def has(self, name: str) -> bool:
-        """Not by `exists`, which takes a network that fails for a file that is not there."""
+        """Returns whether a file is there. fsspec's own `exists` takes a network that fails for a file that is not there."""
         with self._reached():
             try:
                 self.filesystem.info(f"{self.path}/{name}")
@@ -172,7 +172,7 @@ class _Source:
         return True
 
     def index(self, name: str, entry: str) -> tuple[bytes, dict[str, Any]]:
-        """Its bytes, and what they say. Raises ValueError as `parse_index`."""
+        """Returns the bytes of an index, and what they say. Raises ValueError as `parse_index`."""
         self._size(name)
         content = b"".join(self._parts(name, MAX_INDEX_BYTES + 1))
         try:
@@ -202,7 +202,7 @@ class _Source:
             self._copy(prefix + name, aside / name, stated)
 
     def _copy(self, name: str, target: Path, stated: FileEntry) -> None:
-        """Never more than one byte beyond what is stated."""
+        """Copies a file, and never reads more than one byte beyond the size that is stated of it."""
         digest, size = hashlib.sha256(), 0
         with os_errors_as_unwritable(target):
             stream = target.open("wb")
@@ -219,7 +219,7 @@ class _Source:
             raise ValueError(f"{name}: altered or truncated, its size or checksum is not the one in the index")
 
     def _size(self, name: str) -> int | None:
-        """In bytes, None if the source does not tell. Raises ValueError for a folder, a pipe or a device."""
+        """Returns the size in bytes; None if the source does not tell. Raises ValueError for a folder, a pipe or a device."""
         with self._reached():
             found = self.filesystem.info(f"{self.path}/{name}")
         if found.get("type") != "file":
@@ -227,7 +227,7 @@ class _Source:
         return found.get("size")
 
     def _parts(self, name: str, limit: int) -> Iterator[bytes]:
-        """The file's first `limit` bytes."""
+        """Yields the first `limit` bytes of a file, in parts."""
         with self._reached(), self.filesystem.open(f"{self.path}/{name}", "rb") as stream:
             while limit > 0 and (part := stream.read(min(limit, _BLOCK))):
                 limit -= len(part)
