@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from atomlab.evaluation import Recipe, Study, StudyInputs
-from atomlab.identity import Identity, check_same, identity_of, read_identity, say_other_code
+from atomlab.identity import Identity, check_same, identity_of, read_identity, warn_of_other_code
 from atomlab.launch import launch, plain
 from atomlab.training.options import check_values
 
@@ -33,7 +33,7 @@ def evaluate(config: DictConfig) -> float:
         remedy = "put back what was there when it was trained, or train again"
         found = read_identity(Path(config.run))
         check_same(identity, found, what=f"run={config.run}", remedy=remedy, may_differ=("code",))
-        say_other_code(identity, found, f"run={config.run}")
+        warn_of_other_code(identity, found, f"run={config.run}")
     study: Study = instantiate(config.study, _convert_="all")
     inputs = StudyInputs(
         data=data,

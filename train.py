@@ -16,11 +16,11 @@ from atomlab.identity import identity_of, write_identity
 from atomlab.launch import launch, plain
 from atomlab.training.checkpoints import read_checkpoint
 from atomlab.training.forecast import Forecast, forecast, render
-from atomlab.training.interruption import LastCheckpoint
+from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.objective import validation_objective
 from atomlab.training.options import check_values
 from atomlab.training.resuming import RunIdentity, check_resumable
-from atomlab.training.trainer import check_finished, check_trainer
+from atomlab.training.trainer_checks import check_finished, check_trainer
 
 
 def train(config: DictConfig) -> float | None:

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 from atomlab.sae import ThresholdSAE
 from atomlab.training.callbacks import DecoderNorm, ProgressBar
 from atomlab.training.module import SAEModule
-from atomlab.training.trainer import check_finished, check_trainer
+from atomlab.training.trainer_checks import check_finished, check_trainer
 
 
 @final

@@ -18,10 +18,10 @@ from atomlab.sae import (
 )
 from atomlab.sae.ops import DensitySwitch, Implementation, Terms, objective
 from atomlab.theory import AtomicInnerProduct
-from atomlab.training.data import TrainingData
 from atomlab.training.divergence import Divergence, check_finite
 from atomlab.training.measurement import Measurement
 from atomlab.training.options import check_values
+from atomlab.training.training_data import TrainingData
 
 InputVariant = Literal["raw", "unit_mean_square", "whitened"]
 _REFERENCE_WIDTH = 2304  # d_sae at which the default learning rate was chosen

@@ -19,7 +19,7 @@ from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.sae import TargetL0
 from atomlab.training.callbacks import DecoderNorm
-from atomlab.training.interruption import LastCheckpoint
+from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.module import build
 
 STEPS, KILLS = 60, 5

@@ -21,7 +21,7 @@ from atomlab.evaluation.studies.controlled_table import ROWS
 from atomlab.evaluation.studies.table_figures import table_figures
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.callbacks import DecoderNorm
-from atomlab.training.interruption import LastCheckpoint
+from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.module import reference_metric
 from atomlab.training.resuming import RunIdentity
 from atomlab.units import atoms

@@ -13,7 +13,7 @@ from atomlab.evaluation.surrogates import VectorsDataModule, exact_moments
 from atomlab.sae import L0, Sparsity, Tanh, TargetL0
 from atomlab.sae.ops import DensitySwitch
 from atomlab.training.callbacks import DataWait, DecoderNorm, Throughput
-from atomlab.training.interruption import LastCheckpoint
+from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.module import SAEModule, build
 from tests.training.runs import QUIET, assert_same, batches, fit, module
 

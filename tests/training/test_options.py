@@ -12,10 +12,10 @@ from lightning.pytorch import Callback
 from atomlab.evaluation.surrogates import VectorsDataModule, exact_moments
 from atomlab.sae import L0, Tanh, TargetL0
 from atomlab.training.callbacks import Throughput
-from atomlab.training.interruption import LastCheckpoint
+from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.module import build
 from atomlab.training.options import check_values
-from atomlab.training.trainer import check_finished, check_trainer
+from atomlab.training.trainer_checks import check_finished, check_trainer
 from tests.processes import one_sentence, run
 from tests.test_config import composed
 from tests.tiny import OPTIONS
