@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from atomlab.evaluation import Retraining, Study, StudyInputs
-from atomlab.identity import check_same, identity_of, read_identity, say_other_code
+from atomlab.identity import check_same, identity_of, read_identity, warn_of_other_code
 from atomlab.launch import as_yaml, config_of_run, launch, plain, setting_of, trainer_config
 
 
@@ -32,7 +32,7 @@ def evaluate(config: DictConfig) -> float:
         remedy = "put back what was there when it was trained, or train again"
         found = read_identity(run)
         check_same(identity, found, what=f"run={run}", remedy=remedy, may_differ=("code",))
-        say_other_code(identity, found, f"run={run}")
+        warn_of_other_code(identity, found, f"run={run}")
     trainer = instantiate(trainer_config(trained, config), _partial_=True)
     study: Study = instantiate(config.study, _convert_="all")
     text, objective = study(

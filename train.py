@@ -17,10 +17,10 @@ from atomlab.interop.checkpoint import read_checkpoint
 from atomlab.launch import launch, plain
 from atomlab.training.build import build
 from atomlab.training.forecast import Forecast, forecast, render
-from atomlab.training.interruption import LastCheckpoint
+from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.objective import validation_objective
 from atomlab.training.resuming import RunIdentity, check_resumable
-from atomlab.training.trainer import check_finished, check_trainer
+from atomlab.training.trainer_checks import check_finished, check_trainer
 
 
 def train(config: DictConfig) -> float | None:

@@ -1,8 +1,7 @@
-"""Autocast is PyTorch's rounding of products to 16 bits while a network trains: what code that must be exact does about
-it.
+"""Keeps code that must be exact out of autocast, PyTorch's rounding of matrix products to 16 bits.
 
-Autocast is a state of the thread, and whoever calls this package may have it on: Lightning runs validation and test
-steps inside it when training is in mixed precision.
+Autocast is a state of the thread, and the caller of this package may have switched it on. Lightning runs validation and
+test steps inside autocast when the training is in mixed precision.
 """
 
 from collections.abc import Iterator
@@ -10,12 +9,14 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-_KINDS = ("cpu", "cuda", "mps", "xpu", "hpu", "mtia")  # of devices that have an autocast
+_KINDS = ("cpu", "cuda", "mps", "xpu", "hpu", "mtia")  # kinds of devices that have an autocast
 
 
 @contextmanager
 def no_autocast() -> Iterator[None]:
-    """Products keep the dtype of their operands inside, on every kind of device. Also a decorator: `@no_autocast()`.
+    """Switches autocast off inside the block, on every kind of device, so that products keep the dtype of their operands.
+
+    It is also a decorator: `@no_autocast()`.
 
     >>> x = torch.eye(2)
     >>> with torch.autocast("cpu", torch.bfloat16), no_autocast():
@@ -30,7 +31,7 @@ def no_autocast() -> Iterator[None]:
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """The dtype that products on this device are rounded to at the moment; None if they are not.
+    """Returns the dtype that products on this device are rounded to at the moment; None if autocast is off there.
 
     >>> with torch.autocast("cpu", torch.bfloat16):
     ...     autocast_dtype(torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""How every file of atomlab is opened and written: ordinary files only, whole or absent, with the user's own mode."""
+"""Opens ordinary files only, writes files whole or not at all, and remembers the digests of large files."""
 
 import hashlib
 import json
@@ -10,17 +10,23 @@ from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 
-UNFINISHED = ".writing-"  # what a name starts with until the file is complete
+UNFINISHED = ".writing-"  # the name of a file begins with this until the file is complete
 
 
 def regular(path: Path) -> Path:
-    """Returns the path itself if an ordinary file, or a link to one, lies there.
+    """Checks that an ordinary file, or a link to one, lies at a path, and returns the path.
 
-    Reading a pipe or a device might never come to an end, so they are refused.
+    Pipes and devices are refused, since reading them might never end.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The same path.
 
     Raises:
         FileNotFoundError: nothing lies there.
-        ValueError: something else lies there, or it cannot be looked at; the message says which.
+        ValueError: a folder, a pipe, a socket or a device lies there, or the path cannot be read.
     """
     try:
         mode = path.stat().st_mode
@@ -35,19 +41,38 @@ def regular(path: Path) -> Path:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of an ordinary file, 64 hexadecimal digits. Time: one read, about 1.5 GB/s. Raises as `regular`."""
+    """Computes the SHA-256 of an ordinary file.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        64 hexadecimal digits. Time: one read, at about 1.5 GB/s.
+
+    Raises:
+        FileNotFoundError: nothing lies there.
+        ValueError: something other than an ordinary file lies there.
+    """
     with regular(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """All or nothing: another name in the same folder to write to, renamed to `path` if nothing goes wrong.
+    """Writes a file whole or not at all.
 
-    The file gets the mode that `open` would give it (0666 without the umask), whoever writes it.
+    The block writes to a temporary file in the same folder. At the end of the block that file is renamed to `path`; after
+    an error it is removed, and what was at `path` stays. The file gets the mode that `open` would give it (0666 without the
+    bits of the umask), whichever library writes it.
+
+    Args:
+        path: of the file; its folder is made if it does not exist.
+
+    Yields:
+        The path of the temporary file.
 
     Raises:
-        OSError: the folder is full or cannot be written; what was at `path` is still there.
+        OSError: the disk is full, or the folder cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")
@@ -56,7 +81,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.touch()
         mode = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
-        temporary.chmod(mode)  # safetensors renames a file of mode 0600 into this one's place
+        temporary.chmod(mode)  # safetensors replaces this file by one of mode 0600
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
@@ -65,8 +90,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise
 
 
-def open_as_usual(folder: Path) -> None:
-    """Gives the files of a folder the mode that `open` would, whatever library wrote them."""
+def give_default_mode(folder: Path) -> None:
+    """Gives every file of a folder the mode that `open` would give it, whichever library wrote it."""
     probe = folder / f"{UNFINISHED}mode"
     probe.touch()
     mode = stat.S_IMODE(probe.stat().st_mode)
@@ -75,26 +100,31 @@ def open_as_usual(folder: Path) -> None:
         file.chmod(mode)
 
 
-_WORTH = 1 << 20  # bytes: a smaller file is read as fast as the memory of digests
-
-
-_SETTLED = 2e9  # nanoseconds: a file younger than a clock's coarsest step may change again without a trace
+_REMEMBERED_FROM = 1 << 20  # bytes: reading a smaller file takes no longer than reading the remembered digests
+_SETTLED = (
+    2e9  # nanoseconds: a younger file may change again within one step of its clock, and its times would not show it
+)
 
 
 def file_digest(file: Path) -> str:
-    """The SHA-256 of a file's content, as 64 hexadecimal digits.
+    """Returns the SHA-256 of a file, without reading a large file twice.
 
-    Digests of files above a megabyte are remembered in `digests.json` of atomlab's cache folder (`ATOMLAB_CACHE`, by
-    default `~/.cache/atomlab`): by path, size, inode and the times of the last change of content and of status. Where
-    that folder cannot be written, nothing is remembered.
+    Digests of files of a megabyte or more are remembered in `digests.json` of atomlab's cache folder (`ATOMLAB_CACHE`, by
+    default `~/.cache/atomlab`). A remembered digest holds for the same path, size, inode, and times of the last change of
+    content and of status. If that folder cannot be written, nothing is remembered.
 
-    Cost: one read at about 1.5 GB/s the first time, and nothing after it.
+    Args:
+        file: an ordinary file.
+
+    Returns:
+        64 hexadecimal digits. Cost: one read at about 1.5 GB/s the first time, and almost nothing after it.
 
     Raises:
         OSError: the file cannot be read.
+        ValueError: something other than an ordinary file lies there.
     """
     stat = file.stat()
-    if stat.st_size < _WORTH:
+    if stat.st_size < _REMEMBERED_FROM:
         return sha256(file)
     name = str(file.resolve())
     state = [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
@@ -118,13 +148,24 @@ def _read(memory: Path) -> dict[str, object]:
 
 
 def _remember(memory: Path, known: dict[str, object]) -> None:
-    """All or nothing; what another process remembers at the same moment may be lost, and is then read again."""
+    """Writes the digests whole or not at all; those that another process adds at the same moment may be lost."""
     with suppress(OSError), atomic_write(memory) as temporary:
         temporary.write_text(json.dumps(known), encoding="utf-8")
 
 
 def package_file(package: str, suffix: str) -> Path:
-    """The one file of an installed distribution whose path ends with `suffix`."""
+    """Finds a file of an installed package.
+
+    Args:
+        package: name of the distribution.
+        suffix: the end of the path of the file.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        FileNotFoundError: the package is not installed, or not exactly one of its files has this suffix.
+    """
     try:
         found = [Path(str(f.locate())) for f in metadata.files(package) or [] if str(f).endswith(suffix)]
     except metadata.PackageNotFoundError:

@@ -1,6 +1,6 @@
-"""What a run is, as one record, and what may differ where two runs meet.
+"""Records what determines the numbers of a run, and refuses to mix runs whose records differ.
 
-The record is plain JSON. Its keys are those of conf/, so that a difference is named as the user would set it:
+The record is plain JSON. Its keys are those of conf/, so that a difference is named by the option that makes it:
 
 | key | what it says |
 |---|---|
@@ -15,7 +15,7 @@ The record is plain JSON. Its keys are those of conf/, so that a difference is n
 | batch_size, seed, steps | of the run |
 | code | version of the package and digest of its source files |
 
-The harvest, every checkpoint, the run's folder (`identity.json`), `sae/cfg.json` and `results.json` carry it.
+The harvest, every checkpoint, the run folder (`identity.json`), `sae/cfg.json` and `results.json` have it.
 """
 
 import hashlib
@@ -32,15 +32,15 @@ Identity = dict[str, Any]
 
 FILE = "identity.json"
 FORMAT = 2
-# What else a configuration holds may change whenever runs meet: steps of a resumed run (upwards), logger, callbacks,
-# devices, paths, sizes of files and samples. Another version of the code is allowed, and said.
+# Not in the record, so always free to change: logger, callbacks, devices, paths, sizes of files and of samples. In the
+# record and still free to change: the steps of a resumed run, upwards, and the version of the code, with a notice.
 MAY_DIFFER = ("steps", "code")
 _OF_TRAINER = ("precision", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
 _ABSENT = "absent"
 
 
 def identity_of(configuration: Mapping[str, Any], data: Mapping[str, Any]) -> Identity:
-    """The record of one run.
+    """Makes the record of a run.
 
     Args:
         configuration: of train.py, resolved. `sae`, `training`, `shrinkage`, `trainer`, `batch_size`, `seed` and `steps`
@@ -58,7 +58,14 @@ def identity_of(configuration: Mapping[str, Any], data: Mapping[str, Any]) -> Id
 
 
 def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Every leaf in which two records differ, by its dotted key: (value here, value there).
+    """Finds the values in which two records differ.
+
+    Args:
+        here: one record.
+        there: the other record.
+
+    Returns:
+        (value here, value there) of each difference, by its dotted key; "absent" where a record has no such key.
 
     >>> differences({"sae": {"tied": True}, "seed": 0}, {"sae": {"tied": False}, "seed": 0})
     {'sae.tied': (True, False)}
@@ -82,18 +89,18 @@ def check_same(
     only: Collection[str] | None = None,
     may_differ: Collection[str] = MAY_DIFFER,
 ) -> None:
-    """Refuses a record that is not of the same run.
+    """Refuses what was made by a run with another record.
 
     Args:
-        now: the record of what is asked for.
-        then: the record of what was found.
-        what: names what was found, e.g. `resume=last.ckpt`.
-        remedy: what to do, as the end of a sentence.
-        only: top-level keys that are compared; all if None.
-        may_differ: keys, dotted or top-level, that are not compared.
+        now: the record of the run that uses it.
+        then: the record of the run that made it.
+        what: names what was made, such as `resume=last.ckpt`.
+        remedy: says what the user can do, as the end of a sentence.
+        only: top-level keys that are compared. None: all.
+        may_differ: keys that are not compared, top-level or dotted.
 
     Raises:
-        ValueError: they differ; the message names the first three differences with both values.
+        ValueError: the records differ. The message names the first three differences with both values.
     """
     found = {
         key: pair
@@ -106,24 +113,44 @@ def check_same(
         raise ValueError(f"{what} does not belong to this run: {', '.join(said)}{more}; {remedy}.")
 
 
-def say_other_code(now: Mapping[str, Any], then: Mapping[str, Any], what: str) -> None:
-    """One line on standard error where the source files have changed since, which is allowed."""
+def warn_of_other_code(now: Mapping[str, Any], then: Mapping[str, Any], what: str) -> None:
+    """Writes one line to standard error if other source files of atomlab made something. That is allowed.
+
+    Args:
+        now: the record of the run that uses it.
+        then: the record of the run that made it.
+        what: names what was made, such as `resume=last.ckpt`.
+    """
     if now["code"] != then.get("code"):
         sys.stderr.write(f"atomlab: {what} was made by other source files of atomlab than these; numbers may differ.\n")
 
 
 def write_identity(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Writes `identity.json` into a run's folder, all or nothing."""
+    """Writes `identity.json`, whole or not at all.
+
+    Args:
+        folder: of the run.
+        identity: its record.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
     with atomic_write(folder / FILE) as temporary:
         temporary.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
 
 
 def read_identity(folder: Path) -> Identity:
-    """What `write_identity` wrote.
+    """Reads `identity.json` of a run folder.
+
+    Args:
+        folder: of the run.
+
+    Returns:
+        The record.
 
     Raises:
-        FileNotFoundError: the folder has no such file: it is no run's, or one of an earlier version.
-        ValueError: the file is not what was written.
+        FileNotFoundError: the folder has no such file, since it is no run folder, or one of an earlier version.
+        ValueError: the file cannot be read, or is no record of this format.
     """
     file = folder / FILE
     if not file.is_file():
@@ -158,16 +185,16 @@ def comparable_identity(record: Any, source: str) -> Identity:
 
 
 def code() -> dict[str, str]:
-    """Version of the installed package, and 16 hexadecimal digits of the digest of its source files."""
+    """Returns the version of the installed package (`version`) and 16 digits of `source_digest` (`source`)."""
     try:
         version = metadata.version("atomlab")
-    except metadata.PackageNotFoundError:  # run from a checkout
+    except metadata.PackageNotFoundError:  # the source tree is not installed
         version = "checkout"
     return {"version": version, "source": source_digest()[:16]}
 
 
 def source_digest() -> str:
-    """SHA-256 over the package's source files and their names."""
+    """Computes the SHA-256 over the source files of the package and their names, 64 hexadecimal digits."""
     source = Path(__file__).parent
     digest = hashlib.sha256()
     for file in sorted(source.rglob("*.py")):

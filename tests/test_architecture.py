@@ -80,7 +80,7 @@ LIGHTNING = {
     "evaluation",
     "activations/datamodule.py",
     "activations/harvest",
-    "launch/shell.py",  # its exception for a mistake of the user
+    "launch/command_line.py",  # its exception for a mistake of the user
 }
 WITH_ROOMS = {key.split("/")[0] for key in MAY_IMPORT if "/" in key}
 FILES = sorted((ROOT / "atomlab").rglob("*.py"))

@@ -1,8 +1,10 @@
-"""Every file is opened and written in one way."""
+"""Files are opened and written in one way, and a digest is that of the content, however often it is asked for."""
 
+import hashlib
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from atomlab import ThresholdSAE, save_sae
-from atomlab.files import atomic_write, open_as_usual, regular
+from atomlab.files import atomic_write, file_digest, give_default_mode, package_file, regular
 
 
 @pytest.fixture(params=[0o022, 0o002, 0o077])
@@ -38,7 +40,7 @@ def test_a_file_has_the_mode_that_open_would_give_it(tmp_path: Path, umask: int)
         assert mode(tmp_path / name) == expected, name
     assert mode(tmp_path / "new") == mode(tmp_path / "sae") == 0o777 & ~umask
     save_file({"a": torch.ones(1)}, tmp_path / "new" / "theirs.safetensors")
-    open_as_usual(tmp_path / "new")
+    give_default_mode(tmp_path / "new")
     assert {file.name: mode(file) for file in (tmp_path / "new").iterdir()} == dict.fromkeys(
         ("a.safetensors", "theirs.safetensors"), expected
     )
@@ -78,3 +80,76 @@ def test_an_ordinary_file_is_a_file_or_a_link_to_one(tmp_path: Path) -> None:
         assert [each.split(" is ")[1].split(":")[0] for each in found] == [kind]
     with pytest.raises(FileNotFoundError):
         regular(tmp_path / "nowhere")
+
+
+ONE, TWO = (bytes([i]) * (1 << 20) for i in (1, 2))  # large enough to be remembered
+
+
+@pytest.fixture
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where digests are remembered, at a time long after every change of a file."""
+    now = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now() + int(1e11))
+    monkeypatch.setenv("ATOMLAB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "digests.json"
+
+
+def written(file: Path, content: bytes) -> Path:
+    file.write_bytes(content)
+    return file
+
+
+def test_an_edit_of_equal_length_and_time_changes_the_digest(tmp_path: Path, memory: Path) -> None:
+    file = written(tmp_path / "a", ONE)
+    assert file_digest(file) == hashlib.sha256(ONE).hexdigest()
+    assert memory.exists()
+    before = after = file.stat()
+    while after.st_ctime_ns == before.st_ctime_ns:  # the clock of a file system has coarse steps
+        file.write_bytes(TWO)
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))  # what a copying tool may do
+        after = file.stat()
+    assert (after.st_size, after.st_ino, after.st_mtime_ns) == (before.st_size, before.st_ino, before.st_mtime_ns)
+    assert file_digest(file) == hashlib.sha256(TWO).hexdigest()
+
+
+def test_a_file_that_has_just_changed_is_not_remembered(
+    tmp_path: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may change again within one step of the file system's clock."""
+    file = written(tmp_path / "a", ONE)
+    monkeypatch.setattr(time, "time_ns", lambda: file.stat().st_ctime_ns + int(1e9))
+    assert file_digest(file) == hashlib.sha256(ONE).hexdigest()
+    assert not memory.exists()
+
+
+def test_small_files_are_read_each_time(tmp_path: Path, memory: Path) -> None:
+    assert file_digest(written(tmp_path / "a", b"x")) == hashlib.sha256(b"x").hexdigest()
+    assert not memory.exists()
+
+
+def test_what_was_read_once_is_not_read_again(tmp_path: Path, memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = written(tmp_path / "a", ONE), written(tmp_path / "b", TWO)
+    digests = [file_digest(one), file_digest(two)]
+    monkeypatch.setattr(hashlib, "file_digest", lambda *_: pytest.fail("read again"))
+    assert [file_digest(one), file_digest(two)] == digests
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"x": 1}'])
+def test_a_damaged_memory_is_no_memory(tmp_path: Path, memory: Path, content: str) -> None:
+    memory.parent.mkdir()
+    memory.write_text(content)
+    assert file_digest(written(tmp_path / "a", ONE)) == hashlib.sha256(ONE).hexdigest()
+
+
+def test_a_folder_that_cannot_be_written_is_no_obstacle(
+    tmp_path: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATOMLAB_CACHE", "/proc/atomlab")
+    assert file_digest(written(tmp_path / "a", ONE)) == hashlib.sha256(ONE).hexdigest()
+
+
+def test_a_packages_file_is_the_only_one_of_its_name() -> None:
+    assert package_file("filelock", "filelock/__init__.py").read_text(encoding="utf-8")
+    for package, suffix in (("filelock", ".py"), ("filelock", "none.such"), ("no-such-package", ".py")):
+        with pytest.raises(FileNotFoundError, match=package):
+            package_file(package, suffix)

@@ -17,7 +17,7 @@ from atomlab.identity import (
     comparable_identity,
     differences,
     read_identity,
-    say_other_code,
+    warn_of_other_code,
     write_identity,
 )
 from tests.processes import one_sentence, run
@@ -58,10 +58,20 @@ def test_only_what_is_listed_may_differ() -> None:
     check_same(now | {"data": 1}, then, what="x", remedy="y", only=("seed",))
 
 
+def test_three_differences_are_named_and_the_others_counted() -> None:
+    then = {name: {"x": 0, "y": 0} for name in "abc"}
+    now = {name: {"x": 1, "y": "z" * 100} for name in "abc"}
+    with pytest.raises(ValueError, match=r"a\.x was 0 and is 1 now, .* \(and 3 more\); y") as found:
+        check_same(now, then, what="x", remedy="y", may_differ=())
+    assert f"a.y was 0 and is {'z' * 57}... now, b.x was" in str(found.value)
+    with pytest.raises(ValueError, match=r"run: c\.y was"):
+        check_same(now, then, what="x", remedy="y", may_differ=("a", "b", "c.x"))
+
+
 def test_other_source_files_are_said(capsys: pytest.CaptureFixture[str]) -> None:
-    say_other_code({"code": {"source": "a"}}, {"code": {"source": "a"}}, "resume=x")
+    warn_of_other_code({"code": {"source": "a"}}, {"code": {"source": "a"}}, "resume=x")
     assert capsys.readouterr().err == ""
-    say_other_code({"code": {"source": "a"}}, {"code": {"source": "b"}}, "resume=x")
+    warn_of_other_code({"code": {"source": "a"}}, {"code": {"source": "b"}}, "resume=x")
     assert "resume=x was made by other source files" in capsys.readouterr().err
 
 

@@ -12,7 +12,7 @@ from atomlab.sae import ThresholdSAE
 from atomlab.training.build import build
 from atomlab.training.callbacks import DecoderNorm, ProgressBar
 from atomlab.training.recipe import Architecture, TrainingRecipe
-from atomlab.training.trainer import check_finished, check_trainer
+from atomlab.training.trainer_checks import check_finished, check_trainer
 
 
 @final

@@ -1,7 +1,21 @@
-"""The command line: how train.py and evaluate.py are started, checked, kept apart from one another, and stopped."""
+"""The command line: how train.py and evaluate.py are started, checked, kept apart from one another, and stopped.
 
-from atomlab.launch.folders import Claim
-from atomlab.launch.shell import launch, plain
+- `command_line.py`: `launch`, which composes the configuration, runs a task and turns its errors into exit codes.
+- `error_sentences.py`: one sentence for each mistake of the user.
+- `options.py`: compares the composed configuration with the signatures that it goes to.
+- `run_folders.py`: reserves the folder of a run or a sweep, and writes over nothing.
+- `sweep_jobs.py`: runs each job of a sweep (`-m`) in a process of its own.
+- `ranks.py`: tells the first process of a distributed run from the further ones.
+- `trained_run.py`: what evaluate.py takes from the run folder that it measures.
+- `signals.py`: what SIGINT and SIGTERM do.
+
+A new option needs no line here: it is an argument of the class or function that a leaf of conf/ names as its `_target_`.
+A new kind of error that users cause: raise ValueError or OSError with one sentence, or add its type to `_MISTAKES` in
+`command_line.py`.
+"""
+
+from atomlab.launch.command_line import launch, plain
+from atomlab.launch.run_folders import ClaimFolder
 from atomlab.launch.trained_run import as_yaml, config_of_run, setting_of, trainer_config
 
-__all__ = ["Claim", "as_yaml", "config_of_run", "launch", "plain", "setting_of", "trainer_config"]
+__all__ = ["ClaimFolder", "as_yaml", "config_of_run", "launch", "plain", "setting_of", "trainer_config"]

@@ -1,8 +1,8 @@
-"""The composed configuration against the signatures it goes to, before anything is built.
+"""Compares the composed configuration with the signatures that it goes to, before anything is built.
 
-A constructor's signature is the schema. What YAML can hold is null, true and false, whole numbers, numbers, text, lists and
-mappings, so a short comparison with a type annotation is enough; libraries that check types would refuse a list where a
-tuple is annotated, or take "3" for a number, and speak of Python to someone who wrote a command line.
+A constructor's signature is the schema. YAML holds null, true and false, whole numbers, numbers, text, lists and mappings
+only, so a short comparison with a type annotation is enough. Libraries that check types would refuse a list where a tuple
+is annotated, or take "3" for a number. Their messages are about Python, and the user wrote a command line.
 """
 
 import difflib
@@ -16,31 +16,32 @@ from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origi
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-_SUPPLIED = {"data", "callbacks", "logger"}  # what train.py and evaluate.py add to the leaves themselves
+_SUPPLIED = {"data", "callbacks", "logger"}  # arguments that train.py and evaluate.py add to the leaves themselves
 _PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
 
 
 def check_options(config: DictConfig, defaults: DictConfig) -> None:
-    """Holds each leaf (`_target_` and its arguments) against the signature of its target, and all else against the
-    default configuration.
+    """Compares each leaf (`_target_` and its arguments) with the signature of its target, and all else with the defaults.
 
     Args:
-        config: composed; what Hydra itself resolves (`${hydra:...}`) can be resolved.
-        defaults: the same primary configuration without the user's choices: the keys that are read.
+        config: the composed configuration, while Hydra runs, so that `${hydra:...}` can be resolved.
+        defaults: the same primary configuration without the user's overrides. It has all keys that are read.
 
     Raises:
-        ValueError: a value of the wrong type, a key that nothing reads, an argument that is missing or unknown.
+        ValueError: a value has the wrong type, nothing reads a key, or an argument is missing or unknown.
     """
     raw, known = OmegaConf.to_container(config), OmegaConf.to_container(defaults)
     assert isinstance(raw, dict)
     assert isinstance(known, dict)
     _mapping(config, "", raw, known)
-    for path, leaf in reversed(list(_leaves("", raw))):  # a value that two leaves share is its inner one's
+    for path, leaf in reversed(
+        list(_leaves("", raw))
+    ):  # inner leaves first: an error names the key nearest to the value
         _leaf(config, path, leaf)
 
 
 def keys_of(config: DictConfig) -> list[str]:
-    """All dotted keys, those of groups and leaves too."""
+    """Returns all dotted keys of a configuration, those of groups and leaves included."""
     return list(_keys("", OmegaConf.to_container(config)))
 
 
@@ -53,7 +54,12 @@ def _keys(path: str, node: Any) -> Iterator[str]:
 
 
 def did_you_mean(key: str, known: list[str]) -> str:
-    """A hint at the known key that is nearest: the same last part, or a like spelling; else where keys are listed.
+    """Returns a hint at the known key that is nearest to an unknown one.
+
+    Args:
+        key: the unknown key.
+        known: all known keys. One with the same last part is nearest, else one with a similar spelling. If there is
+            neither, the hint says where the keys are listed.
 
     >>> did_you_mean("modle", ["model", "model.name"])
     'did you mean model?'
@@ -67,11 +73,11 @@ def did_you_mean(key: str, known: list[str]) -> str:
 
 
 def _mapping(config: DictConfig, path: str, raw: dict[Any, Any], known: Any) -> None:
-    """What lies outside of the leaves: only keys that are read, and plain values of their default's type."""
+    """Checks what lies outside of the leaves: something must read each key, and values must have their default's type."""
     for key, value in raw.items():
         here = f"{path}.{key}" if path else str(key)
         if isinstance(value, dict) and "_target_" in value and path:
-            continue  # a further callback, say
+            continue  # a further leaf, such as another callback
         if not (isinstance(known, dict) and key in known) and not _is_interpolated(here, config):
             raise ValueError(f"{_shown(here, value)}: nothing reads this key; {did_you_mean(here, keys_of(config))}")
         default = known.get(key) if isinstance(known, dict) else None
@@ -80,7 +86,7 @@ def _mapping(config: DictConfig, path: str, raw: dict[Any, Any], known: Any) -> 
                 _mapping(config, here, value, default)
         elif isinstance(known, dict) and key in known and type(default) in _PLAIN and not str(default).startswith("${"):
             hint = str | None if default is None else type(default)
-            _hold(here, here, _value(config, here, value), hint)
+            _check(here, here, _value(config, here, value), hint)
 
 
 def _is_interpolated(path: str, config: DictConfig) -> bool:
@@ -110,7 +116,7 @@ def _leaf(config: DictConfig, path: str, leaf: dict[str, Any]) -> None:
     for name, value in given.items():
         if name in parameters:
             source = _source(f"{path}.{name}", value, config)
-            _hold(source, f"{path}.{name}", _value(config, f"{path}.{name}", value), hints.get(name, Any))
+            _check(source, f"{path}.{name}", _value(config, f"{path}.{name}", value), hints.get(name, Any))
         elif not open_ended:
             hint = did_you_mean(str(name), list(parameters))
             raise ValueError(f"{path}.{name}: {leaf['_target_']} has no option {name!r}; {hint}")
@@ -126,19 +132,19 @@ def _leaf(config: DictConfig, path: str, leaf: dict[str, Any]) -> None:
 def _target(path: str, leaf: dict[str, Any]) -> Any:
     try:
         return get_object(leaf["_target_"])
-    except Exception as error:  # whatever an import runs into
+    except Exception as error:  # an import can raise anything
         raise ValueError(f"{path}._target_={leaf['_target_']} cannot be imported: {error}") from error
 
 
 def _hints(target: Any) -> dict[str, Any]:
     try:
         return get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except Exception:  # annotations that mean something to a checker only
+    except Exception:  # annotations that only a type checker can read
         return {}
 
 
 def _source(path: str, raw: Any, config: DictConfig) -> str:
-    """The key that the value comes from: itself, or where `${...}` leads."""
+    """Returns the key that the value comes from: its own, or the one that `${...}` refers to."""
     while isinstance(raw, str) and (found := re.fullmatch(r"\$\{(\.*)([\w.@]+)\}", raw)):
         parents = path.split(".")[: -len(found[1])] if found[1] else []
         path = ".".join([*parents, found[2]])
@@ -158,7 +164,7 @@ def _value(config: DictConfig, path: str, raw: Any) -> Any:
     return OmegaConf.to_container(value)
 
 
-def _hold(key: str, path: str, value: Any, hint: Any) -> None:
+def _check(key: str, path: str, value: Any, hint: Any) -> None:
     if _fits(value, hint):
         return
     quotes = f"; text in quotes: \"{key}='{value}'\"" if type(value) in (int, float) and _fits(str(value), hint) else ""
@@ -170,7 +176,7 @@ def _fits(value: Any, hint: Any) -> bool:
     origin, args = get_origin(hint), get_args(hint)
     kind = origin or hint
     if isinstance(value, str) and value.startswith("${"):
-        return True  # inside a list or a mapping: it is held where it comes from
+        return True  # inside a list or a mapping: the value is checked at the key that it refers to
     if origin in (Union, UnionType):
         return any(_fits(value, arg) for arg in args)
     if origin is Annotated:
@@ -193,7 +199,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _makes(leaf: dict[str, Any], kind: Any) -> bool:
-    """Whether a leaf's target makes such an object; also where that cannot be known."""
+    """Returns whether the target of a leaf makes an object of this type; True where that cannot be known."""
     target = _target("", leaf)
     made = target if inspect.isclass(target) else _hints(target).get("return")
     if kind in _PLAIN:

@@ -1,4 +1,7 @@
-"""The processes of one run, whoever started them: Lightning, torchrun or srun. Only the first has a run folder."""
+"""Tells the processes of one distributed run apart, whether Lightning, torchrun or srun started them.
+
+Only the first process has a run folder that stays.
+"""
 
 import contextlib
 import os
@@ -10,24 +13,27 @@ from collections.abc import Iterator
 from atomlab.launch.signals import end_with_parent
 
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
-_OWN = ("hydra.run.dir=", "hydra.output_subdir=", "hydra.job.name=")
+_FIRST_ONLY = ("hydra.run.dir=", "hydra.output_subdir=", "hydra.job.name=")
 
 
-def is_first() -> bool:
-    """Whether this is the first process of its run, by the variables that Lightning reads."""
+def is_first_process() -> bool:
+    """Returns whether this is the first process of its run, by the environment variables that Lightning reads."""
     return all(os.environ.get(name, "0") == "0" for name in _RANKS)
 
 
 @contextlib.contextmanager
-def of_one_run() -> Iterator[None]:
-    """Gives a further process a folder that is gone when it ends, and ends it when the process that started it ends."""
-    if is_first():
+def folder_of_further_process() -> Iterator[None]:
+    """Gives a process that is not the first one a temporary run folder, by changing its command line inside the block.
+
+    The process also ends when the process that started it ends. The first process is left as it is.
+    """
+    if is_first_process():
         yield
         return
     end_with_parent(grace=5.0)
     words = sys.argv
     with tempfile.TemporaryDirectory(prefix="atomlab-rank-", ignore_cleanup_errors=True) as folder:
-        kept = [word for word in words if not word.startswith(_OWN)]
+        kept = [word for word in words if not word.startswith(_FIRST_ONLY)]
         sys.argv = [*kept, f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
         try:
             yield
@@ -35,8 +41,15 @@ def of_one_run() -> Iterator[None]:
             sys.argv = words
 
 
-def first_has_ended(within: float = 10.0) -> bool:
-    """Whether the process that started this further one ends soon: then it has said itself what went wrong."""
+def first_process_ends(within: float = 10.0) -> bool:
+    """Waits for the end of the process that started this one, which then has reported the error itself.
+
+    Args:
+        within: seconds to wait at most.
+
+    Returns:
+        Whether it ended in this time.
+    """
     parent, until = os.getppid(), time.monotonic() + within
     while os.getppid() == parent and time.monotonic() < until:
         time.sleep(0.1)

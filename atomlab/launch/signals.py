@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first one ends a run in order, a second one at once; a child process ends with its parent."""
+"""Handles SIGINT and SIGTERM: the first signal ends a run in order, and a second one ends it at once."""
 
 import contextlib
 import os
@@ -12,16 +12,16 @@ from types import FrameType
 from typing import Any, final
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_AGAIN = 1.0  # seconds: a terminal, a scheduler and a parent may each send the same signal
+_REPEATED = 1.0  # seconds: within them a second signal is the same one, sent by a terminal, a scheduler or a parent too
 
 
 @final
 class Stopped(SystemExit):
-    """A signal ends the process with exit code 128 + its number, as a shell reports it (130 or 143).
+    """Ends the process after a signal, with the exit code that a shell reports: 128 + the number of the signal.
 
     Args:
         number: of the signal.
-        sentence: what is complete and how to go on, if that is known where this is raised.
+        sentence: says what is complete and how to go on; empty if that is not known where this is raised.
     """
 
     def __init__(self, number: int, sentence: str = "") -> None:
@@ -31,9 +31,13 @@ class Stopped(SystemExit):
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Raises `Stopped` at the first SIGINT or SIGTERM; a second one, a second or more later, kills the process.
+    """Raises `Stopped` inside the block at the first SIGINT or SIGTERM.
 
-    Code that must finish something first (a training step) sets handlers of its own while it runs.
+    A second signal, more than a second later, kills the process. Code that must first finish something, such as a training
+    step, sets handlers of its own while it runs.
+
+    Raises:
+        Stopped: a signal came.
     """
     first: list[float] = []
 
@@ -41,16 +45,16 @@ def ended_by_signals() -> Iterator[None]:
         if not first:
             first.append(time.monotonic())
             raise Stopped(number)
-        if time.monotonic() - first[0] > _AGAIN:
+        if time.monotonic() - first[0] > _REPEATED:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    with _handled_by(end):
+    with _signal_handler(end):
         yield
 
 
 @contextlib.contextmanager
-def _handled_by(handler: Any) -> Iterator[None]:
+def _signal_handler(handler: Any) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # Python allows handlers in the main thread only
         yield
         return
@@ -62,31 +66,31 @@ def _handled_by(handler: Any) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def wait_for(job: "subprocess.Popen[bytes]") -> tuple[int, int]:
-    """Waits for a child process and hands it the signals that come meanwhile; the third one kills it.
+def wait_and_forward_signals(job: "subprocess.Popen[bytes]") -> tuple[int, int]:
+    """Waits for a child process and forwards SIGINT and SIGTERM to it as SIGTERM; the third signal kills it.
 
     Returns:
-        Its exit code, and the number of the first signal (0: none came).
+        The exit code of the process, and the number of the first signal; 0 if none came.
     """
     came: list[int] = []
 
-    def hand_on(number: int, frame: FrameType | None) -> None:
+    def forward(number: int, frame: FrameType | None) -> None:
         came.append(number)
         if len(came) > 2:
             job.kill()
         else:
             job.terminate()
 
-    with _handled_by(hand_on):
+    with _signal_handler(forward):
         code = job.wait()
     return code, came[0] if came else 0
 
 
 def end_with_parent(grace: float | None) -> None:
-    """From now on this process gets SIGTERM when its parent is gone, whatever ended the parent.
+    """Sends this process SIGTERM when its parent has ended, whatever ended the parent. A thread watches for that.
 
     Args:
-        grace: seconds until the process is killed, for one that hangs without its parent (None: it may take its time).
+        grace: seconds after the SIGTERM until the process is killed, since it may hang without its parent. None: never.
     """
     parent = os.getppid()
 

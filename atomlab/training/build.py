@@ -5,9 +5,9 @@ import torch
 from atomlab.activations.store.moments import Moments
 from atomlab.sae import InputTransform, ThresholdSAE, calibrate_thresholds_
 from atomlab.theory import AtomicInnerProduct
-from atomlab.training.data import TrainingData
 from atomlab.training.module import SAEModule
 from atomlab.training.recipe import Architecture, Coordinates, TrainingRecipe, check_shrinkage
+from atomlab.training.training_data import TrainingData
 
 
 def build(

@@ -1,4 +1,4 @@
-"""What happens around the optimiser's steps."""
+"""Callbacks around the steps of the optimiser: unit norms, throughput, data wait and the progress bar."""
 
 import time
 from typing import Any, final
@@ -12,11 +12,11 @@ from atomlab.training.module import SAEModule
 
 @final
 class DecoderNorm(Callback):
-    """Keeps atoms at unit norm in the coordinates of the training (with whitened inputs that is the S-norm up to a
-    constant) and θ at 0 or above.
+    """Keeps every atom at unit norm and every threshold θ at 0 or above.
 
-    The gradient's component that would only change a norm is removed first, so that the optimiser's moments do not
-    fill with it.
+    The norm is that of the coordinates of the training. With whitened inputs it is the S-norm up to a constant. Before each
+    step the component of the gradient that would only change a norm is removed, so that it does not enter the moments of
+    the optimiser.
     """
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
@@ -33,11 +33,13 @@ class DecoderNorm(Callback):
 
 @final
 class Throughput(Callback):
-    """Logs training vectors per second over all processes, as `train/tokens_per_second`, every `every` steps of the
-    optimiser, however many batches each of them takes.
+    """Logs the number of training vectors per second over all processes, as `train/tokens_per_second`.
+
+    Args:
+        every: number of steps of the optimiser between two logged values, however many batches a step takes.
 
     Raises:
-        ValueError: `every` below 1.
+        ValueError: `every` is below 1.
     """
 
     def __init__(self, every: int = 50) -> None:
@@ -61,10 +63,10 @@ class Throughput(Callback):
 
 @final
 class DataWait(Callback):
-    """Logs `data/wait`: the share of the time since the last logging that steps waited for their batch, in [0, 1].
+    """Logs `data/wait`, the share of the time since the last logged value in which steps waited for their batch, in [0, 1].
 
-    It is what the loader itself measures (`waited`), so it holds neither the copy to the device nor Lightning's own
-    work.
+    The loader itself measures the time (its attribute `waited`), so neither the copy to the device nor Lightning's own work
+    is in it.
     """
 
     def __init__(self) -> None:
@@ -86,12 +88,13 @@ class DataWait(Callback):
 
 @final
 class ProgressBar(TQDMProgressBar):
-    """One line: batches (as many as steps, unless gradients are accumulated), rate, time left, R², L0, tokens/s; without
-    Lightning's version number.
+    """Shows the training on one line: batches, rate, time left, R², L0 and tokens per second.
+
+    There are as many batches as steps, unless gradients are accumulated. Lightning's version number is left out.
     """
 
     def on_train_start(self, *_: Any) -> None:
-        """Total and start of a resumed run too, which Lightning's bar learns only where an epoch begins."""
+        """Sets total and start for a resumed run too; Lightning's own bar sets them only where an epoch begins."""
         super().on_train_start(*_)
         self.train_progress_bar.total = self.trainer.num_training_batches
         self.train_progress_bar.initial = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready

@@ -1,4 +1,4 @@
-"""A training that has gone wrong says so: at once where a number is not finite, and at its end where it got worse."""
+"""Recognises trainings that failed: at once where a number is not finite, and at the end where the error grew."""
 
 import math
 from typing import Any, final
@@ -6,18 +6,18 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-_LAST = 0.1  # share of the steps at the end that is judged
-_WORSE = 2.0  # times the variance of the inputs: R² below −1
+_LAST = 0.1  # share of the steps, at the end, that decides
+_WORSE = 2.0  # times the variance of the inputs: R² is below −1
 
 
 @final
 class Divergence(nn.Module):
     """Compares the reconstruction error of the last tenth of the steps with that of the first step.
 
-    A run has diverged if its mean error over the last tenth is above that of its first step and above twice the
-    variance of its inputs, that is R² < −1. The first condition lets runs pass that are too short to have learnt the
-    mean of raw inputs (their R² starts far below 0 and rises), the second those whose latents all went silent under a
-    large sparsity term (their R² falls to 0 and not below it). The state is in the checkpoint.
+    A run has diverged if its mean error over the last tenth is above that of its first step, and above twice the variance
+    of its inputs, that is R² < −1. The first condition spares runs that are too short to learn the mean of raw inputs: their
+    R² starts far below 0 and rises. The second condition spares runs in which a large sparsity term silences all latents:
+    their R² falls to 0 and not below it. The state is part of the checkpoint.
     """
 
     def __init__(self) -> None:
@@ -26,11 +26,12 @@ class Divergence(nn.Module):
 
     @torch.no_grad()
     def observe(self, error: Tensor, variance: Tensor, progress: float) -> None:
-        """Takes in a step's mean ‖x − x̂‖² and mean ‖x − x̄‖².
+        """Adds the numbers of one step.
 
         Args:
-            error, variance: scalars.
-            progress: share of the run's steps that are done.
+            error: mean ‖x − x̂‖² over the batch, a scalar.
+            variance: mean ‖x − x̄‖² over the batch, a scalar.
+            progress: share of the steps of the run that are done, in [0, 1].
         """
         if math.isnan(self.first):
             self.first = float(error / variance)
@@ -40,13 +41,13 @@ class Divergence(nn.Module):
 
     @property
     def diverged(self) -> bool:
-        """Whether the steps seen so far end worse than they began; False before the last tenth."""
+        """Whether the run has diverged by the steps seen so far; False before the last tenth of them."""
         last = self.error / self.variance if self.variance > 0 else 0.0
         return last > max(_WORSE, self.first)
 
     @property
     def sentence(self) -> str:
-        """What is said of a run that diverged."""
+        """The warning about a run that has diverged."""
         return (
             f"the training diverged: the reconstruction error was {self.first:.3g} times the variance of the inputs at "
             f"the first step and is {self.error / self.variance:.3g} times it at the end. Lower training.schedule.learning_rate."
@@ -60,10 +61,16 @@ class Divergence(nn.Module):
 
 
 def check_finite(loss: Tensor, batch: Tensor, step: int, learning_rate: float) -> None:
-    """Ends a training whose loss is NaN or infinite: nothing that follows could be right.
+    """Ends a training whose loss is NaN or infinite.
+
+    Args:
+        loss: of the step, a scalar.
+        batch: the activations of the step.
+        step: number of the step, for the message.
+        learning_rate: for the message.
 
     Raises:
-        ValueError: says whether the activations or the training is at fault.
+        ValueError: the loss is not finite; the message says whether the activations or the training is the cause.
     """
     if loss.isfinite():
         return

@@ -1,4 +1,4 @@
-"""Loggers that work without an account."""
+"""Makes loggers that work without an account."""
 
 import os
 import sys
@@ -10,13 +10,18 @@ from lightning.pytorch.loggers import WandbLogger
 def wandb_logger(
     save_dir: str, project: str = "atomlab", name: str | None = None, group: str | None = None
 ) -> WandbLogger:
-    """A wandb logger that goes offline, with one line of notice, where there is no key; `wandb sync` uploads such a
-    run later.
+    """Makes a wandb logger that works offline, with one line of notice, where there is no key.
+
+    `wandb sync` uploads such a run later.
 
     Args:
-        save_dir: the run's folder, for the files.
-        project, group: of the run.
-        name: of the run; None: the last two parts of its folder, such as the time of a sweep and the number of a job.
+        save_dir: the folder of the run, for wandb's files.
+        project: of the run.
+        name: of the run. None: the last two parts of its folder, such as the time of a sweep and the number of a job.
+        group: of the run. None: the environment variable WANDB_RUN_GROUP, which a sweep sets for its jobs.
+
+    Returns:
+        The logger. The environment variables WANDB_SILENT, and WANDB_MODE where there is no key, are set.
 
     Raises:
         OSError: `save_dir` cannot be written.

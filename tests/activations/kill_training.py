@@ -23,7 +23,7 @@ from atomlab.activations.tokens.tokenise import TokenRules
 from atomlab.sae import TargetL0
 from atomlab.training.build import build
 from atomlab.training.callbacks import DecoderNorm
-from atomlab.training.interruption import LastCheckpoint
+from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.recipe import Architecture, TrainingRecipe
 
 STEPS, KILLS = 60, 5

@@ -24,7 +24,7 @@ from atomlab.interop.locate import load_at_site, locate
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.build import build, reference_metric
 from atomlab.training.callbacks import DecoderNorm
-from atomlab.training.interruption import LastCheckpoint
+from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.resuming import RunIdentity
 from atomlab.units import atoms
 

@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from atomlab.interop.checkpoint import read_checkpoint
-from atomlab.training.interruption import LastCheckpoint
+from atomlab.training.last_checkpoint import LastCheckpoint
 from tests.processes import one_sentence, run
 from tests.tiny import OPTIONS
 

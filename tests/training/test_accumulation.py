@@ -14,7 +14,7 @@ from atomlab.sae import L0, Sparsity, Tanh, TargetL0
 from atomlab.sae.ops import DensitySwitch
 from atomlab.training.build import build
 from atomlab.training.callbacks import DataWait, DecoderNorm, Throughput
-from atomlab.training.interruption import LastCheckpoint
+from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.module import SAEModule
 from atomlab.training.recipe import Architecture, Calibration, Schedule, TrainingRecipe
 from tests.training.runs import QUIET, assert_same, batches, fit, module

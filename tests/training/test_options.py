@@ -13,7 +13,7 @@ from atomlab.evaluation.surrogates import VectorsDataModule, exact_moments
 from atomlab.sae import L0, Tanh, TargetL0
 from atomlab.training.build import build
 from atomlab.training.callbacks import Throughput
-from atomlab.training.interruption import LastCheckpoint
+from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.recipe import (
     Architecture,
     Calibration,
@@ -22,7 +22,7 @@ from atomlab.training.recipe import (
     TrainingRecipe,
     check_shrinkage,
 )
-from atomlab.training.trainer import check_finished, check_trainer
+from atomlab.training.trainer_checks import check_finished, check_trainer
 from tests.processes import one_sentence, run
 from tests.tiny import OPTIONS
 from tests.training.runs import QUIET

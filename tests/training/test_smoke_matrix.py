@@ -27,9 +27,9 @@ from atomlab.evaluation import SampleSizes, evaluate_run
 from atomlab.sae import L0, Tanh, TargetL0
 from atomlab.training.build import build
 from atomlab.training.callbacks import DataWait, DecoderNorm, Throughput
-from atomlab.training.interruption import LastCheckpoint
+from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.recipe import Architecture, Calibration, Revival, TrainingRecipe
-from atomlab.training.trainer import check_trainer
+from atomlab.training.trainer_checks import check_trainer
 from tests.training.runs import QUIET
 
 OPTIONS: dict[str, list[Any]] = {

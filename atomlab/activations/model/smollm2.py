@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from atomlab.activations.model.language_model import LanguageModel
-from atomlab.files import open_as_usual, package_file
+from atomlab.files import give_default_mode, package_file
 
 _CONTROL_TOKEN = 3  # the token type that GGUF gives special tokens
 # Names of a layer's weights in GGUF, and in transformers.
@@ -89,7 +89,7 @@ def _convert(source: Path, folder: Path) -> None:
         temporary.mkdir()
         model.save_pretrained(temporary)
         _tokenizer(field).save_pretrained(temporary)
-        open_as_usual(temporary)
+        give_default_mode(temporary)
         os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

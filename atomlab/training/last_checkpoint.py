@@ -1,4 +1,4 @@
-"""Runs that may be stopped at any step, by Ctrl-C or by a scheduler, and go on later as if they never had been."""
+"""Keeps a checkpoint from which a run continues exactly, after Ctrl-C or a signal of a scheduler at any step."""
 
 import logging
 import os
@@ -22,43 +22,44 @@ _log = logging.getLogger(__name__)
 
 @final
 class LastCheckpoint(Callback):
-    """Keeps `last.ckpt`: every `every` steps, at the end, and at the first SIGINT or SIGTERM, which ends the run; and
-    the one before it as `previous.ckpt`.
+    """Writes `last.ckpt` regularly, at the end of the training, and at the first SIGINT or SIGTERM, which ends the run.
 
-    `resume=<folder>/last.ckpt` goes on from there, bit for bit on a CPU. The step or the validation under way is finished
-    first; a second signal, a second or more later, does what it did before the training. Several processes agree to stop
-    at every tenth step, so that all of them save together. The exit code is 128 + the signal's number; further processes
-    end with 0, since Lightning kills the first one when one of them fails.
+    The checkpoint before it stays as `previous.ckpt`. `resume=<folder>/last.ckpt` continues the run, bit for bit on a CPU.
+
+    After a signal the step or the validation under way is finished first. A second signal, more than a second later, does
+    what it did before the training began. Several processes decide together at every tenth step, so that all of them save
+    and stop at the same one. The exit code is 128 + the number of the signal. Further processes end with 0, since Lightning
+    kills the first process when another one fails.
 
     Args:
-        folder: where the checkpoint goes; it is replaced as a whole, so a kill never leaves half of one.
-        every: steps.
+        folder: where the checkpoint goes. A new one replaces the old one as a whole, so a kill never leaves half a file.
+        every: number of steps between two checkpoints.
 
     Raises:
-        ValueError: `every` below 1.
+        ValueError: `every` is below 1.
     """
 
     def __init__(self, folder: str, every: int = 250) -> None:
         if every < 1:
             raise ValueError(f"callbacks.last.every={every} should be 1 or more.")
         self.path, self.every = Path(folder) / "last.ckpt", every
-        self.asked, self.since = 0, 0.0  # the first signal's number, and when it came
+        self.asked, self.since = 0, 0.0  # number of the first signal, and when it came
         self.saved = -1  # the step of the last checkpoint
-        self.unsaved: str | None = None  # why there is no newer one
+        self.unsaved: str | None = None  # why the newest checkpoint could not be written
         self.previous: dict[int, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Not earlier, so that Lightning's own handler, which talks to other processes from inside, is replaced."""
+        """Sets the handlers only now, to replace Lightning's own, which communicates with other processes from inside."""
         self._handle(dict.fromkeys(self.previous, self._ask))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int
     ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
-            return  # within a step: the gradients gathered so far are in no checkpoint
+            return  # in the middle of a step: no checkpoint holds the gradients accumulated so far
         step = trainer.global_step
         asked = self._asked_of_any(trainer) if trainer.world_size == 1 or step % 10 == 0 else 0
         if asked or step % self.every == 0:
@@ -75,7 +76,7 @@ class LastCheckpoint(Callback):
         self._handle(self.previous)
 
     def _asked_of_any(self, trainer: Trainer) -> int:
-        """The number of a signal that came to any process; 0 if none did."""
+        """Returns the number of a signal that came to any process; 0 if none did."""
         if trainer.world_size == 1:
             return self.asked
         asked = torch.tensor(self.asked, device=trainer.strategy.root_device)
@@ -95,13 +96,13 @@ class LastCheckpoint(Callback):
                 signal.signal(number, handler)
 
     def _save(self, trainer: Trainer) -> None:
-        """A disk that is full or cannot be written costs this checkpoint and not the run: a warning says so."""
+        """Writes the checkpoint; if the disk is full or read-only, warns and lets the training go on."""
         try:
             with atomic_write(self.path) if trainer.is_global_zero else nullcontext(self.path) as arriving:
-                try:  # Lightning writes elsewhere and copies, which a kill halves
+                try:  # under a temporary name: Lightning itself copies into place, and a kill could leave half a copy
                     trainer.save_checkpoint(arriving, weights_only=False)
                 except OSError:
-                    trainer.strategy.barrier("Trainer.save_checkpoint")  # where the other processes wait
+                    trainer.strategy.barrier("Trainer.save_checkpoint")  # the other processes wait there
                     raise
                 if trainer.is_global_zero and self.path.exists():
                     _keep(self.path, self.path.with_name("previous.ckpt"))
@@ -112,20 +113,26 @@ class LastCheckpoint(Callback):
             _log.warning("%s; the training goes on, and %s.", self.unsaved, kept)
 
     def require_saved(self) -> None:
-        """To be called after the results are written: raises OSError if the last checkpoint could not be."""
+        """Reports, once the results are written, that the last checkpoint could not be.
+
+        Raises:
+            OSError: it could not be written.
+        """
         if self.unsaved is not None:
             raise OSError(f"{self.unsaved}; the results are complete, and the run cannot go on from its end.")
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if not self.asked:
             self.asked, self.since = number, time.monotonic()
-        elif time.monotonic() - self.since > 1:  # a terminal, a scheduler and a parent may each send the same signal
+        elif (
+            time.monotonic() - self.since > 1
+        ):  # before that it is the same signal, sent by a scheduler or a parent too
             signal.signal(number, self.previous[number])
             os.kill(os.getpid(), number)
 
 
 def _keep(path: Path, name: Path) -> None:
-    """The file under another name too, at no moment without its own; where there are no hard links it is renamed."""
+    """Gives the file a second name, by a hard link; renames it on file systems without hard links."""
     name.unlink(missing_ok=True)
     try:
         name.hardlink_to(path)

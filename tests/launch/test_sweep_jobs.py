@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from atomlab.launch.jobs import JobFailed
+from atomlab.launch.sweep_jobs import JobFailed
 from tests.processes import ROOT, environment
 
 NAME = "a=b, 'c' {d}"
@@ -36,7 +36,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.Complete
     """A sweep of two jobs from a process whose sys.argv[0] is no script, with a further configuration folder."""
     work = tmp_path_factory.mktemp("jobs")
     (work / "conf").mkdir()
-    claim = {"callbacks": {"folder": {"_target_": "atomlab.launch.Claim"}}, "job": {"name": "train"}}
+    claim = {"callbacks": {"folder": {"_target_": "atomlab.launch.ClaimFolder"}}, "job": {"name": "train"}}
     primary = {"defaults": ["_self_", {"extra": "???"}], "width": 1, "hydra": claim}
     OmegaConf.save(OmegaConf.create(primary), work / "conf" / "train.yaml")
     (work / "more" / "extra").mkdir(parents=True)

@@ -1,4 +1,7 @@
-"""One process per multirun job, so that `-m` works with Lightning's launchers and leaks nothing from job to job."""
+"""Runs each job of a sweep (`-m`) in a process of its own.
+
+So sweeps work with Lightning's launchers, and nothing leaks from job to job.
+"""
 
 import os
 import subprocess
@@ -14,15 +17,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.types import RunMode
 
-from atomlab.launch.folders import NO_CONFIGURATION
-from atomlab.launch.signals import Stopped, wait_for
+from atomlab.launch.run_folders import NO_CONFIGURATION
+from atomlab.launch.signals import Stopped, wait_and_forward_signals
 
 RESULT_FILE = "objective.txt"
-JOB = "ATOMLAB_JOB"  # set in the processes of a sweep's jobs
+JOB = "ATOMLAB_JOB"  # environment variable that is set in the process of a job
 
 
 class JobFailed(Exception):
-    """A job of a multirun ended with an error, which it has reported itself."""
+    """A job of a sweep ended with an error, which it has reported itself."""
 
 
 _LAUNCHER = ("hydra.mode", "hydra.run", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra/sweeper")
@@ -30,17 +33,22 @@ _DISTRIBUTED = ("LOCAL_RANK", "NODE_RANK", "RANK", "GROUP_RANK", "WORLD_SIZE", "
 
 
 def one_process_per_job(task: FunctionType) -> Callable[[Any], float | None]:
-    """Wraps a Hydra task: a single run is called as it is; a job of a multirun becomes a single run in a fresh process.
+    """Wraps a task of Hydra so that a job of a sweep becomes a single run in a new process.
 
-    Lightning starts further ranks by repeating the command line; under `-m` each of them would run the sweep again. The
-    job's result is read from a file that its first process wrote into its run folder. The job has a process group of its
-    own: SIGINT and SIGTERM reach it through this process, which then waits for it.
+    Lightning starts further ranks by repeating the command line, and under `-m` each of them would run the whole sweep
+    again. The objective of the job is read from a file that its first process wrote into its run folder. The job has a
+    process group of its own, so SIGINT and SIGTERM reach it through this process only, which then waits for it.
 
-    Raises:
-        JobFailed: the job's process failed; its own message stands above.
-        Stopped: a signal came; the job has ended, and no further one starts.
+    Args:
+        task: maps a configuration to an objective, or to None. A single run calls it directly.
+
+    Returns:
+        The wrapped task. It raises JobFailed if the process of the job failed, and Stopped if a signal came: then the job
+        has ended, and no further job starts.
     """
-    script = str(Path(task.__code__.co_filename).resolve())  # sys.argv[0] is a worker's under some launchers
+    script = str(
+        Path(task.__code__.co_filename).resolve()
+    )  # under some launchers sys.argv[0] is their own worker's script
 
     @wraps(task)
     def run(config: Any) -> float | None:
@@ -48,13 +56,13 @@ def one_process_per_job(task: FunctionType) -> Callable[[Any], float | None]:
         folder = Path(hydra.runtime.output_dir)
         if hydra.mode != RunMode.MULTIRUN:
             objective = task(config)
-            if objective is not None:  # the first process's
+            if objective is not None:  # of the first process; the others return None
                 (folder / RESULT_FILE).write_text(repr(objective), encoding="utf-8")
             return objective
         job = subprocess.Popen(
-            [sys.executable, script, *_words(hydra, folder)], env=_environment(hydra), process_group=0
+            [sys.executable, script, *_command_line(hydra, folder)], env=_environment(hydra), process_group=0
         )
-        code, number = wait_for(job)
+        code, number = wait_and_forward_signals(job)
         if number:
             raise Stopped(number, _what_is_left(Path(hydra.sweep.dir), number, hydra))
         if code:
@@ -65,8 +73,8 @@ def one_process_per_job(task: FunctionType) -> Callable[[Any], float | None]:
     return run
 
 
-def _words(hydra: HydraConf, folder: Path) -> list[str]:
-    """The command line of a job as a single run: from the same configuration folders, into the folder of the job."""
+def _command_line(hydra: HydraConf, folder: Path) -> list[str]:
+    """Returns the command line of a job as a single run, with the same configuration folders and the job's own folder."""
     sources = {source.provider: source.path for source in hydra.runtime.config_sources}
     words = [f"--config-path={sources['main']}", f"--config-name={hydra.job.config_name}"]
     if "command-line" in sources:

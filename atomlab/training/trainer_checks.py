@@ -1,4 +1,4 @@
-"""What a trainer must be for the numbers to be right, asked before anything is harvested, and whether it came to its end."""
+"""Checks before the harvest that a trainer gives right numbers, and after the training that it took all its steps."""
 
 from lightning import Trainer
 
@@ -7,20 +7,19 @@ _WHOLE = {"fast_dev_run": False, "overfit_batches": 0.0, "limit_train_batches": 
 
 
 def check_trainer(trainer: Trainer, steps: int) -> None:
-    """Refuses a trainer under which thresholds would not train, or that would take another number of steps than the
-    schedules and the record of the run have.
+    """Refuses a trainer that would not train the thresholds, or would take another number of steps than the run has.
 
-    Weights, thresholds, the optimiser's moments and sums of losses must be of float32 or float64: a threshold of 16
-    bits stops moving, since its step is below the rounding of its value. In the mixed precisions only the products of
-    the training step are of 16 bits; measurement is not. On a CPU Lightning trains in bf16-mixed where 16-mixed is
-    asked for, and warns of it.
+    The weights, the thresholds, the moments of the optimiser and the sums of losses must be float32 or float64: the steps of
+    a threshold of 16 bits are smaller than the rounding of its value, so it stops moving. In mixed precision only the
+    products of the training step have 16 bits; measurement has none. If 16-mixed is asked for on a CPU, Lightning trains in
+    bf16-mixed and warns.
 
     Args:
-        trainer: that will train.
-        steps: of the run.
+        trainer: the trainer of the run.
+        steps: number of steps that the schedules and the record of the run have.
 
     Raises:
-        ValueError: another precision, or another number of steps.
+        ValueError: the precision is another one; or an option of the trainer changes the number of steps.
     """
     if trainer.precision not in _SUPPORTED:
         raise ValueError(
@@ -29,7 +28,7 @@ def check_trainer(trainer: Trainer, steps: int) -> None:
         )
     for name, whole in _WHOLE.items():
         value = getattr(trainer, name)
-        if value != whole or type(value) is not type(whole):  # 1 is one batch, 1.0 all of them
+        if value != whole or type(value) is not type(whole):  # 1 means one batch, 1.0 all batches
             raise ValueError(
                 f"trainer.{name}={value} would end the training before steps={steps}: leave it out, and set steps."
             )
@@ -49,14 +48,18 @@ def check_trainer(trainer: Trainer, steps: int) -> None:
 
 
 def check_finished(trainer: Trainer, steps: int) -> None:
-    """Refuses to go on with a training that something ended before its last step: a limit of time, or a callback.
+    """Refuses a training that ended before its last step, such as by a limit of time or a callback.
+
+    Args:
+        trainer: after the training.
+        steps: number of steps of the run.
 
     Raises:
-        ValueError: it did.
+        ValueError: the trainer took fewer steps.
     """
     if trainer.global_step < steps:
         raise ValueError(
             f"The training ended at step {trainer.global_step} of {steps} (a callback or a limit of the trainer ended it), "
-            "so its schedules are not at their end and it would be measured as what it is not: take out what ended it, "
-            "and go on with resume=<folder>/checkpoints/last.ckpt."
+            "so its schedules are unfinished and its numbers would be those of another run: take out what ended it, and go on "
+            "with resume=<folder>/checkpoints/last.ckpt."
         )
