@@ -142,7 +142,7 @@ def test_l0_and_q_are_of_their_own_split_and_empty_codes_are_counted_apart() -> 
     coherent = Unit("atoms", torch.nn.functional.normalize(torch.eye(D) + 0.12, dim=1), unit.bias, unit.encode, False)
     row = measure(coherent, train, test, METRIC, SIZES)
     assert (row["l0_train"], row["l0"], row["empty"]) == (3, 1.5, 0.25)
-    assert row["samples_certified"] < SIZES.certified_samples
+    assert row["samples_certified"] < SIZES.certified
     assert 1 / 5 < row["coherence"] < 1 / 3  # μ < 1/(2K − 1) at K = 2 and not at 3
     assert (row["stability_pairwise_train"], row["stability_pairwise"]) == (0, 1)
 

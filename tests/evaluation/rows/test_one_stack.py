@@ -16,7 +16,7 @@ from atomlab.evaluation.rows.measure import on_validation
 from atomlab.metrics.by_name import flat
 from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct
-from atomlab.training.module import reference_metric
+from atomlab.training.build import reference_metric
 from atomlab.training.validation import Measurement
 from atomlab.units import atoms
 
@@ -29,7 +29,7 @@ OF_RANDOM_CODES = {f"certified_level_{level}_random" for level in ("1", "2a", "2
 def trained(inputs: StudyInputs) -> ThresholdSAE:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice
-        sae = inputs.recipe.train(inputs.data, seed=0)
+        sae = inputs.retraining.train(inputs.data, seed=0)
     with torch.no_grad():
         sae.threshold *= 3  # few latents a vector, so that some codes are certified and some are not
     return sae
