@@ -32,6 +32,15 @@ MAY_IMPORT = {
         "report",
     },
     "__init__": {"sae", "interop"},
+    # the autoencoder, its losses, and on top of both the arithmetic of a step
+    "sae/thresholding": set(),
+    "sae/sparse_code": set(),
+    "sae/autoencoder": {"thresholding"},
+    "sae/calibration": {"autoencoder"},
+    "sae/input_transform": {"autoencoder"},
+    "sae/losses": {"autoencoder", "sparse_code", "thresholding"},
+    "sae/ops": {"autoencoder", "losses", "sparse_code"},
+    "sae/__init__": {"autoencoder", "calibration", "input_transform", "losses", "thresholding"},
     # the way of the data inside activations: text -> tokens -> activations on disk -> batches
     "activations/model": set(),
     "activations/corpora": set(),
