@@ -38,7 +38,7 @@ def test_identities_over_all_pairs_of_the_sample_itself() -> None:
     torch.testing.assert_close(
         gram.square().mean(), torch.tensor(6.0, dtype=torch.float64)
     )  # E[(xᵀSx')²] = d, diagonal included
-    assert 0 <= gram.mean() <= 1
+    torch.testing.assert_close(gram.mean(), metric.norm(x.mean(0)).square())  # x̄ᵀSx̄
 
 
 def test_a_dictionary_whitened_by_itself_is_a_parseval_frame() -> None:
