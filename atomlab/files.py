@@ -123,18 +123,18 @@ def file_digest(file: Path) -> str:
         OSError: the file cannot be read.
         ValueError: something other than an ordinary file lies there.
     """
-    stat = file.stat()
-    if stat.st_size < _REMEMBERED_FROM:
+    found = file.stat()
+    if found.st_size < _REMEMBERED_FROM:
         return sha256(file)
     name = str(file.resolve())
-    state = [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
+    state = [found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns]
     memory = Path(os.environ.get("ATOMLAB_CACHE") or "~/.cache/atomlab").expanduser() / "digests.json"
     known = _read(memory)
     entry = known.get(name)
     if isinstance(entry, list) and len(entry) == 2 and entry[0] == state and isinstance(entry[1], str):
         return entry[1]
     digest = sha256(file)
-    if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED:
+    if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > _SETTLED:
         _remember(memory, _read(memory) | {name: [state, digest]})
     return digest
 

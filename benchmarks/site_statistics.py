@@ -39,7 +39,7 @@ def statistics() -> dict[int, SiteStatistics]:
         result = {}
         for layer in LAYERS:
             rows, moments = data.harvests.open(corpus, data.at("resid_post", layer).point, Outliers(RATIO))
-            result[layer] = site_statistics(rows["train"].store, moments, RATIO)
+            result[layer] = site_statistics(rows["train"].store, moments, Outliers(RATIO))
         return result
 
 

@@ -44,10 +44,11 @@ MAY_IMPORT = {
     # the way of the data inside activations: text -> tokens -> activations on disk -> batches
     "activations/model": set(),
     "activations/corpora": set(),
-    "activations/tokens": {"corpora"},
-    "activations/store": {"tokens"},
-    "activations/harvest": {"model", "corpora", "tokens", "store"},
-    "activations/batches": {"model", "corpora", "tokens"},
+    "activations/option_checks": set(),
+    "activations/tokens": {"option_checks", "corpora"},
+    "activations/store": {"option_checks", "tokens"},
+    "activations/harvest": {"option_checks", "model", "corpora", "tokens", "store"},
+    "activations/batches": {"option_checks", "model", "corpora", "tokens"},
     "activations/datamodule": {"model", "corpora", "tokens", "store", "harvest", "batches"},
     "activations/__init__": {"model", "corpora", "tokens", "store", "harvest", "batches", "datamodule"},
     # from measured rows to studies

@@ -152,7 +152,7 @@ class ActivationDataModule(LightningDataModule):
             return
         for point in self.points:
             rows, found = self.harvests.open(self.corpus, point, self.outliers)
-            statistics = site_statistics(rows["train"].store, found, self.outliers.max_norm_ratio)
+            statistics = site_statistics(rows["train"].store, found, self.outliers)
             sys.stdout.write(f"{render_statistics(str(point), statistics, self.model.tokenizer)}\n")
 
     @property

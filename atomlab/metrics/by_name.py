@@ -5,7 +5,7 @@ at its end say another split, and `_random` says that a random dictionary stands
 `validation/<name>` for validation vectors.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import final
@@ -17,7 +17,7 @@ from torchmetrics import Metric, MetricCollection
 
 from atomlab.metrics.certified_rates import CertifiedRate, IsometryRates, UniformlyCertifiedRate
 from atomlab.metrics.code_isometry import CodeIsometry
-from atomlab.metrics.dictionary_geometry import deciding_coherence
+from atomlab.metrics.dictionary_geometry import RestrictedIsometry, deciding_coherence
 from atomlab.metrics.encoder_recovery import SupportRecoveryRate, WindowRate
 from atomlab.metrics.explained_variance import ExplainedVariance
 from atomlab.metrics.stability_index import Stability
@@ -28,6 +28,8 @@ from atomlab.theory import (
     AtomicInnerProduct,
     CoherenceStatistics,
     RestrictedIsometryCurve,
+    Supports,
+    first_supports,
     random_dictionary,
 )
 
@@ -184,6 +186,28 @@ def of_encoder(
         metric: S.
     """
     return MetricCollection({"identifiable": SupportRecoveryRate(dictionary, thresholds, metric)})
+
+
+def restricted_isometry(
+    geometry: AtomGeometry, k: int, own: Sequence[Supports], *, samples: int, seed: int
+) -> dict[str, Number]:
+    """Bounds the restricted isometry constant δ_K of a dictionary from both sides, over all processes.
+
+    Args:
+        geometry: Of the dictionary.
+        k: K.
+        own: Supports of the data's codes, of which those of K atoms are tried too.
+        samples: Random supports that are tried.
+        seed: Of the random supports.
+
+    Returns:
+        `low` and `high`, a lower and an upper bound.
+    """
+    found = RestrictedIsometry(samples=samples, seed=seed).to(geometry.white.device)
+    tried = [first_supports(chosen.indices, chosen.sizes, k) for chosen in own]
+    found.update(geometry.white, k, torch.cat(tried) if tried else None)
+    low, high = found.compute().tolist()
+    return {"low": low, "high": high}
 
 
 def values(collection: MetricCollection) -> dict[str, Number | dict[str, Number]]:

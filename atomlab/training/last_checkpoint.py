@@ -100,7 +100,7 @@ class LastCheckpoint(Callback):
         try:
             with atomic_write(self.path) if trainer.is_global_zero else nullcontext(self.path) as arriving:
                 try:  # under a temporary name: Lightning itself copies into place, and a kill could leave half a copy
-                    trainer.save_checkpoint(arriving, weights_only=False)
+                    trainer.save_checkpoint(arriving, weights_only=False)  # the optimiser and the loops as well
                 except OSError:
                     trainer.strategy.barrier("Trainer.save_checkpoint")  # the other processes wait there
                     raise

@@ -30,7 +30,7 @@ def wandb_logger(
     os.environ.setdefault("WANDB_SILENT", "true")
     if not (os.environ.get("WANDB_MODE") or os.environ.get("WANDB_API_KEY") or _netrc_has_key()):
         os.environ["WANDB_MODE"] = "offline"
-        print(f"wandb: no key found, logging offline to {save_dir} (upload later with `wandb sync`).", file=sys.stderr)  # noqa: T201
+        sys.stderr.write(f"wandb: no key found, logging offline to {save_dir} (upload later with `wandb sync`).\n")
     name = name or "/".join(Path(save_dir).resolve().parts[-2:])
     return WandbLogger(project=project, name=name, save_dir=save_dir, group=group or os.environ.get("WANDB_RUN_GROUP"))
 

@@ -6,15 +6,21 @@ from typing import final
 import torch
 from torch import Tensor
 
-from atomlab.metrics import RestrictedIsometry
-from atomlab.metrics.by_name import AtomGeometry, flat, of_codes, of_reconstructions, values
+from atomlab.metrics.by_name import (
+    AtomGeometry,
+    Number,
+    flat,
+    of_codes,
+    of_reconstructions,
+    restricted_isometry,
+    values,
+)
 from atomlab.sae import ThresholdSAE
 from atomlab.sae.ops import decode_csr, encode_csr
 from atomlab.theory import (
     AtomicInnerProduct,
     Supports,
     first_samples,
-    first_supports,
     random_codes,
     supports,
 )
@@ -107,14 +113,11 @@ class Measurement:
 
     def _restricted_isometry(self, found: dict[str, float]) -> dict[str, float]:
         """The interval of δ_K at the median K; NaN where no certified vector has an atom."""
-        low = high = math.nan
+        interval: dict[str, Number] = {"low": math.nan, "high": math.nan}
         if not math.isnan(found["certified_level_4"]):
             k = max(1, int(found["l0_median"]))
-            own = [first_supports(chosen.indices, chosen.sizes, k) for chosen in self.chosen]
-            isometry = RestrictedIsometry(samples=self.supports, seed=self.seed).to(self.geometry.white.device)
-            isometry.update(self.geometry.white, k, torch.cat(own) if own else None)
-            low, high = isometry.compute().tolist()
-        return {"restricted_isometry_k_low": low, "restricted_isometry_k_high": high}
+            interval = restricted_isometry(self.geometry, k, self.chosen, samples=self.supports, seed=self.seed)
+        return flat({"restricted_isometry_k": interval})
 
 
 def _share(count: int) -> int:

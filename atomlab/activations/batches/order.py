@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import final
 
+from atomlab.activations.option_checks import check_sizes
+
 
 @final
 @dataclass(frozen=True)
@@ -46,6 +48,4 @@ class TrainingBatches:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.size < 1:
             raise ValueError(f"steps={self.steps} and batch_size={self.size} train nothing: use 1 or more of each.")
-        for name in ("block_rows", "window_rows"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"activations.batches.{name}={getattr(self, name)} leaves nothing: use 1 or more.")
+        check_sizes("batches", block_rows=self.block_rows, window_rows=self.window_rows)

@@ -27,6 +27,7 @@ from atomlab.activations.harvest.remote import fetch
 from atomlab.activations.model.capture import measure_widths
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.model.sites import HookPoint
+from atomlab.activations.option_checks import check_sizes
 from atomlab.activations.store.activation_store import ActivationStore, Rows
 from atomlab.activations.store.files import (
     INDEX,
@@ -86,9 +87,7 @@ class HarvestOptions:
     verify: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("batch_tokens", "shard_rows"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"activations.harvest.{name}={getattr(self, name)} leaves nothing: use 1 or more.")
+        check_sizes("harvest", batch_tokens=self.batch_tokens, shard_rows=self.shard_rows)
 
 
 @final

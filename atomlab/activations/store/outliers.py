@@ -5,6 +5,8 @@ from typing import final
 
 from torch import Tensor
 
+from atomlab.activations.option_checks import check_sizes
+
 
 @final
 @dataclass(frozen=True)
@@ -22,10 +24,7 @@ class Outliers:
     max_norm_ratio: float | None = 10.0
 
     def __post_init__(self) -> None:
-        if self.max_norm_ratio is not None and not self.max_norm_ratio >= 1:
-            raise ValueError(
-                f"activations.outliers.max_norm_ratio={self.max_norm_ratio} leaves nothing: use 1 or more."
-            )
+        check_sizes("outliers", max_norm_ratio=self.max_norm_ratio)
 
     def limit(self, train_norms: Tensor) -> float:
         """Returns the largest norm that is kept, given the norms (rows,) of all training vectors."""

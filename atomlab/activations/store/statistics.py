@@ -11,6 +11,7 @@ from torch import Tensor
 
 from atomlab.activations.store.activation_store import ActivationStore
 from atomlab.activations.store.moments import Moments
+from atomlab.activations.store.outliers import Outliers
 
 LEVELS = (0.0, 0.01, 0.1, 0.5, 0.9, 0.99, 1.0)  # of the norm quantiles
 _COUNTS_SHOWN = 3
@@ -51,24 +52,23 @@ class SiteStatistics:
         return float(torch.special.entr(p).sum().exp())
 
 
-def site_statistics(store: ActivationStore, moments: Moments, max_norm_ratio: float | None) -> SiteStatistics:
+def site_statistics(store: ActivationStore, moments: Moments, outliers: Outliers) -> SiteStatistics:
     """Computes the statistics of a store's rows.
 
     Args:
         store: store of the training split.
         moments: moments of its rows without outliers.
-        max_norm_ratio: rows whose norm is more than this many times the median norm are outliers; None: no row is one.
+        outliers: which rows are outliers.
 
     Cost: O(rows·log rows + d_in³) time. Reads norms and tokens, but no activations.
     """
     ordered = store.norms.double().sort().values
-    median = float(store.norms.median())
-    outliers = (store.norms > (math.inf if max_norm_ratio is None else max_norm_ratio * median)).nonzero().squeeze(1)
-    origin = store.origins[outliers]
+    left_out = (store.norms > outliers.limit(store.norms)).nonzero().squeeze(1)
+    origin = store.origins[left_out]
     return SiteStatistics(
         rows=len(store),
         norm_quantiles=[float(ordered[round(level * (len(ordered) - 1))]) for level in LEVELS],
-        outliers=len(outliers),
+        outliers=len(left_out),
         outlier_positions=Counter(origin.position.tolist()).most_common(),
         outlier_tokens=Counter(origin.token_id.tolist()).most_common(),
         mean_norm=float(moments.mean.norm()),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from atomlab.activations.corpora.corpus import Corpus, Example, Position, RecordCounter, collect_counters
+from atomlab.activations.option_checks import check_sizes
 from atomlab.activations.tokens.sequences import Sequences, pack, pack_apart, prompts, sample
 from atomlab.activations.tokens.special_tokens import frame, special_ids, without_frame
 
@@ -93,8 +94,7 @@ class TokenRules:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.max_tokens is not None and not self.max_tokens >= 1:
-            raise ValueError(f"activations.tokens.max_tokens={self.max_tokens} leaves nothing: use 1 or more.")
+        check_sizes("tokens", max_tokens=self.max_tokens)
 
 
 def tokenise(corpus: Corpus, tokenizer: Any, rules: TokenRules) -> Tokens:

@@ -14,15 +14,14 @@ from torchmetrics import MetricCollection
 
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.sample_sizes import SampleSizes
-from atomlab.metrics import RestrictedIsometry
-from atomlab.metrics.by_name import AtomGeometry, of_codes, of_reconstructions, values
+from atomlab.metrics import ExplainedVariance
+from atomlab.metrics.by_name import AtomGeometry, of_codes, of_reconstructions, restricted_isometry, values
 from atomlab.report import Row
 from atomlab.theory import (
     LARGEST_SUPPORT,
     AtomicInnerProduct,
     babel_function,
     disagreement,
-    first_supports,
     supports,
 )
 from atomlab.units import Unit
@@ -101,9 +100,10 @@ def on_validation(unit: Unit, data: ActivationDataModule, metric: AtomicInnerPro
 @torch.no_grad()
 def explained(unit: Unit, vectors: Tensor, metric: AtomicInnerProduct, batch: int) -> float:
     """Measures the R² in the S-norm, `batch` vectors at a time."""
-    found = of_reconstructions(vectors.shape[1], metric)
-    _feed(unit, vectors, batch, found, [])
-    return found["r2_s"].compute().item()
+    found = ExplainedVariance(vectors.shape[1], metric)
+    for x in vectors.split(batch):
+        found.update(x, unit.reconstruct(x))
+    return found.compute().item()
 
 
 def _babel(unit: Unit, geometry: AtomGeometry, k: int, metric: AtomicInnerProduct) -> Row:
@@ -162,8 +162,5 @@ def isometry_interval(geometry: AtomGeometry, k: int, codes: Tensor, sample_size
     Returns:
         `k`, and the bounds `low` and `high`.
     """
-    chosen = supports(codes)
-    isometry = RestrictedIsometry(samples=sample_sizes.supports, seed=sample_sizes.seed)
-    isometry.update(geometry.white, k, first_supports(chosen.indices, chosen.sizes, k))
-    low, high = isometry.compute().tolist()
-    return {"k": k, "low": low, "high": high}
+    own = [supports(codes)]
+    return {"k": k} | restricted_isometry(geometry, k, own, samples=sample_sizes.supports, seed=sample_sizes.seed)

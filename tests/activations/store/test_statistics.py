@@ -8,6 +8,7 @@ import torch
 
 from atomlab.activations.store.activation_store import ActivationStore, Rows
 from atomlab.activations.store.moments import exact_moments
+from atomlab.activations.store.outliers import Outliers
 from atomlab.activations.store.statistics import LEVELS, SiteStatistics, render_statistics, site_statistics
 from tests.activations.store.test_activation_store import SEQUENCES, harvest
 
@@ -36,7 +37,7 @@ def test_outliers_are_counted_by_position_and_token(tmp_path: Path) -> None:
     norms[large] = torch.tensor([50.0, 60.0, 70.0])
     store.norms = norms
     kept = Rows(store, (norms < 10).nonzero().squeeze(1))
-    found = site_statistics(store, exact_moments(kept), max_norm_ratio=10)
+    found = site_statistics(store, exact_moments(kept), Outliers(10))
     assert (found.rows, found.outliers) == (24, 3)
     assert [int(SEQUENCES.position[token]) for token in (1, 11, 29)] == [1, 1, 13]
     assert found.outlier_positions == [(1, 2), (13, 1)]
@@ -48,6 +49,6 @@ def test_outliers_are_counted_by_position_and_token(tmp_path: Path) -> None:
     assert found.mean_norm == pytest.approx(float(x.mean(0).norm()))
     singular = torch.linalg.svdvals(x) ** 2 / 21  # eigenvalues by another way
     torch.testing.assert_close(found.eigenvalues, singular)
-    assert site_statistics(store, exact_moments(kept), max_norm_ratio=None).outliers == 0
+    assert site_statistics(store, exact_moments(kept), Outliers(None)).outliers == 0
     text = render_statistics("a site", found, SimpleNamespace(decode=lambda ids: f"word {ids[0]}"))
     assert "outliers: 3 (positions 1 x2, 13 x1; tokens 'word 101' x1" in text
