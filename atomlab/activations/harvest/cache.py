@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, final
 
@@ -101,10 +101,15 @@ class HarvestCache:
     """
 
     def __init__(self, model: LanguageModel, rules: TokenRules, options: HarvestOptions) -> None:
-        apart = rules.separate_documents and model.separates_documents
-        self.model, self.rules, self.options = model, replace(rules, separate_documents=apart), options
+        self.model, self.options, self._asked = model, options, rules
         self.cache_dir = Path(options.cache_dir).expanduser()
         self.layout = Layout(options.shard_rows, options.batch_tokens)
+
+    @cached_property
+    def rules(self) -> TokenRules:
+        """The rules that hold for this model. They are read when they are needed first, since that asks for the model."""
+        apart = self._asked.separate_documents and self.model.separates_documents
+        return replace(self._asked, separate_documents=apart)
 
     def description(self, corpus: Corpus) -> dict[str, Any]:
         """Returns all that determines a harvest of the corpus, as plain JSON. Its digest names the folder."""

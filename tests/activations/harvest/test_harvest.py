@@ -229,3 +229,16 @@ def test_no_batch_holds_padding() -> None:
         torch.cat([b.inputs["input_ids"].flatten()[b.kept] for b in made]).tolist()
         == sequences.input_ids[sequences.keep].tolist()
     )
+
+
+def test_a_data_module_is_cheap_to_build_and_asks_for_its_model_later(text: LocalText, tmp_path: Path) -> None:
+    """Neither the hub nor a disk is asked while a configuration is put together: what is wrong there is said later."""
+    data = data_module(
+        LanguageModel(str(tmp_path / "nowhere"), device="cpu"),
+        text,
+        site="resid_post",
+        layer=0,
+        cache_dir=str(tmp_path),
+    )
+    with pytest.raises((ValueError, FileNotFoundError), match="nowhere"):
+        _ = data.identity
