@@ -19,6 +19,7 @@ from atomlab.training.build import build
 from atomlab.training.forecast import Forecast, forecast, render
 from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.objective import validation_objective
+from atomlab.training.recipe import check_shrinkage
 from atomlab.training.resuming import RunIdentity, check_resumable
 from atomlab.training.trainer_checks import check_finished, check_trainer
 
@@ -31,6 +32,7 @@ def train(config: DictConfig) -> float | None:
     sites, and with dry_run, which stops after the checks with sizes, memory and time.
     """
     architecture, recipe = instantiate(config.sae), instantiate(config.training)  # refused before the harvest
+    check_shrinkage(config.shrinkage)
     callbacks = list(instantiate(config.callbacks).values())
     trainer = instantiate(config.trainer, callbacks=callbacks, logger=instantiate(config.logger).get("logger"))
     check_trainer(trainer, config.steps)

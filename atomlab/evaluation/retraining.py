@@ -11,7 +11,7 @@ from atomlab.evaluation.surrogates import VectorsDataModule
 from atomlab.sae import ThresholdSAE
 from atomlab.training.build import build
 from atomlab.training.callbacks import DecoderNorm, ProgressBar
-from atomlab.training.recipe import Architecture, TrainingRecipe
+from atomlab.training.recipe import Architecture, TrainingRecipe, check_shrinkage
 from atomlab.training.trainer_checks import check_finished, check_trainer
 
 
@@ -27,6 +27,9 @@ class Retraining:
         trainer: from keyword arguments to a trainer, with those of the configuration given already.
         batch_size: vectors of a batch.
         steps: steps of the optimiser in one training.
+
+    Raises:
+        ValueError: a shrinkage that is negative, infinite or no number.
     """
 
     architecture: Architecture
@@ -35,6 +38,9 @@ class Retraining:
     trainer: Callable[..., Trainer]
     batch_size: int
     steps: int
+
+    def __post_init__(self) -> None:
+        check_shrinkage(self.shrinkage)
 
     def train(
         self, data: ActivationDataModule | VectorsDataModule, *, seed: int, expansion: float | None = None

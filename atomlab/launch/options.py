@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origi
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-_SUPPLIED = {"data", "callbacks", "logger"}  # arguments that train.py and evaluate.py add to the leaves themselves
+_SUPPLIED = {"callbacks", "logger"}  # arguments that train.py and evaluate.py add to the leaves themselves
 _PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
 
 

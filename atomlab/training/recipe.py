@@ -108,7 +108,7 @@ class Schedule:
     """Learning rates over a run.
 
     The rate rises linearly over the first `warm_up` share of the steps and falls linearly to zero over the last `decay`
-    share. The shares may overlap, and then both factors apply. Over the last `freeze` share of the steps the thresholds
+    share. Where the shares overlap, the lower of the two rates holds. Over the last `freeze` share of the steps the thresholds
     stand still and the sparsity term is off, so that the atoms settle on fixed supports; a freeze of 1 trains on fixed
     thresholds throughout.
 

@@ -153,6 +153,7 @@ def test_callbacks_that_would_never_act(tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["steps=0"], "steps=0"),
+        (["shrinkage=-1"], "shrinkage=-1"),
         (["training.sparsity.target=null"], "training.sparsity.target=null"),
         (["trainer.precision=bf16-true"], "trainer.precision=bf16-true"),
         (["+trainer.limit_train_batches=5"], "trainer.limit_train_batches=5"),
