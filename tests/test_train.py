@@ -144,6 +144,8 @@ def test_two_processes_agree_with_one(cache: Path, tmp_path: Path) -> None:
     assert not logged(one, "test/")
     for folder, values in ((one, alone), (two, together)):
         assert float((folder / "objective.txt").read_text()) == pytest.approx(values["validation/r2_s"], rel=1e-6)
+        # The dashboard and the table measure the same 256 vectors, as sample_sizes.measured says.
+        assert rows(folder)["atoms"]["r2_s_validation"] == pytest.approx(values["validation/r2_s"], rel=2e-6)
     for name, value in alone.items():
         # One vector of 256 may cross a threshold where sums were taken in another order.
         tolerance = 2 / 256 if "certified" in name or "identifiable" in name else 1e-3

@@ -10,7 +10,6 @@ from atomlab.evaluation.browser.browse import BrowserOptions
 from atomlab.evaluation.provenance import origin_of
 from atomlab.evaluation.retraining import Retraining
 from atomlab.evaluation.rows.measure import measure
-from atomlab.evaluation.sample_sizes import SampleSizes
 from atomlab.evaluation.studies.capacity import CapacityGrid
 from atomlab.evaluation.studies.closing_table import evaluate_run
 from atomlab.evaluation.studies.controlled_table import ControlledTable
@@ -25,7 +24,6 @@ __all__ = [
     "PaperTable",
     "RepresentationShiftStudy",
     "Retraining",
-    "SampleSizes",
     "Study",
     "StudyInputs",
     "evaluate_run",

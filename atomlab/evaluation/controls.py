@@ -15,8 +15,8 @@ from torch import Tensor
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.retraining import Retraining
 from atomlab.evaluation.rows.measure import measure
-from atomlab.evaluation.sample_sizes import SampleSizes
 from atomlab.evaluation.surrogates import VectorsDataModule, gaussian_vectors
+from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.report import Row
 from atomlab.theory import AtomicInnerProduct
 from atomlab.units import Unit, atoms, data_dictionary, data_nearest, k_means, random_atoms, with_pursuit

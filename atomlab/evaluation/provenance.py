@@ -11,8 +11,8 @@ import torch
 from atomlab.activations.corpora.corpus import Corpus
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.store.origins import read_bad_records
-from atomlab.evaluation.sample_sizes import SampleSizes
 from atomlab.identity import Identity
+from atomlab.metrics.sample_sizes import SampleSizes
 
 
 def describe(data: ActivationDataModule, sample_sizes: SampleSizes, shrinkage: float, seed: int) -> dict[str, str]:

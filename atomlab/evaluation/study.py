@@ -9,8 +9,8 @@ from typing import Protocol, final
 
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.retraining import Retraining
-from atomlab.evaluation.sample_sizes import SampleSizes
 from atomlab.identity import Identity, source_digest
+from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.report import Row, write_json
 
 

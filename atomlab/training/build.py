@@ -3,6 +3,7 @@
 import torch
 
 from atomlab.activations.store.moments import Moments
+from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.sae import InputTransform, ThresholdSAE, calibrate_thresholds_
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.module import SAEModule
@@ -16,6 +17,7 @@ def build(
     recipe: TrainingRecipe = TrainingRecipe(),
     *,
     shrinkage: float = 0.0,
+    sample_sizes: SampleSizes = SampleSizes(),
 ) -> SAEModule:
     """Builds the module that trains a TSAE on `data`, with thresholds that are calibrated on its training vectors.
 
@@ -26,6 +28,7 @@ def build(
         architecture: of the TSAE.
         recipe: of its training.
         shrinkage: λ of the metric S = (C + λ·(tr C / d)·I)⁻¹, where C is the second moment of the reference corpus.
+        sample_sizes: of its validations.
 
     Returns:
         The module, on the CPU, in float32.
@@ -46,7 +49,7 @@ def build(
     transform = _transform(architecture.inputs, data.moments, metric)
     sae = ThresholdSAE(d_in, d_sae, bandwidth=architecture.bandwidth, tied=architecture.tied)
     calibrate_thresholds_(sae, transform(data.sample("train", recipe.calibration.samples)), l0)
-    return SAEModule(sae, transform, metric, recipe)
+    return SAEModule(sae, transform, metric, recipe, sample_sizes=sample_sizes)
 
 
 def reference_metric(data: TrainingData, shrinkage: float) -> AtomicInnerProduct:

@@ -7,11 +7,8 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from atomlab.sae import (
-    InputTransform,
-    ThresholdSAE,
-    fold,
-)
+from atomlab.metrics.sample_sizes import SampleSizes
+from atomlab.sae import InputTransform, ThresholdSAE, fold
 from atomlab.sae.ops import DensitySwitch, Terms, objective
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.divergence import Divergence, check_finite
@@ -32,6 +29,7 @@ class SAEModule(LightningModule):
         metric: S, in which the atoms are measured and have unit norm.
         recipe: loss, learning rates, dead latents, and the implementation of a step. The calibration is done already.
         switch: chooses between the dense and the sparse implementation of a step; None takes that of `recipe`.
+        sample_sizes: of a validation.
 
     Raises:
         ValueError: in training, a loss that is not finite.
@@ -44,9 +42,11 @@ class SAEModule(LightningModule):
         metric: AtomicInnerProduct,
         recipe: TrainingRecipe,
         switch: DensitySwitch | None = None,
+        sample_sizes: SampleSizes = SampleSizes(),
     ) -> None:
         super().__init__()
         self.sae, self.transform, self.atomic, self.recipe = sae, transform, metric, recipe
+        self.sample_sizes = sample_sizes
         self.switch = DensitySwitch.of(recipe.implementation) if switch is None else switch
         self.divergence = Divergence()
         self.since_fired: Tensor
@@ -136,7 +136,7 @@ class SAEModule(LightningModule):
         return fold(self.sae, self.transform).with_unit_norm_decoder(self.atomic.matrix.to(self.sae.W_dec))
 
     def on_validation_epoch_start(self) -> None:
-        self.measurement = Measurement(self.folded(), self.atomic, null=True)
+        self.measurement = Measurement(self.folded(), self.atomic, self.sample_sizes, null=True)
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         assert self.measurement is not None

@@ -15,6 +15,7 @@ from atomlab.metrics.by_name import (
     restricted_isometry,
     values,
 )
+from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.sae import ThresholdSAE
 from atomlab.sae.ops import decode_csr, encode_csr
 from atomlab.theory import (
@@ -41,19 +42,19 @@ class Measurement:
     of `data.sample("validation", n)`. Vectors beyond them are not read.
 
     Names are those of a table's row (`atomlab.metrics.by_name`). `_random` at the end says that random atoms stand in
-    for the trained ones, as many and of the same width, with codes of the same sizes and values on random supports.
+    for the trained ones, as many and of the same width, with codes of the same sizes and values on random supports. Each
+    process draws its own of these, so that `certified_level_3_random` and `certified_level_4_random` depend slightly on
+    the number of processes.
 
     Cost: a few passes of d_in·d_sae² FLOPs for coherence and restricted isometry, once; reconstruction and, in the
-    S-norm, 4·d_in² float64 FLOPs for each measured vector; levels 3 and 4 for each certified one. Memory: two float64
-    copies of the dictionary.
+    S-norm, 4·d_in² float64 FLOPs for each measured vector; levels 3 and 4 for each certified one, twice with `null`.
+    Memory: two float64 copies of the dictionary.
 
     Args:
         sae: TSAE of raw activations, on the device of the batches.
         metric: S.
-        measured: Vectors that are measured, over all processes.
-        certified: Vectors for certificates, isometry of the codes and identifiability, over all processes.
-        supports: Random supports that are tried for the lower bound of δ_K.
-        seed: Of the random supports and of the random dictionary.
+        sizes: Vectors that are measured and certified, over all processes, random supports that are tried for the lower
+            bound of δ_K, and the seed of these and of the random dictionary.
         null: Whether the numbers of random atoms are measured too.
     """
 
@@ -61,20 +62,18 @@ class Measurement:
         self,
         sae: ThresholdSAE,
         metric: AtomicInnerProduct,
+        sizes: SampleSizes = SampleSizes(),
         *,
-        measured: int = 4096,
-        certified: int = 256,
-        supports: int = 256,
-        seed: int = 0,
         null: bool = False,
     ) -> None:
-        self.sae, self.supports, self.seed = sae, supports, seed
-        self.measured_left, self.certified_left = _share(measured), _share(min(certified, measured))
+        self.sae, self.sizes = sae, sizes
+        self.measured_left = _share(sizes.measured)
+        self.certified_left = _share(min(sizes.certified, sizes.measured))
         dictionary = sae.W_dec.detach()
         self.geometry = AtomGeometry.of(dictionary, metric)
         self.reconstructions = of_reconstructions(sae.d_in, metric).to(dictionary.device)
         self.measured, self.certified = [of_codes(_MEASURED, self.geometry)], of_codes(_CERTIFIED, self.geometry)
-        self.random, self.generator = None, torch.Generator().manual_seed(seed)
+        self.random, self.generator = None, torch.Generator().manual_seed(sizes.seed)
         if null:
             random = AtomGeometry.random(dictionary, self.generator)
             self.measured.append(of_codes(_OF_SIZES, random, suffix="_random"))
@@ -116,7 +115,8 @@ class Measurement:
         interval: dict[str, Number] = {"low": math.nan, "high": math.nan}
         if not math.isnan(found["certified_level_4"]):
             k = max(1, int(found["l0_median"]))
-            interval = restricted_isometry(self.geometry, k, self.chosen, samples=self.supports, seed=self.seed)
+            samples, seed = self.sizes.supports, self.sizes.seed
+            interval = restricted_isometry(self.geometry, k, self.chosen, samples=samples, seed=seed)
         return flat({"restricted_isometry_k": interval})
 
 

@@ -21,8 +21,9 @@ from atomlab.activations.model.hook_points import HookPoints
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.store.outliers import Outliers
 from atomlab.activations.tokens.tokenise import TokenRules
-from atomlab.evaluation import Retraining, SampleSizes, StudyInputs
+from atomlab.evaluation import Retraining, StudyInputs
 from atomlab.identity import FORMAT
+from atomlab.metrics import SampleSizes
 from atomlab.sae import TargetL0
 from atomlab.training.recipe import Architecture, Calibration, TrainingRecipe
 

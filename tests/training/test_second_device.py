@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from atomlab.metrics import SampleSizes
 from atomlab.sae import L0, InputTransform, Tanh, TargetL0, ThresholdSAE, calibrate_thresholds_, fold
 from atomlab.sae.ops import Dense, Operators, Sparse, TorchKernels, objective
 from atomlab.theory import AtomicInnerProduct
@@ -55,7 +56,7 @@ def test_a_validation() -> None:
         sae, metric = made()
         transform = InputTransform.identity(12).to(device)
         folded = fold(sae.to(device), transform).with_unit_norm_decoder(metric.matrix.to(sae.W_dec))
-        measurement = Measurement(folded, metric, measured=60, certified=50, null=True)
+        measurement = Measurement(folded, metric, SampleSizes(measured=60, certified=50), null=True)
         for batch in X.split(40):
             measurement.update(batch.to(device))
         return measurement.values()

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from atomlab.metrics import SampleSizes
 from atomlab.sae import ThresholdSAE
 from atomlab.theory import (
     AtomicInnerProduct,
@@ -23,6 +24,7 @@ from atomlab.theory import (
 from atomlab.training.validation import Measurement
 
 MEASURED, CERTIFIED = 70, 50
+SIZES = SampleSizes(measured=MEASURED, certified=CERTIFIED, supports=7)
 
 
 def trained() -> tuple[ThresholdSAE, AtomicInnerProduct, torch.Tensor]:
@@ -39,7 +41,7 @@ def trained() -> tuple[ThresholdSAE, AtomicInnerProduct, torch.Tensor]:
 
 
 def measured(sae: ThresholdSAE, metric: AtomicInnerProduct, x: torch.Tensor) -> dict[str, float]:
-    found = Measurement(sae, metric, measured=MEASURED, certified=CERTIFIED, supports=7, null=True)
+    found = Measurement(sae, metric, SIZES, null=True)
     for batch in x.split([40, 7, 43]):  # either sample ends within a batch
         found.update(batch)
     return found.values()

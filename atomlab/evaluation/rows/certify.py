@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from atomlab.evaluation.rows.measure import isometry_interval
-from atomlab.evaluation.sample_sizes import SampleSizes
 from atomlab.metrics import CertifiedRate, ExplainedVariance, RefittedExplainedVariance, UniformlyCertifiedRate
 from atomlab.metrics.by_name import AtomGeometry, flat, of_codes, of_encoder, of_isometry, values
+from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.report import Row
 from atomlab.theory import (
     LARGEST_SUPPORT,

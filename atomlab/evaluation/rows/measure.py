@@ -13,9 +13,9 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.evaluation.sample_sizes import SampleSizes
 from atomlab.metrics import ExplainedVariance
 from atomlab.metrics.by_name import AtomGeometry, of_codes, of_reconstructions, restricted_isometry, values
+from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.report import Row
 from atomlab.theory import (
     LARGEST_SUPPORT,
@@ -90,8 +90,7 @@ def _feed(unit: Unit, vectors: Tensor, batch: int, of_x: MetricCollection, of_f:
 def on_validation(unit: Unit, data: ActivationDataModule, metric: AtomicInnerProduct, sample_sizes: SampleSizes) -> Row:
     """Measures `r2_s_validation`, the R² in the S-norm on `sample_sizes.measured` validation vectors.
 
-    Objectives and choices go by it, so that held-out vectors serve no choice. It is train.py's `validation/r2_s` where
-    that is over as many vectors.
+    Objectives and choices go by it, so that held-out vectors serve no choice. It is train.py's `validation/r2_s`.
     """
     vectors = data.sample("validation", sample_sizes.measured)
     return {"r2_s_validation": explained(unit, vectors, metric, sample_sizes.batch)}

@@ -11,8 +11,8 @@ from atomlab.evaluation.controls import Case, pursuit_size
 from atomlab.evaluation.provenance import describe, metric_of, trained_on
 from atomlab.evaluation.rows.conclusion import conclude, with_memory
 from atomlab.evaluation.rows.measure import on_validation
-from atomlab.evaluation.sample_sizes import SampleSizes
 from atomlab.identity import Identity
+from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.report import (
     Page,
     Results,

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from atomlab.activations.store.moments import Moments
-from atomlab.evaluation import SampleSizes, measure
+from atomlab.evaluation import measure
 from atomlab.evaluation.rows.by_size import in_ranges
 from atomlab.evaluation.rows.certify import certify
 from atomlab.evaluation.rows.conclusion import conclude
 from atomlab.evaluation.rows.measure import metric_disagreement
 from atomlab.evaluation.surrogates import exact_moments, gaussian_vectors
+from atomlab.metrics import SampleSizes
 from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct
 from atomlab.units import Unit, atoms, neurons

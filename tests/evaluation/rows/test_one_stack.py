@@ -10,9 +10,10 @@ import torch.multiprocessing as mp
 
 from atomlab.activations.batches.shuffle import RandomBatches
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.evaluation import SampleSizes, StudyInputs, measure
+from atomlab.evaluation import StudyInputs, measure
 from atomlab.evaluation.rows.certify import certify
 from atomlab.evaluation.rows.measure import on_validation
+from atomlab.metrics import SampleSizes
 from atomlab.metrics.by_name import flat
 from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct
@@ -36,7 +37,7 @@ def trained(inputs: StudyInputs) -> ThresholdSAE:
 
 
 def dashboard(sae: ThresholdSAE, metric: AtomicInnerProduct, batches: list[torch.Tensor]) -> dict[str, float]:
-    found = Measurement(sae, metric, measured=MEASURED, certified=CERTIFIED, supports=SUPPORTS, seed=SEED, null=True)
+    found = Measurement(sae, metric, SIZES, null=True)
     for batch in batches:
         found.update(batch)
     return found.values()

@@ -1,4 +1,4 @@
-"""How many vectors, supports and tokens the numbers of a table are measured on."""
+"""How many vectors, supports and tokens the numbers of a table and of a dashboard are measured on."""
 
 from dataclasses import dataclass
 from typing import final
@@ -8,6 +8,8 @@ from typing import final
 @dataclass(frozen=True)
 class SampleSizes:
     """Sample sizes of a table; the report prints each one beside the numbers that it was used for.
+
+    A validation in training measures `measured` and `certified` validation vectors and `supports` supports.
 
     Attributes:
         measured: training vectors, and as many held-out vectors, for every number that no other size governs. All
