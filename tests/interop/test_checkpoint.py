@@ -1,20 +1,13 @@
-"""A checkpoint is whole or refused, whatever happened to its bytes or to the disk below it."""
+"""A checkpoint is whole or refused, whatever happened to its bytes."""
 
-import errno
-import logging
 import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from torch.utils.data import DataLoader
 
 from atomlab.interop.checkpoint import read_checkpoint
-from atomlab.training.last_checkpoint import LastCheckpoint
 from tests.processes import one_sentence, run
 from tests.tiny import OPTIONS
 
@@ -94,68 +87,6 @@ def test_what_is_no_checkpoint_names_the_other_one(tmp_path: Path) -> None:
     (tmp_path / "previous.ckpt").unlink()
     with pytest.raises(FileNotFoundError, match="does not exist: give another run's checkpoint"):
         read_checkpoint(file)
-
-
-class Line(LightningModule):
-    """The smallest thing that trains."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.slope = torch.nn.Parameter(torch.zeros(50_000))
-
-    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
-        return (self.slope.mean() - batch.mean()).square()
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-def train(last: LastCheckpoint, steps: int = 6) -> None:
-    trainer = Trainer(
-        accelerator="cpu", max_steps=steps, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=[last],
-    )  # fmt: skip
-    trainer.fit(Line(), DataLoader(torch.ones(steps, 1)))  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 500 kB: two checkpoints of 200 kB, and no third."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", folder], check=True)
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
-
-
-@needs_root
-@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*smaller than the logging interval")
-def test_a_full_disk_costs_a_checkpoint_and_not_the_run(disk: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """faults.md E4: no half file stays, the old checkpoints do, every failure is said, and at last it is an error."""
-    last = LastCheckpoint(str(disk), every=2)
-    with caplog.at_level(logging.WARNING):
-        train(last)
-    assert {file.name for file in disk.iterdir()} == {"last.ckpt", "previous.ckpt"}
-    assert read_checkpoint(disk / "previous.ckpt")["global_step"] == 2
-    assert read_checkpoint(disk / "last.ckpt")["global_step"] == 4
-    said = [record.getMessage() for record in caplog.records if record.name == LastCheckpoint.__module__]
-    assert len(said) == 2  # at step 6, and again at the end
-    assert all(os.strerror(errno.ENOSPC) in each and "the training goes on" in each for each in said)
-    assert said[0].endswith(f"{disk}/last.ckpt keeps that of step 4.")
-    with pytest.raises(OSError, match=r"checkpoint of step 6 could not be written .* the results are complete"):
-        last.require_saved()
-
-
-@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*smaller than the logging interval")
-def test_the_checkpoint_before_the_last_is_kept(tmp_path: Path) -> None:
-    last = LastCheckpoint(str(tmp_path), every=2)
-    train(last)
-    last.require_saved()
-    assert {file.name for file in tmp_path.iterdir()} == {"last.ckpt", "previous.ckpt"}
-    assert [read_checkpoint(tmp_path / f"{name}.ckpt")["global_step"] for name in ("previous", "last")] == [4, 6]
 
 
 def test_train_refuses_half_a_checkpoint_before_any_work(tiny: Path, tmp_path: Path) -> None:
