@@ -1,5 +1,6 @@
 """Packing, prompts, positions and splits against brute force."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from transformers import AutoTokenizer
 
 from atomlab.activations.corpora.counterfact import CounterFact
 from atomlab.activations.corpora.local import LocalText
-from atomlab.activations.tokens.sequences import Frame, pack, pack_apart, prompts, sample
+from atomlab.activations.tokens.sequences import Frame, equal_lengths, pack, pack_apart, prompts, sample
 from atomlab.activations.tokens.tokenise import SPLITS, TokenRules, split_groups, tokenise
 
 RULES = TokenRules(context=8, fractions=(0.6, 0.2, 0.2), separate_documents=False)
@@ -66,6 +67,24 @@ def test_documents_apart_are_whole_and_framed(lengths: list[int], context: int, 
     seen = [token for number in sorted(texts) for token in texts[number]]
     assert seen == torch.cat(documents).tolist()[: len(seen)]
     assert sum(lengths) - len(seen) < context
+
+
+@settings(deadline=None, max_examples=100)
+@given(lengths=st.lists(st.integers(1, 6), max_size=20), batch_tokens=st.integers(1, 12))
+def test_runs_are_of_one_length_within_the_limit_and_as_long_as_they_can_be(
+    lengths: list[int], batch_tokens: int
+) -> None:
+    """A sequence longer than the limit is a run of its own, the first one too."""
+    lengths = sorted(lengths)
+    sequences = prompts(ids(*([7] * length for length in lengths)), [0] * len(lengths), range(len(lengths)), 8, Frame())
+    runs = equal_lengths(sequences, batch_tokens)
+    assert [i for start, stop in runs for i in range(start, stop)] == list(range(len(lengths)))  # all of them, in order
+    assert all(start < stop for start, stop in runs)
+    for start, stop in runs:
+        assert len(set(lengths[start:stop])) == 1
+        assert stop - start == 1 or (stop - start) * lengths[start] <= batch_tokens
+    for (start, stop), _ in itertools.pairwise(runs):  # one more would be of another length or beyond the limit
+        assert lengths[stop] != lengths[start] or (stop + 1 - start) * lengths[start] > batch_tokens
 
 
 def test_prompts_keep_one_position_and_selecting_keeps_them_together() -> None:
