@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,29 @@ def test_text_files_become_full_contexts_without_first_and_special_tokens(
         assert not sequences.keep.view(-1, 8)[:, 0].any()
         assert not sequences.keep[sequences.input_ids == tokenizer.eos_token_id].any()
     assert (splits["train"].input_ids == tokenizer.eos_token_id).any()  # documents are parted
+    every = {name: sequences.rows for name, sequences in splits.items()}
+    limit = sum(every.values()) // 2
+    some = tokenise(LocalText(str(tmp_path / "t.txt")), tokenizer, replace(RULES, max_tokens=limit)).splits
+    for name, fraction in zip(SPLITS, RULES.fractions, strict=True):  # a sequence has at most 7 kept tokens
+        wanted = min(every[name], round(fraction * limit))
+        assert wanted - 7 < some[name].rows <= wanted
+
+
+def test_a_document_weighs_its_tokens_and_a_prompt_one(families: dict[str, Path], tmp_path: Path) -> None:
+    """One of many documents has half of all tokens, so a split by tokens gives the others less than one by documents."""
+    tokenizer = AutoTokenizer.from_pretrained(families["llama"])
+    sizes = [400, *[20] * 20]
+    (tmp_path / "t.txt").write_text(
+        "\n\n".join(" ".join(f"w{(7 * i + j) % 60}" for j in range(n)) for i, n in enumerate(sizes))
+    )
+    corpus = LocalText(str(tmp_path / "t.txt"))
+    documents = [example.group for example in corpus.examples()]
+    for seed in range(4):
+        rules = replace(RULES, seed=seed)
+        found = tokenise(corpus, tokenizer, rules).splits
+        wanted = split_groups(dict(zip(documents, sizes, strict=True)), rules.fractions, seed)
+        numbers = {name: set(sequences.document.tolist()) for name, sequences in found.items()}
+        assert all(number in numbers[wanted[group]] for number, group in enumerate(documents) if sizes[number] == 20)
 
 
 @pytest.mark.parametrize("rome", [False, True])
