@@ -18,6 +18,9 @@ def no_autocast() -> Iterator[None]:
 
     It is also a decorator: `@no_autocast()`.
 
+    Yields:
+        None, to the block.
+
     >>> x = torch.eye(2)
     >>> with torch.autocast("cpu", torch.bfloat16), no_autocast():
     ...     (x @ x).dtype
@@ -31,7 +34,13 @@ def no_autocast() -> Iterator[None]:
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """Returns the dtype that products on this device are rounded to at the moment; None if autocast is off there.
+    """Finds the dtype that products on a device are rounded to at the moment.
+
+    Args:
+        device: the device; only its kind matters.
+
+    Returns:
+        The dtype that autocast has on this kind of device; None if autocast is off there.
 
     >>> with torch.autocast("cpu", torch.bfloat16):
     ...     autocast_dtype(torch.device("cpu"))

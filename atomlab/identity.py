@@ -166,11 +166,14 @@ def read_identity(folder: Path) -> Identity:
 
 
 def comparable_identity(record: Any, source: str) -> Identity:
-    """Returns a record read from elsewhere, if it is in the format that this version compares.
+    """Checks that a record read from elsewhere is in the format that this version compares.
 
     Args:
         record: What the file holds in place of the record.
         source: the file. Error messages name it.
+
+    Returns:
+        The same record.
 
     Raises:
         ValueError: the record is missing, not a record, or of another format.

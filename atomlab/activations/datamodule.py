@@ -84,9 +84,16 @@ class ActivationDataModule(LightningDataModule):
         return self.harvests.rules.seed
 
     def at(self, site: str, layer: int) -> "ActivationDataModule":
-        """Returns the same data at another hook point, not set up yet.
+        """Makes the same data at another hook point, not set up yet.
 
         This costs nothing; where the hook point is among `hook_points`, one pass of the model harvests both.
+
+        Args:
+            site: a short name such as `resid_post`, or the path of a hook point, as in `HookPoints`.
+            layer: number of the layer, counted from 0.
+
+        Returns:
+            A new module with the same model, corpora, cache and options; this one stays as it is.
         """
         other = copy(self)
         other.hook_points = self.hook_points.at(site, layer)
@@ -125,6 +132,7 @@ class ActivationDataModule(LightningDataModule):
         }
 
     def folder(self, corpus: Corpus) -> Path:
+        """Returns the folder of a corpus's harvest (`HarvestCache.folder`), which need not exist yet."""
         return self.harvests.folder(corpus)
 
     def prepare(self) -> Prepared:
@@ -132,7 +140,16 @@ class ActivationDataModule(LightningDataModule):
         return self.harvests.prepare((self.corpus, self.reference), self.points)
 
     def harvest(self, trainer: Trainer | None = None, check: Callable[[Prepared], None] | None = None) -> None:
-        """Harvests what the cache lacks (`HarvestCache.ensure`), on all processes of `trainer` if it has several."""
+        """Harvests what the cache lacks (`HarvestCache.ensure`).
+
+        Args:
+            trainer: its processes share the work, if it has several; None works in this process alone.
+            check: called on the first process with what was prepared, before anything is harvested; raises what it
+                finds wrong. None checks nothing more.
+
+        Raises:
+            ValueError, FileNotFoundError, OSError: as `HarvestCache.ensure`.
+        """
         self.harvests.ensure((self.corpus, self.reference), self.points, trainer, check)
 
     def prepare_data(self) -> None:
@@ -157,6 +174,7 @@ class ActivationDataModule(LightningDataModule):
 
     @property
     def d_in(self) -> int:
+        """Number of values in a training vector; known after `setup`."""
         return self.rows["train"].store.width
 
     def sample(self, split: str, count: int) -> Tensor:

@@ -40,6 +40,7 @@ class VectorsDataModule(LightningDataModule):
 
     @property
     def d_in(self) -> int:
+        """Number of values in a vector."""
         return self.train.shape[1]
 
     def sample(self, split: str, count: int) -> Tensor:

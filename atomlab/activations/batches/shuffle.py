@@ -18,11 +18,14 @@ def generator(*key: int | str) -> torch.Generator:
 def neighbour_correlation(rows: Tensor) -> float:
     """Measures how well rows are mixed, by the correlation of neighbours.
 
-    It is Σ ⟨x_i − m, x_{i+1} − m⟩ / Σ ‖x_i − m‖², in [−1, 1], where m is the mean. After a full shuffle its expectation is
-    −1/n, whatever the rows are.
+    It is Σ ⟨x_i − m, x_{i+1} − m⟩ / Σ ‖x_i − m‖², where m is the mean. After a full shuffle its expectation is −1/n,
+    whatever the rows are.
 
     Args:
         rows: (n, d) vectors in their order.
+
+    Returns:
+        The correlation in [−1, 1], computed in float64.
 
     >>> neighbour_correlation(torch.tensor([[1.0], [1.0], [-1.0], [-1.0]]))
     0.25
@@ -32,7 +35,16 @@ def neighbour_correlation(rows: Tensor) -> float:
 
 
 def check_batch(rows: int, batch_size: int, world_size: int) -> None:
-    """Raises ValueError for a batch that the processes cannot share evenly, or that is larger than the set of rows."""
+    """Checks that the processes can share a batch evenly, and that it is not larger than the set of rows.
+
+    Args:
+        rows: number of training vectors.
+        batch_size: rows of a batch, over all processes.
+        world_size: number of processes.
+
+    Raises:
+        ValueError: `batch_size` is no multiple of `world_size`, or more than `rows`.
+    """
     if batch_size % world_size:
         raise ValueError(
             f"activations.batch_size={batch_size} is the global batch and should be a multiple of the "
@@ -127,9 +139,15 @@ class ShuffledBatches(Sampler[Tensor]):
 
 
 def random_order(rows: int, seed: int) -> Tensor:
-    """Returns all row numbers in a random order, (rows,) int64, which the seed determines.
+    """Puts all row numbers in a random order, which the seed determines.
 
-    The first n of them are a random sample, whatever the order in which the rows lie. Memory: 8 bytes a row.
+    Args:
+        rows: number of rows.
+        seed: of the order.
+
+    Returns:
+        (rows,) int64, a permutation of 0 to rows − 1. The first n of them are a random sample, whatever the order in
+        which the rows lie. Memory: 8 bytes a row.
     """
     return torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
 

@@ -82,6 +82,9 @@ class Corpus(Protocol):
         Args:
             rank: number of the process, from 0.
             world_size: number of processes. No two of them get the same example.
+
+        Yields:
+            The examples of this process, always in the same order.
         """
         ...
 
@@ -118,12 +121,15 @@ class RecordCounter:
     def usable_examples(
         self, records: Iterable[Record], make_example: Callable[[dict[str, Any]], Example], limit: int | None = None
     ) -> Iterator[Example]:
-        """Yields the examples of the records that can be used.
+        """Makes the examples of the records that can be used, and counts all records.
 
         Args:
             records: the records of the corpus, or of one process's share.
             make_example: makes an example of a record's fields, or raises `UnusableRecordError`.
             limit: number of examples after which reading stops; None reads all.
+
+        Yields:
+            The example of each usable record, in their order, with the record's location and this counter.
 
         Raises:
             ValueError: more records are bad than the share allows.
@@ -176,11 +182,14 @@ class RecordCounter:
 
 
 def collect_counters(examples: Iterable[Example], found: list[RecordCounter]) -> Iterator[Example]:
-    """Yields the same examples, and notes who counts their records.
+    """Passes examples on, and notes who counts their records.
 
     Args:
         examples: the examples of a corpus.
         found: gets every counter that an example comes with, once.
+
+    Yields:
+        The same examples in the same order.
     """
     for example in examples:
         if example.counter is not None and not any(example.counter is counter for counter in found):

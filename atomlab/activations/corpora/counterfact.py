@@ -78,7 +78,11 @@ class CounterFact:
         return {"counterfact": self._source.identity} | {name: getattr(self, name) for name in rules}
 
     def examples(self) -> Iterator[Example]:
-        """Yields the prompts, as in `Corpus`.
+        """Yields the prompts that are harvested, as in `Corpus`.
+
+        Yields:
+            One example for each usable record, in their order, with the subject's place in the text. With `distinct`,
+            only the first of the prompts whose text is the same up to the kept token.
 
         Raises:
             FileNotFoundError, ValueError: as the class; also if a file of this machine changes while it is read.
@@ -94,7 +98,18 @@ class CounterFact:
         self._source.check_unchanged()
 
     def stream(self, rank: int, world_size: int) -> Iterator[Example]:
-        """Yields one process's share of the prompts, as in `Corpus`. Raises as `examples`."""
+        """Gives one process's share of the prompts, as in `Corpus`. Each process reads all records.
+
+        Args:
+            rank: number of the process, from 0.
+            world_size: number of processes.
+
+        Returns:
+            Iterator over every `world_size`-th of `examples`, beginning with number `rank`.
+
+        Raises:
+            FileNotFoundError, ValueError: as `examples`.
+        """
         return islice(self.examples(), rank, None, world_size)
 
     def _counter(self) -> RecordCounter:

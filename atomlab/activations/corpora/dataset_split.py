@@ -89,11 +89,15 @@ class DatasetSplit:
         return commit
 
     def records(self, rank: int, world_size: int) -> Iterator[Record]:
-        """Yields the records of one process.
+        """Reads the records of one process.
 
         Args:
             rank: number of the process, from 0.
             world_size: number of processes. No two of them get the same record.
+
+        Returns:
+            Iterator over the process's records, each with its location. One that cannot be parsed carries the reason if
+            the file is read record by record; where `datasets` reads, it ends the iteration with an error.
         """
         assert self.identity is not None  # identified before it is read
         if self._path is not None and not self._is_saved and _is_read_here(self._files.files, self.split):

@@ -70,6 +70,9 @@ class HubText:
     def examples(self) -> Iterator[Example]:
         """Yields the documents that are harvested, as in `Corpus`.
 
+        Yields:
+            The example of each usable record, in the order of the dataset, at most `limit`.
+
         Raises:
             FileNotFoundError, ValueError: as the class; also if a file of this machine changes while it is read.
         """
@@ -77,7 +80,18 @@ class HubText:
         self._source.check_unchanged()
 
     def stream(self, rank: int, world_size: int) -> Iterator[Example]:
-        """Yields one process's share of all documents, as in `Corpus`. Raises as the class."""
+        """Gives one process's share of all documents, as in `Corpus`.
+
+        Args:
+            rank: number of the process, from 0.
+            world_size: number of processes.
+
+        Returns:
+            Iterator over the examples of the process's usable records, without `limit`.
+
+        Raises:
+            FileNotFoundError, ValueError: as the class.
+        """
         return self._usable(self._source.records(rank, world_size))
 
     def _usable(self, records: Iterator[Record], limit: int | None = None) -> Iterator[Example]:

@@ -69,6 +69,9 @@ class LocalText:
     def examples(self) -> Iterator[Example]:
         """Yields the documents that are harvested, as in `Corpus`.
 
+        Yields:
+            The example of each usable record, in the order of the files and of the records in them, at most `limit`.
+
         Raises:
             FileNotFoundError, ValueError: as the class; also if a file changes while it is read.
         """
@@ -76,7 +79,18 @@ class LocalText:
         self._files.check_unchanged()
 
     def stream(self, rank: int, world_size: int) -> Iterator[Example]:
-        """Yields one process's share of all documents, as in `Corpus`. Raises as the class."""
+        """Gives one process's share of all documents, as in `Corpus`. Each process reads all records.
+
+        Args:
+            rank: number of the process, from 0.
+            world_size: number of processes.
+
+        Returns:
+            Iterator over the examples of the usable ones of every `world_size`-th record, without `limit`.
+
+        Raises:
+            FileNotFoundError, ValueError: as the class.
+        """
         return self._usable(islice(self._records(), rank, None, world_size))
 
     def _usable(self, records: Iterator[Record], limit: int | None = None) -> Iterator[Example]:
@@ -104,10 +118,13 @@ class LocalText:
 
 
 def text_files(path: Path) -> DataFiles:
-    """Returns the file at a path, or the .txt files of the folder there in the order of their names.
+    """Finds the file at a path, or the .txt files of the folder there.
 
     Args:
         path: of a file or folder.
+
+    Returns:
+        The file, or those of the folder in the order of their names; `path` is their root.
 
     Raises:
         FileNotFoundError: there is no such file or folder, or no .txt file in the folder.

@@ -56,7 +56,10 @@ class Mixture:
         return {"mixture": {name: [corpus.fingerprint, self.weights[name]] for name, corpus in self.corpora.items()}}
 
     def examples(self) -> Iterator[Example]:
-        """Yields the examples that are harvested, as in `Corpus`; the name of each group starts with its corpus.
+        """Mixes the examples that are harvested, as in `Corpus`.
+
+        Returns:
+            Iterator over the examples of all corpora. Each group is named with its corpus: `<corpus>/<group>`.
 
         Raises:
             ValueError: too many records of one corpus are bad among those read; and as the corpora.
@@ -64,7 +67,18 @@ class Mixture:
         return self._mix({name: corpus.examples() for name, corpus in self.corpora.items()})
 
     def stream(self, rank: int, world_size: int) -> Iterator[Example]:
-        """Yields a mixture of the process's shares of the corpora, as in `Corpus`. Raises as `examples`."""
+        """Mixes the process's shares of the corpora, as in `Corpus`.
+
+        Args:
+            rank: number of the process, from 0.
+            world_size: number of processes.
+
+        Returns:
+            Iterator over the process's examples, with groups named as in `examples`.
+
+        Raises:
+            ValueError: as `examples`.
+        """
         return self._mix({name: corpus.stream(rank, world_size) for name, corpus in self.corpora.items()})
 
     def _mix(self, sources: dict[str, Iterator[Example]]) -> Iterator[Example]:

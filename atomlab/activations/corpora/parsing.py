@@ -12,18 +12,21 @@ _LARGEST_ID = 2**31 - 1
 
 
 def document_example(fields: dict[str, Any], field: str, group_field: str | None) -> Example:
-    """Returns the example of a record that holds one document as text or as token ids.
-
-    Token ids that the record's `attention_mask` masks are left out.
+    """Makes the example of a record that holds one document as text or as token ids.
 
     Args:
         fields: the fields of the record by name.
         field: name of the field that holds the text, or a list of token ids.
-        group_field: name of the field that holds the group; None makes a group of each content, so that copies of a
-            document always go to the same split.
+        group_field: name of the field that holds the group; None, or an empty group, makes a group of each
+            content, so that copies of a document always go to the same split.
+
+    Returns:
+        The example, with the text, or with an empty text and the token ids that the record's `attention_mask` does not
+        mask.
 
     Raises:
-        UnusableRecordError: the record has no such field, or neither text nor token ids in it.
+        UnusableRecordError: the record has no such field, or neither text nor token ids in it; or its group or its
+            `attention_mask` cannot be read.
     """
     if field not in fields:
         raise UnusableRecordError(
@@ -38,11 +41,14 @@ def document_example(fields: dict[str, Any], field: str, group_field: str | None
 
 
 def checked_text(value: Any, field: str) -> str:
-    """Returns the text that a field holds, after checking that it is text.
+    """Checks that a field holds text.
 
     Args:
         value: the value of the field.
         field: name of the field, for error messages.
+
+    Returns:
+        The value, unchanged.
 
     Raises:
         UnusableRecordError: the value is no string, or holds a NUL character, half of a surrogate pair, or a byte that

@@ -63,10 +63,13 @@ class DataFiles:
         return self._digests()
 
     def records(self, read: Callable[[Path, str], Iterator[Record]]) -> Iterator[Record]:
-        """Yields the records of all files, one file after the other.
+        """Reads the records of all files, one file after the other.
 
         Args:
             read: yields the records of one file; called with the file and its name for error messages.
+
+        Returns:
+            Iterator over the records in the order of the files; they are read as they are asked for.
 
         Raises:
             FileNotFoundError, ValueError: as `identity`, and what `read` raises.
@@ -93,11 +96,14 @@ class DataFiles:
 
 
 def read_records(file: Path, name: str) -> Iterator[Record]:
-    """Yields the records of a .jsonl, .json (an array, or one record a line) or .parquet file.
+    """Reads a .jsonl, .json (an array, or one record a line) or .parquet file record by record.
 
     Args:
         file: a regular file.
         name: name of the file in the locations of the records.
+
+    Yields:
+        The records in the order of the file. One that cannot be parsed holds the reason in place of its fields.
 
     Raises:
         ValueError: the suffix is another one, a .json file is neither an array nor one record a line, or a .parquet
@@ -119,10 +125,13 @@ def read_records(file: Path, name: str) -> Iterator[Record]:
 
 
 def saved_dataset_files(folder: Path) -> list[Path]:
-    """Returns the data files of a folder that `save_to_disk` wrote, in the order of reading.
+    """Finds the data files of a folder that `save_to_disk` wrote.
 
     Args:
         folder: the folder of one split.
+
+    Returns:
+        Paths of the files that state.json names, in the order of reading; whether they exist is not checked.
 
     Raises:
         FileNotFoundError: the folder has no state.json.

@@ -14,10 +14,13 @@ _SHORTEST_ARTICLE = 2000  # characters: disambiguation pages are shorter
 
 
 def wikipedia_articles() -> Iterator[tuple[str, str]]:
-    """Yields title and plain text of the Wikipedia articles in the installed package `gensim`.
+    """Reads the Wikipedia articles in the installed package `gensim`.
 
     These are 99 articles, 2.9 MB of text (CC BY-SA), without redirects, disambiguation pages and pages that are no
     articles.
+
+    Yields:
+        Title and plain text of each article, in the order of the file.
 
     Raises:
         FileNotFoundError: the package is not installed.
@@ -37,7 +40,13 @@ def wikipedia_articles() -> Iterator[tuple[str, str]]:
 
 
 def strip_markup(text: str) -> str:
-    """Returns the running text of a page in Wikipedia's mark-up, without templates, tables, references and link targets.
+    """Takes Wikipedia's mark-up off a page: templates, tables, references and link targets.
+
+    Args:
+        text: the page in Wikipedia's mark-up.
+
+    Returns:
+        The running text.
 
     >>> strip_markup("Atoms form [[Molecule|molecules]].<ref>Dalton</ref> {{citation needed}}")
     'Atoms form molecules.'
@@ -76,6 +85,17 @@ class WikipediaEmbedded:
         return self.stream(0, 1)
 
     def stream(self, rank: int, world_size: int) -> Iterator[Example]:
-        """Yields one process's share of the articles, as in `Corpus`. Raises as the class."""
+        """Gives one process's share of the articles, as in `Corpus`. Each process reads the whole file.
+
+        Args:
+            rank: number of the process, from 0.
+            world_size: number of processes.
+
+        Returns:
+            Iterator over every `world_size`-th article, beginning with number `rank`, each with its title as group.
+
+        Raises:
+            FileNotFoundError: as the class.
+        """
         articles = islice(wikipedia_articles(), rank, None, world_size)
         return (Example(text, group=title) for title, text in articles)

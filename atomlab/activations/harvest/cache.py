@@ -131,6 +131,7 @@ class HarvestCache:
         }
 
     def folder(self, corpus: Corpus) -> Path:
+        """Returns the folder of a corpus's harvest, `<cache_dir>/activations/<key>`, which need not exist yet."""
         return self.cache_dir / "activations" / harvest_key(self.description(corpus))
 
     def _index(self, corpus: Corpus) -> dict[str, Any]:

@@ -37,9 +37,17 @@ _PATIENCE = timedelta(days=2)  # of processes that wait for the first one's toke
 
 
 def is_complete(folder: Path, points: Sequence[HookPoint]) -> bool:
-    """Returns whether a harvest has its token sequences, and each hook point with its index and every file that it names.
+    """Checks whether a harvest has all its files. Their sizes and checksums are not compared (`check_files`).
 
-    Sizes and checksums are not compared here (`check_files`).
+    Args:
+        folder: folder of the harvest.
+        points: the hook points that are wanted.
+
+    Returns:
+        Whether the token sequences are there, and for each hook point its index and every file that the index names.
+
+    Raises:
+        DamagedCacheError: an index is altered.
     """
     return has_sequences(folder) and all(
         (folder / str(point) / INDEX).exists()
@@ -215,7 +223,13 @@ def _trainer(device: torch.device, trainer: Trainer | None, precision: Any) -> T
 
 @final
 class ForwardPasses:
-    """Gives the forward passes of some shards: number of the shard, inputs of the model, and numbers of the kept tokens."""
+    """Gives the forward passes of some shards: number of the shard, inputs of the model, numbers of the kept tokens.
+
+    Args:
+        shards: the shards, which are numbered from 0 in this order.
+        sequences: the token sequences of each split, by its name.
+        batch_tokens: tokens of a forward pass, at most; a longer sequence is a pass of its own.
+    """
 
     def __init__(self, shards: Sequence[Shard], sequences: dict[str, Sequences], batch_tokens: int) -> None:
         self.shards, self.sequences, self.batch_tokens = shards, sequences, batch_tokens

@@ -28,14 +28,15 @@ class Shard:
 def plan(split: str, sequences: Sequences, shard_rows: int, batch_tokens: int) -> list[Shard]:
     """Cuts the sequences of a split into shards.
 
-    A shard has at least `shard_rows` kept tokens, except for the last one. Its batches are those of `equal_lengths`, so that
-    no compute goes into padding (`sample` sorts the sequences).
-
     Args:
         split: train, validation or test.
-        sequences: of the split.
+        sequences: of the split, sorted by length as `sample` does, so that batches are large.
         shard_rows: kept tokens of a file, at least.
         batch_tokens: tokens of a batch, at most; a longer sequence is a batch of its own.
+
+    Returns:
+        The shards in the order of the sequences, with all kept tokens. Each has at least `shard_rows` of them, except
+        for the last one. Their batches are those of `equal_lengths`, so that no compute goes into padding.
     """
     kept = torch.cat([torch.zeros(1, dtype=torch.int64), sequences.rows_per_sequence().cumsum(0)]).tolist()
     shards: list[Shard] = []
@@ -51,7 +52,7 @@ def plan(split: str, sequences: Sequences, shard_rows: int, batch_tokens: int) -
 
 
 def passes(shard: Shard, sequences: Sequences, batch_tokens: int) -> list[tuple[int, int]]:
-    """Returns the batches of a shard, and cuts those of more than `batch_tokens` tokens into smaller ones.
+    """Cuts the batches of a shard into forward passes.
 
     So a harvest that ran out of memory goes on with smaller passes, and keeps its files.
 
@@ -59,6 +60,10 @@ def passes(shard: Shard, sequences: Sequences, batch_tokens: int) -> list[tuple[
         shard: the shard.
         sequences: of its split.
         batch_tokens: tokens of a forward pass, at most; a longer sequence is a pass of its own.
+
+    Returns:
+        The sequences [start, stop) of each pass, in order: the batches of the shard, but those of more than
+        `batch_tokens` tokens in smaller parts.
     """
     found = []
     for start, stop in shard.batches:

@@ -134,10 +134,17 @@ def check_sequences(
 
 
 def positions_of(model: LanguageModel, loaded: nn.Module) -> int | None:
-    """Returns how many positions the model has, learned or trained on; None where it states none.
+    """Finds out how many positions the model has, learned or trained on.
 
     Models with relative positions and state-space models state none. RoBERTa and its relatives begin to count after the
     position of the padding, so they have fewer than they state.
+
+    Args:
+        model: the language model, whose configuration states the number.
+        loaded: its loaded modules, among which a learned embedding of positions is looked for.
+
+    Returns:
+        The largest number of tokens in a sequence; None where the model states none.
     """
     stated = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     for name, module in loaded.named_modules():
@@ -147,7 +154,15 @@ def positions_of(model: LanguageModel, loaded: nn.Module) -> int | None:
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Raises OSError unless the disk of a folder, which need not exist yet, has room for so many bytes."""
+    """Checks that the disk of a folder has room for what will be written.
+
+    Args:
+        folder: the folder, which need not exist yet.
+        needed: bytes that will be written.
+
+    Raises:
+        OSError: the disk has fewer free bytes.
+    """
     there = next(place for place in (folder, *folder.parents) if place.exists())
     free = shutil.disk_usage(there).free
     if needed > free:
@@ -158,5 +173,13 @@ def check_space(folder: Path, needed: int) -> None:
 
 
 def bytes_of_row(width: int, dtype: torch.dtype) -> int:
-    """Returns the bytes that a row of the store takes on disk: its activations and its norm."""
+    """Computes what a row of the store takes on disk: its activations and its norm.
+
+    Args:
+        width: number of values in the row, d_in.
+        dtype: of the activations; the norm is a float32.
+
+    Returns:
+        Number of bytes, without the file's header.
+    """
     return width * dtype.itemsize + 4

@@ -152,7 +152,7 @@ def possible_axis_orders(shape: Sequence[int], batch: int, context: int) -> dict
 
 
 def is_unambiguous(shape: Sequence[int], batch: int, context: int) -> bool:
-    """Returns whether a shape can only be (batch, context, width) or (batch · context, width).
+    """Checks whether a shape can only be (batch, context, width) or (batch · context, width).
 
     (batch, context, width) could also be (context, batch, width) if there are as many sequences as tokens, unless there
     is one of each.
@@ -161,6 +161,10 @@ def is_unambiguous(shape: Sequence[int], batch: int, context: int) -> bool:
         shape: the shape of the tensor that a module passes.
         batch: number of sequences in the batch.
         context: number of tokens in each sequence.
+
+    Returns:
+        True for these two shapes, except in the case above; False for all others, also for those that fit no order of
+        axes.
     """
     if len(shape) == 3:
         return tuple(shape[:2]) == (batch, context) and (batch != context or batch == 1)

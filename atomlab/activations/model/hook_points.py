@@ -26,7 +26,13 @@ class HookPoints:
     layers: Sequence[int] = ()
 
     def own(self, model: LanguageModel) -> HookPoint:
-        """Returns the hook point that the run trains on.
+        """Finds the hook point that the run trains on.
+
+        Args:
+            model: the language model; its weights are not loaded.
+
+        Returns:
+            The hook point of `site` at `layer`.
 
         Raises:
             ValueError: the model has no such site or layer, or the path names another layer than `layer`.
@@ -34,7 +40,13 @@ class HookPoints:
         return _hook_point(model, self.site, self.layer)
 
     def harvested(self, model: LanguageModel) -> list[HookPoint]:
-        """Returns all hook points that one pass of the model reads, each once, the run's own first.
+        """Finds all hook points that one pass of the model reads.
+
+        Args:
+            model: the language model; its weights are not loaded.
+
+        Returns:
+            Each hook point once, the run's own first.
 
         Raises:
             ValueError: as `own`, for any of them.
@@ -44,7 +56,15 @@ class HookPoints:
         return list(dict.fromkeys([self.own(model), *others]))
 
     def at(self, site: str, layer: int) -> "HookPoints":
-        """Returns the same hook points for a run that trains at another site and layer."""
+        """Makes the hook points of a run that trains at another site and layer, and harvests these ones beside it.
+
+        Args:
+            site: site of the other run, as in the class.
+            layer: its layer, counted from 0.
+
+        Returns:
+            New hook points, whose further sites and layers are all sites and layers of this one.
+        """
         sites, layers = (self.site, *self.sites), (self.layer, *self.layers)
         return replace(self, site=site, layer=layer, sites=sites, layers=layers)
 

@@ -131,14 +131,18 @@ class LanguageModel:
         return {"hub": self.name, "commit": self._commit, "dtype": str(self.dtype)}
 
     def hook_point(self, site: str, layer: int) -> HookPoint:
-        """Returns the hook point of a site at a layer, after checking that the model has it.
+        """Finds the hook point of a site at a layer, and checks that the model has it.
 
-        The modules are built from the configuration; no weights are read.
+        The modules are built from the configuration; no weights are read. A quantised model has modules of its own,
+        which are not checked until it runs.
 
         Args:
             site: a short name such as `resid_post`, or the path of a hook point, in which `{layer}` stands for the
                 layer (`resolve_site`).
             layer: number of the layer, counted from 0.
+
+        Returns:
+            The module's path, and whether its input or its output is meant.
 
         Raises:
             ValueError: the model has no such site, layer or module.
@@ -148,7 +152,7 @@ class LanguageModel:
         return point
 
     def load(self, points: Sequence[HookPoint] | None = None) -> nn.Module:
-        """Returns the model in eval mode on its device, with as many layers as the hook points need.
+        """Loads the model with as many layers as the hook points need.
 
         The families of `FIRST_LAYERS_ONLY` are read from the file up to the deepest hook point. Others are loaded
         whole, and deeper layers are dropped if one small batch shows the same activations to the bit.
@@ -156,11 +160,15 @@ class LanguageModel:
         Args:
             points: the hook points, whose activations are exactly those of the whole model; None loads all layers.
 
+        Returns:
+            The model in eval mode on its device and in its dtype, with parameters that need no gradient.
+
         Raises:
             ValueError: the model lacks a hook point, or weights that run are not in the file (`check_weights`).
             FileNotFoundError: neither a local folder nor a model that the hub gives.
 
-        Cost: one read of the weights; for other families than those, two forward passes over 22 tokens.
+        Cost: one read of the weights; for other families than those, up to two forward passes over 22 tokens. One
+        more if the weights of the file and of the model differ in a name or shape.
         """
         for point in points or ():
             self._check_exists(point)

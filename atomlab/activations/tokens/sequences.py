@@ -28,10 +28,12 @@ class Sequences:
 
     @property
     def lengths(self) -> Tensor:
+        """Number of tokens of each sequence, (sequences,) int64."""
         return self.offsets.diff()
 
     @property
     def rows(self) -> int:
+        """Number of kept tokens, each of which is a row of the store."""
         return int(self.keep.sum())
 
     def select(self, order: Tensor) -> "Sequences":
@@ -42,10 +44,12 @@ class Sequences:
         return Sequences(self.input_ids[index], offsets, self.keep[index], self.position[index], self.document[index])
 
     def rows_per_sequence(self) -> Tensor:
+        """Returns the number of kept tokens of each sequence, (sequences,) int64."""
         kept = torch.cat([torch.zeros(1, dtype=torch.int64), self.keep.cumsum(0)])
         return kept[self.offsets[1:]] - kept[self.offsets[:-1]]
 
     def tensors(self) -> dict[str, Tensor]:
+        """Returns the attributes by their names, as a safetensors file holds them."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
@@ -65,6 +69,7 @@ class Frame:
 
     @property
     def size(self) -> int:
+        """Number of special tokens around one text: prefix and suffix, without the separator."""
         return len(self.prefix) + len(self.suffix)
 
 
@@ -79,6 +84,9 @@ def pack(documents: Sequence[Tensor], numbers: Sequence[int], context: int, fram
         numbers: the number of each document in the corpus.
         context: tokens of a sequence.
         frame: prefix, suffix and separator.
+
+    Returns:
+        Sequences of `context` tokens each, all of which are kept, with positions from 0 to context − 1.
 
     Raises:
         ValueError: a context without room for text.
@@ -104,15 +112,19 @@ def pack(documents: Sequence[Tensor], numbers: Sequence[int], context: int, fram
 def pack_apart(documents: Sequence[Tensor], numbers: Sequence[int], context: int, frame: Frame) -> Sequences:
     """Packs documents as `pack` does, but positions start anew with each document.
 
-    A model that reads positions so keeps the documents apart. Each part of a document stands between prefix and suffix, so
-    the model sees just what it would see of that part alone, and no separator is needed. Where a context has room for a
-    prefix and a suffix but for no token of text, it is filled up with tokens that are not kept.
+    A model that reads positions so keeps the documents apart. Each part of a document stands between prefix and suffix,
+    so the model sees just what it would see of that part alone, and no separator is needed. Where the rest of a context
+    has no room for prefix, suffix and a token of text, it is filled up with special tokens that are not kept.
 
     Args:
         documents: (tokens,) int32 of each document.
         numbers: the number of each document in the corpus.
         context: tokens of a sequence.
         frame: prefix and suffix.
+
+    Returns:
+        Sequences of `context` tokens each, all of which are kept but those that fill up. Each part of a document has
+        positions from 0.
 
     Raises:
         ValueError: a context without room for text.
@@ -160,6 +172,9 @@ def prompts(
         context: tokens of a sequence, at most.
         frame: prefix and suffix.
 
+    Returns:
+        The sequences in the order of the prompts, each as long as its prompt with prefix and suffix.
+
     Raises:
         ValueError: a prompt that is longer than the context.
     """
@@ -188,6 +203,9 @@ def sample(sequences: Sequences, max_rows: int | None, seed: int) -> Sequences:
         sequences: to choose from.
         max_rows: kept tokens that the chosen sequences have in all, at most; None chooses all sequences.
         seed: of the choice.
+
+    Returns:
+        The chosen sequences in rising length, those of equal length in random order.
     """
     order = torch.randperm(len(sequences.lengths), generator=torch.Generator().manual_seed(seed))
     if max_rows is not None:
@@ -217,11 +235,14 @@ class Batch:
 
 
 def equal_lengths(sequences: Sequences, batch_tokens: int) -> list[tuple[int, int]]:
-    """Cuts sequences into runs [start, stop) of neighbours of equal length.
+    """Cuts sequences into runs of neighbours of equal length.
 
     Args:
         sequences: sorted by length, so that runs are long.
         batch_tokens: tokens of a run, at most; a longer sequence is a run of its own.
+
+    Returns:
+        The sequences [start, stop) of each run, in order; every sequence is in one of them.
     """
     lengths = sequences.lengths.tolist()
     edges = [0] if lengths else []
@@ -232,7 +253,16 @@ def equal_lengths(sequences: Sequences, batch_tokens: int) -> list[tuple[int, in
 
 
 def batch(sequences: Sequences, start: int, stop: int) -> Batch:
-    """Returns the sequences [start, stop), which have the same length, as one forward pass."""
+    """Makes one forward pass of neighbouring sequences of the same length.
+
+    Args:
+        sequences: the sequences to take them from.
+        start: number of the first one.
+        stop: number of the last one plus 1.
+
+    Returns:
+        The inputs, (stop − start, length) int64, and the numbers of the kept tokens, as `Batch` says.
+    """
     tokens = slice(int(sequences.offsets[start]), int(sequences.offsets[stop]))
     inputs = {"input_ids": sequences.input_ids[tokens].long().view(stop - start, -1)}
     positions = sequences.position[tokens].long().view(stop - start, -1)

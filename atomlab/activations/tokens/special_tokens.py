@@ -9,10 +9,19 @@ _TRIED = 10_000  # tokens of the vocabulary
 
 
 def special_ids(tokenizer: Any) -> set[int]:
-    """Returns the ids of all tokens that are not text.
+    """Finds all tokens that are not text.
 
     These are the named ones (BOS, EOS, ...), every added token that is marked as special (chat markers), and what the
     tokenizer puts around a text.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+
+    Returns:
+        Their token ids.
+
+    Raises:
+        ValueError: as `frame`.
     """
     added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     around = frame(tokenizer)
@@ -22,11 +31,14 @@ def special_ids(tokenizer: Any) -> set[int]:
 def frame(tokenizer: Any) -> Frame:
     """Finds the special tokens that a tokenizer puts around a text, and the token that parts packed documents.
 
-    The separator is EOS, unless texts end in a token of their own. The frame is measured on the first token of the
-    vocabulary whose text encodes to something that is not in the frame.
+    The frame is measured on the first token of the vocabulary whose text encodes to something that is not in the frame.
 
     Args:
         tokenizer: a Hugging Face tokenizer.
+
+    Returns:
+        Prefix, suffix and separator. The separator is EOS; it is empty if there is a suffix, so that texts end in a
+        token of their own, or if the tokenizer has no EOS.
 
     Raises:
         ValueError: there is no such token among the first 10,000.
@@ -47,7 +59,7 @@ def frame(tokenizer: Any) -> Frame:
 
 
 def without_frame(ids: Sequence[int], around: Frame, tokenizer: Any) -> tuple[int, int]:
-    """Returns where the text in some token ids starts and stops.
+    """Finds where the text in some token ids starts and stops.
 
     Runs of padding at both ends are left out (if the padding token has no other meaning), the tokenizer's prefix where it
     is there already, and at the end the tokens of its suffix, or the end-of-text tokens that packing adds.
@@ -56,6 +68,9 @@ def without_frame(ids: Sequence[int], around: Frame, tokenizer: Any) -> tuple[in
         ids: token ids.
         around: what the tokenizer puts around a text.
         tokenizer: a Hugging Face tokenizer.
+
+    Returns:
+        Start and stop, so that `ids[start:stop]` is the text; they are equal where there is none.
     """
     start, stop = 0, len(ids)
     pad = _padding(tokenizer)

@@ -235,16 +235,18 @@ def lay_out(
 def split_groups(weights: Mapping[str, int], fractions: Sequence[float], seed: int) -> dict[str, str]:
     """Assigns each group to a split, so that the weights of the splits are near some fractions.
 
-    Groups are taken in the order of a keyed hash. So the split depends on the names of the groups and on the seed only, and
-    not on the order of reading.
+    Groups are taken in the order of a keyed hash, so that the split does not depend on the order of reading.
 
     Args:
         weights: tokens or prompts of each group.
         fractions: shares of train, validation and test.
         seed: key of the hash.
 
+    Returns:
+        The split of each group by the group's name. Every split has at least one group.
+
     Raises:
-        ValueError: fewer groups than splits, or fractions that do not sum to 1.
+        ValueError: fewer groups than splits, or fractions that are not three positive numbers with the sum 1.
     """
     if len(fractions) != len(SPLITS) or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(
@@ -268,16 +270,18 @@ def split_groups(weights: Mapping[str, int], fractions: Sequence[float], seed: i
 def kept_position(
     example: Example, length: int, offsets: Sequence[tuple[int, int]] | None, position: Position
 ) -> int | None:
-    """Returns the token of a prompt whose activation is kept; None stands for all.
-
-    For `last_subject` it is the last token that holds a part of the subject's last character, on which a byte-level
-    tokenizer may spend several; None if there is no such token.
+    """Finds the token of a prompt whose activation is kept.
 
     Args:
         example: the prompt.
         length: number of its tokens.
         offsets: characters [start, stop) of each token; None if they were not asked for.
-        position: which token is wanted.
+        position: which token is wanted. For `last_subject` it is the last token that holds a part of the subject's last
+            character, on which a byte-level tokenizer may spend several.
+
+    Returns:
+        Number of the token in the prompt, from 0. None stands for all tokens if `position` is `all`; for `last_subject`
+        it says that there is no such token.
     """
     if position == "all":
         return None
