@@ -169,7 +169,7 @@ class HarvestCache:
         trainer: Trainer | None = None,
         check: Callable[[Prepared], None] | None = None,
     ) -> None:
-        """Fetches or harvests what the cache lacks (`fetch`, `harvest`), after all of it was prepared and checked.
+        """Fetches what the cache lacks from the source, if there is one, and then checks and harvests what is still missing.
 
         Of several runs that want the same harvest, one works and the others wait. Every process of `trainer` calls this; the
         first one prepares.
@@ -178,7 +178,7 @@ class HarvestCache:
             corpora: whose activations are wanted.
             points: hook points, the first of which is trained on.
             trainer: its processes share the work, if it has several; None works in this process alone.
-            check: is given what was prepared, before anything is written, and raises what it finds wrong.
+            check: is given what was prepared, before anything is harvested, and raises what it finds wrong.
 
         Raises:
             OSError: the cache folder is full or cannot be written, or the network failed.
