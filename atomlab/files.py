@@ -101,9 +101,7 @@ def give_default_mode(folder: Path) -> None:
 
 
 _REMEMBERED_FROM = 1 << 20  # bytes: reading a smaller file takes no longer than reading the remembered digests
-_SETTLED = (
-    2e9  # nanoseconds: a younger file may change again within one step of its clock, and its times would not show it
-)
+_SETTLED = 2e9  # nanoseconds: a file that changed more recently may change again with the same time stamp
 
 
 def file_digest(file: Path) -> str:

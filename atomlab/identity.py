@@ -32,8 +32,8 @@ Identity = dict[str, Any]
 
 FILE = "identity.json"
 FORMAT = 2
-# Not in the record, so always free to change: logger, callbacks, devices, paths, sizes of files and of samples. In the
-# record and still free to change: the steps of a resumed run, upwards, and the version of the code, with a notice.
+# Logger, callbacks, devices, paths, and sizes of files and of samples may always change, since they are not recorded. These
+# are recorded and may change still: the steps of a resumed run, upwards, and the version of the code, with a notice.
 MAY_DIFFER = ("steps", "code")
 _OF_TRAINER = ("precision", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
 _ABSENT = "absent"
@@ -169,7 +169,7 @@ def comparable_identity(record: Any, source: str) -> Identity:
     """Checks that a record read from elsewhere is in the format that this version compares.
 
     Args:
-        record: What the file holds in place of the record.
+        record: what was read where a record is expected.
         source: the file. Error messages name it.
 
     Returns:

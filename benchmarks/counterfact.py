@@ -18,7 +18,7 @@ from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.harvest.cache import HarvestOptions
 from atomlab.activations.model.hook_points import HookPoints
 from atomlab.activations.model.smollm2 import smollm2
-from atomlab.activations.store.origins import Origins
+from atomlab.activations.store.row_origins import Origins
 from atomlab.activations.tokens.tokenise import SPLITS, TokenRules
 
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from atomlab.activations.corpora.wikipedia import WikipediaEmbedded
 from atomlab.activations.harvest.harvester import Harvester, harvest
-from atomlab.activations.harvest.plan import plan
+from atomlab.activations.harvest.shards import plan
 from atomlab.activations.model.smollm2 import smollm2
-from atomlab.activations.store.origins import Layout
+from atomlab.activations.store.row_origins import Layout
 from atomlab.activations.tokens.sequences import batch
 from atomlab.activations.tokens.tokenise import TokenRules, tokenise
 

@@ -1,4 +1,4 @@
-"""The rooms import one way only: this table is the architecture (its reasons stand in CONTRIBUTING.md)."""
+"""The rooms import one way only: this table is the architecture (docs/architecture.md draws it)."""
 
 import ast
 from pathlib import Path
@@ -50,26 +50,24 @@ MAY_IMPORT = {
     "activations/harvest": {"option_checks", "model", "corpora", "tokens", "store"},
     "activations/batches": {"option_checks", "model", "corpora", "tokens"},
     "activations/datamodule": {"model", "corpora", "tokens", "store", "harvest", "batches"},
-    "activations/__init__": {"model", "corpora", "tokens", "store", "harvest", "batches", "datamodule"},
+    "activations/__init__": {"model", "tokens", "store", "harvest", "batches", "datamodule"},
     # from measured rows to studies
-    "evaluation/sample_sizes": set(),
     "evaluation/retraining": {"surrogates"},
     "evaluation/surrogates": set(),
-    "evaluation/provenance": {"sample_sizes"},
-    "evaluation/rows": {"sample_sizes"},
-    "evaluation/controls": {"sample_sizes", "retraining", "surrogates", "rows"},
-    "evaluation/study": {"sample_sizes", "retraining"},  # what every study gets
+    "evaluation/provenance": set(),
+    "evaluation/rows": set(),
+    "evaluation/controls": {"retraining", "surrogates", "rows"},
+    "evaluation/study": {"retraining"},  # what every study gets
     "evaluation/browser": {"study", "controls"},
     "evaluation/studies": {
         "study",
-        "sample_sizes",
         "surrogates",
         "provenance",
         "rows",
         "controls",
         "browser",
     },
-    "evaluation/__init__": {"study", "sample_sizes", "retraining", "provenance", "rows", "browser", "studies"},
+    "evaluation/__init__": {"study", "retraining", "provenance", "rows", "browser", "studies"},
 }
 ONLY_IN = {
     "transformers": {"activations"},
@@ -123,6 +121,21 @@ def test_imports_point_one_way(file: Path) -> None:
             assert places & ONLY_IN[top], f"{top} may not be imported in {mine}"
         if top == "lightning":
             assert places & LIGHTNING, f"lightning may not be imported in {mine}"
+
+
+def test_the_table_allows_no_more_than_is_used() -> None:
+    used: dict[str, set[str]] = {key: set() for key in MAY_IMPORT}
+    for file in FILES:
+        mine, *inner = rooms(file)
+        for name in imported(file):
+            top, *rest = name.split(".")
+            if top != "atomlab" or not rest:
+                continue
+            if rest[0] != mine:
+                used[mine].add(rest[0])
+            elif mine in WITH_ROOMS and rest[1] != inner[0]:
+                used[f"{mine}/{inner[0]}"].add(rest[1])
+    assert used == MAY_IMPORT
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))

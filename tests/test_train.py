@@ -12,8 +12,8 @@ import torch
 from omegaconf import OmegaConf
 
 from atomlab import load_sae
-from atomlab.activations.harvest.plan import plan
-from atomlab.activations.store.origins import read_sequences
+from atomlab.activations.harvest.shards import plan
+from atomlab.activations.store.row_origins import read_sequences
 from atomlab.activations.tokens.tokenise import SPLITS
 from tests.conftest import SMALL, run_and_stop
 from tests.processes import run

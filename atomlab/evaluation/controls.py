@@ -2,7 +2,7 @@
 
 Each control has as many atoms as the run, the same training vectors, the same mean L0, and where it is trained the same
 training code. Another control is a name and its description in `CONTROLS`, the names of its rows in `CONTROL_ROWS`, and
-its dictionary in `control_cases`; a dictionary that no TSAE learned belongs into `atomlab.units.dictionaries`.
+its dictionary in `control_cases`; a dictionary that no TSAE learned belongs in `atomlab.units.dictionaries`.
 """
 
 from collections.abc import Sequence
@@ -109,19 +109,20 @@ def control_cases(
     mean, generator = data.moments.mean.float(), torch.Generator().manual_seed(_SEEDS + sample_sizes.seed)
     train, test = atoms_case.train, atoms_case.test
     vectors = data.sample("train", sample_sizes.controls)
-    units: list[Unit] = []
+    fitted: list[Unit] = []
+    unfitted: list[Unit] = []
     if "data" in names:
         dictionary = data_dictionary(vectors, mean, d_sae, generator)
-        units += [
+        fitted += [
             data_nearest(dictionary, mean, metric),
             with_pursuit("data + OMP", dictionary, mean, min(k, len(dictionary)), metric),
         ]
     if "k_means" in names:
         centroids = k_means(vectors, mean, d_sae, metric, sample_sizes.seed)
-        units.append(with_pursuit("k-means + OMP", centroids, mean, min(k, len(centroids)), metric))
+        fitted.append(with_pursuit("k-means + OMP", centroids, mean, min(k, len(centroids)), metric))
     if "random" in names:
-        units.append(random_atoms(d_sae, mean, k, metric, generator))
-    cases = [Case(unit, train, test, None if unit.name == "random + OMP" else len(vectors)) for unit in units]
+        unfitted.append(random_atoms(d_sae, mean, k, metric, generator))
+    cases = [Case(unit, train, test, len(vectors)) for unit in fitted] + [Case(unit, train, test) for unit in unfitted]
     return cases + (
         _gaussian(d_sae, data, len(vectors), train, test, retraining, sample_sizes) if "gaussian" in names else []
     )

@@ -10,7 +10,7 @@ import torch
 
 from atomlab.activations.corpora.corpus import Corpus
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.activations.store.origins import read_bad_records
+from atomlab.activations.store.row_origins import read_bad_records
 from atomlab.identity import Identity
 from atomlab.metrics.sample_sizes import SampleSizes
 

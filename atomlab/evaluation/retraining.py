@@ -24,7 +24,7 @@ class Retraining:
         architecture: of the TSAEs.
         recipe: of their training.
         shrinkage: λ of the metric S.
-        trainer: from keyword arguments to a trainer, with those of the configuration given already.
+        trainer: makes a trainer from keyword arguments; those of the configuration are filled in already.
         batch_size: vectors of a batch.
         steps: steps of the optimiser in one training.
 

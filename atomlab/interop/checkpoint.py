@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from atomlab.files import regular
-from atomlab.interop.weights import read_transform, sae_of_weights
+from atomlab.interop.sae_from_tensors import read_transform, sae_of_weights
 from atomlab.sae import InputTransform, ThresholdSAE
 
 _PARTS = ("state_dict", "optimizer_states", "loops", "global_step")

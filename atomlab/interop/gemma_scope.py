@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from atomlab.files import regular
-from atomlab.interop.weights import sae_of_weights
+from atomlab.interop.sae_from_tensors import sae_of_weights
 from atomlab.sae import ThresholdSAE
 
 _PARAMETERS = {"w_enc": "W_enc", "b_enc": "b_enc", "w_dec": "W_dec", "b_dec": "b_dec", "threshold": "threshold"}

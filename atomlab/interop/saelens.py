@@ -11,11 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from atomlab.files import atomic_write, regular, sha256
-from atomlab.interop.weights import sae_of_weights
+from atomlab.interop.sae_from_tensors import sae_of_weights
 from atomlab.sae.autoencoder import ThresholdSAE
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
-_SAELENS_VERSION = "6.54.12"  # a reader takes a file without a version of at least 6 for one of an older format
+_SAELENS_VERSION = "6.54.12"  # readers take a file with no version, or one below 6, for an older format
 _CHECKSUM = "weights_sha256"  # in the metadata of cfg.json, which SAELens passes on unchanged
 # Fields of cfg.json that can change what the SAE computes or which site it reads, and the values that change nothing.
 _NEUTRAL: dict[str, tuple[object, ...]] = {

@@ -6,7 +6,7 @@
 - `run_folders.py`: reserves the folder of a run or a sweep, and writes over nothing.
 - `sweep_jobs.py`: runs each job of a sweep (`-m`) in a process of its own.
 - `ranks.py`: tells the first process of a distributed run from the further ones.
-- `trained_run.py`: what evaluate.py takes from the run folder that it measures.
+- `run_to_measure.py`: what evaluate.py takes from the run folder that it measures.
 - `signals.py`: what SIGINT and SIGTERM do.
 
 A new option needs no line here: it is an argument of the class or function that a leaf of conf/ names as its `_target_`.
@@ -16,6 +16,6 @@ A new kind of error that users cause: raise ValueError or OSError with one sente
 
 from atomlab.launch.command_line import launch, plain
 from atomlab.launch.run_folders import ClaimFolder
-from atomlab.launch.trained_run import as_yaml, config_of_run, setting_of, trainer_config
+from atomlab.launch.run_to_measure import as_yaml, config_of_run, setting_of, trainer_config
 
 __all__ = ["ClaimFolder", "as_yaml", "config_of_run", "launch", "plain", "setting_of", "trainer_config"]

@@ -3,23 +3,22 @@
 A study makes `Results` (rows, conclusion, where they come from) and a `Page` (title, notes, further tables) and calls
 `write_results`. It writes results.json, results.csv and results.md, then the figures, then report.html.
 
-- `column.py`, `columns.py`: what a column is, and all columns in order. `columns_of_atoms.py` and `columns_of_codes.py`
+- `column_type.py`, `all_columns.py`: what a column is, and all columns in order. `columns_of_atoms.py` and `columns_of_codes.py`
   define them.
 - `table.py`: rows as plain text, Markdown, CSV and JSON.
 - `figures.py`: arrays as matplotlib figures.
 - `contents.py`: `Results` and `Page`. `atom_browser.py`: the data of the page's atom browser.
 - `results.py`, `html.py`: the files of a study. `report.html`, `tables.js` and `atom_browser.js` are the page's parts.
-- `attempt.py`: leaves out what cannot be computed, with its reason.
+- `leave_out_on_error.py`: leaves out what cannot be computed, with its reason.
 
 Another column: a `Column` in `columns_of_atoms.py` or `columns_of_codes.py`, under the key that the rows have.
 Another figure: a function in `figures.py` that returns a `Figure`, its name below, and a line in the `figures` of the
 study that shows it (`atomlab.evaluation.studies`).
 """
 
+from atomlab.report.all_columns import CLOSING, COLUMNS
 from atomlab.report.atom_browser import AtomBrowser, AtomColumn
-from atomlab.report.attempt import attempt
-from atomlab.report.column import UNIT, Column
-from atomlab.report.columns import CLOSING, COLUMNS
+from atomlab.report.column_type import UNIT, Column
 from atomlab.report.contents import Page, Results
 from atomlab.report.figures import (
     angles_figure,
@@ -33,6 +32,7 @@ from atomlab.report.figures import (
     thresholds_figure,
 )
 from atomlab.report.html import png, write_report
+from atomlab.report.leave_out_on_error import attempt
 from atomlab.report.results import write_numbers, write_results
 from atomlab.report.table import Row, cell, finite, grouped, render_markdown, render_text, write_csv, write_json
 

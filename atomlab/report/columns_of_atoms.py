@@ -1,6 +1,6 @@
 """Defines the columns about the dictionary: geometry, stability, uniqueness, recovery and restricted isometry."""
 
-from atomlab.report.column import Column
+from atomlab.report.column_type import Column
 
 _LOWER = "sufficient, so a lower bound"
 

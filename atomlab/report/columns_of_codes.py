@@ -1,6 +1,6 @@
 """Defines the columns about reconstructions and codes, and about what a row is measured on."""
 
-from atomlab.report.column import Column
+from atomlab.report.column_type import Column
 
 _R2 = "1 − Σ‖x − x̂‖² / Σ‖x − x̄‖², pooled over vectors and dimensions"
 _S = "S is the inverse second moment of the reference corpus, so that every direction counts alike"

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
+from atomlab.report.all_columns import COLUMNS
 from atomlab.report.atom_browser import AtomBrowser
-from atomlab.report.column import Column
-from atomlab.report.columns import COLUMNS
+from atomlab.report.column_type import Column
 from atomlab.report.table import Row
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from atomlab.report.attempt import attempt
 from atomlab.report.contents import Page, Results
 from atomlab.report.html import png, write_figures, write_report
+from atomlab.report.leave_out_on_error import attempt
 from atomlab.report.table import escaped, grouped, render_markdown, render_text, write_csv, write_json, write_text
 
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from atomlab.report.column import UNIT, Column
-from atomlab.report.columns import CLOSING, COLUMNS, GROUPS
+from atomlab.report.all_columns import CLOSING, COLUMNS, GROUPS
+from atomlab.report.column_type import UNIT, Column
 
 Row = dict[str, Any]
 

@@ -21,6 +21,7 @@ Other rooms import from here only. The files, by the sections of theory.md:
 """
 
 from atomlab.theory.basis_pursuit import basis_pursuit, solved_recovery
+from atomlab.theory.certificate_levels import LARGEST_SUPPORT, RecoveryLevels, rate, rate_by_size, recovery_levels
 from atomlab.theory.certificates import (
     MARGIN,
     babel_recovery_certified,
@@ -30,6 +31,7 @@ from atomlab.theory.certificates import (
     exact_recovery_coefficient,
     exact_recovery_coefficients,
 )
+from atomlab.theory.code_isometry import EmpiricalIsometry, empirical_isometry, isometry_ratios
 from atomlab.theory.coherence import (
     CoherenceStatistics,
     babel_function,
@@ -55,11 +57,18 @@ from atomlab.theory.identifiability import (
     threshold_windows,
 )
 from atomlab.theory.inner_product import AtomicInnerProduct, disagreement
-from atomlab.theory.isometry_of_codes import EmpiricalIsometry, empirical_isometry, isometry_ratios
-from atomlab.theory.levels import LARGEST_SUPPORT, RecoveryLevels, rate, rate_by_size, recovery_levels
 from atomlab.theory.matching import match_atoms, mean_matched_cosine
 from atomlab.theory.orthogonal_matching_pursuit import orthogonal_matching_pursuit
 from atomlab.theory.random_baselines import random_codes, random_dictionary
+from atomlab.theory.representation_shift import (
+    AngleDistribution,
+    Geometry,
+    RepresentationShift,
+    angle_distribution,
+    gaussian_surrogate,
+    geometries,
+    representation_shift,
+)
 from atomlab.theory.restricted_isometry import (
     STABLE_THRESHOLD,
     UNIQUE_THRESHOLD,
@@ -70,15 +79,6 @@ from atomlab.theory.restricted_isometry import (
     isometry_constants,
     restricted_isometry_bounds,
     restricted_isometry_curve,
-)
-from atomlab.theory.shift import (
-    AngleDistribution,
-    Geometry,
-    RepresentationShift,
-    angle_distribution,
-    gaussian_surrogate,
-    geometries,
-    representation_shift,
 )
 from atomlab.theory.stability import stability_pairwise, stability_per_atom
 from atomlab.theory.supports import Supports, firing_counts, first_samples, support_grams, support_sizes, supports

@@ -6,7 +6,7 @@
 - `objective.py`: the number that a sweep compares. `validation.py`: what a validation measures.
 - `callbacks.py`: unit norms, throughput, data wait and the progress bar. `last_checkpoint.py`: last.ckpt and signals.
 - `resuming.py`: continues runs from checkpoints, which `atomlab.interop.checkpoint` reads.
-- `trainer_checks.py`: refuses trainers whose numbers would be wrong. `divergence.py`: recognises trainings that failed.
+- `trainer_checks.py`: refuses trainers whose numbers would be wrong. `failed_training.py`: recognises trainings that failed.
 - `forecast.py`: sizes, memory and time before the training. `loggers.py`: loggers that need no account.
 
 Another part of the recipe: a type or a field in `recipe.py`, and its key in conf/training/default.yaml.

@@ -11,7 +11,7 @@ from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.sae import InputTransform, ThresholdSAE, fold
 from atomlab.sae.ops import DensitySwitch, Terms, objective
 from atomlab.theory import AtomicInnerProduct
-from atomlab.training.divergence import Divergence, check_finite
+from atomlab.training.failed_training import Divergence, check_finite
 from atomlab.training.recipe import TrainingRecipe
 from atomlab.training.validation import Measurement
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from atomlab import ThresholdSAE, load_sae, save_sae
 from atomlab.interop.formats import load_released
-from atomlab.interop.weights import read_transform, sae_of_weights
+from atomlab.interop.sae_from_tensors import read_transform, sae_of_weights
 from atomlab.sae import InputTransform
 
 SOURCE = Path("somewhere")

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from atomlab import ThresholdSAE, load_sae, save_sae
 from atomlab.interop.formats import load_released
-from atomlab.interop.weights import read_transform
+from atomlab.interop.sae_from_tensors import read_transform
 
 X = torch.randn(30, 4, generator=torch.Generator().manual_seed(1))
 

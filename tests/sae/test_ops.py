@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from atomlab.sae import L0, Sparsity, TargetL0
 from atomlab.sae.ops import Dense, Sparse, TorchKernels, decode_csr, encode_csr, torch_kernels
-from atomlab.sae.ops.select import select
+from atomlab.sae.ops.tiled_select import select
 from atomlab.sae.sparse_code import Entries
 from tests.sae.cases import LOSSES, assert_is_dense, case, gradients
 

@@ -31,8 +31,8 @@ class TrainingBatches:
         seed: of the order.
         block_rows: neighbouring rows of the cache that are read together (`ShuffledBatches`).
         window_rows: rows within which single rows are shuffled (`ShuffledBatches`).
-        online: train on vectors straight from the language model, epoch after epoch of the corpus without its held-out
-            groups, while calibration, validation, test and moments stay with the cache; None trains from the cache.
+        online: train on vectors straight from the language model, over the corpus without its held-out groups again and
+            again. Calibration, validation, test and moments still use the cache. None trains from the cache.
 
     Raises:
         ValueError: a size below 1.

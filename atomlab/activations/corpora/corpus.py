@@ -1,6 +1,6 @@
 """What a corpus offers: examples, each in a group that a split keeps together, and a count of the records left out.
 
-Running text is packed into full contexts; of prompts, each is a sequence of its own. `position` says of which tokens
+Running text is packed into full contexts; each prompt is its own sequence. `position` says of which tokens
 the activations are kept: `all`, the `last` one, or the `last_subject` one (the last token of the prompt's subject).
 """
 

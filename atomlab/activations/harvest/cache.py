@@ -38,8 +38,8 @@ from atomlab.activations.store.files import (
     read_index,
 )
 from atomlab.activations.store.moments import Moments, stored_moments
-from atomlab.activations.store.origins import Layout, has_sequences, read_sequences
 from atomlab.activations.store.outliers import Outliers
+from atomlab.activations.store.row_origins import Layout, has_sequences, read_sequences
 from atomlab.activations.tokens.tokenise import SPLITS, TokenRules, Tokens, tokenise
 from atomlab.identity import check_same, code
 

@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from atomlab.activations.harvest.plan import Shard, passes, plan
+from atomlab.activations.harvest.shards import Shard, passes, plan
 from atomlab.activations.model.capture import capture
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.model.sites import HookPoint
@@ -29,7 +29,7 @@ from atomlab.activations.store.files import (
     write_index,
     write_tensors,
 )
-from atomlab.activations.store.origins import Layout, has_sequences, read_layout, read_sequences, write_sequences
+from atomlab.activations.store.row_origins import Layout, has_sequences, read_layout, read_sequences, write_sequences
 from atomlab.activations.tokens.sequences import Sequences, batch
 from atomlab.activations.tokens.tokenise import SPLITS, Tokens
 

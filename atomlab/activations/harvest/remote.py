@@ -33,7 +33,7 @@ from atomlab.activations.store.files import (
     parse_index,
     shard_name,
 )
-from atomlab.activations.store.origins import SEQUENCE_FILES, TOKENS_INDEX, Origins, has_sequences, read_sequences
+from atomlab.activations.store.row_origins import SEQUENCE_FILES, TOKENS_INDEX, Origins, has_sequences, read_sequences
 from atomlab.activations.tokens.tokenise import SPLITS
 from atomlab.files import UNFINISHED, atomic_write
 

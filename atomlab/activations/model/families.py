@@ -1,4 +1,4 @@
-"""The families of transformers whose first layers give the same activations without the others, to the bit.
+"""Model families whose first layers give bit-identical activations when the later layers are left out.
 
 `python -m benchmarks.families code` prints the list. docs/families.md says how each family was tried, and why the others
 are missing.

@@ -25,9 +25,9 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from atomlab.activations.model.families import FIRST_LAYERS_ONLY
-from atomlab.activations.model.fingerprints import model_folder_digest, tokenizer_digest
+from atomlab.activations.model.model_digests import model_folder_digest, tokenizer_digest
 from atomlab.activations.model.sites import HookPoint, find_module, resolve_site
-from atomlab.activations.model.weights import LoadingReport, check_weights, drop_deeper_layers, layer_of
+from atomlab.activations.model.weight_checks import LoadingReport, check_weights, drop_deeper_layers, layer_of
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _COMMIT = re.compile("[0-9a-f]{40}")

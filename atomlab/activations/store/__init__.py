@@ -1,7 +1,7 @@
 """Keeps harvested activations on disk, and reads them back.
 
 files.py defines the files of a harvest, writes each of them whole or not at all, and checks them against the checksums
-of their index. origins.py keeps the token sequences behind the rows: the token, position, document and group of each.
+of their index. row_origins.py keeps the token sequences behind the rows: the token, position, document and group of each.
 activation_store.py reads rows through memory maps. moments.py computes mean and second moment of the rows and keeps
 them beside the rows; statistics.py sums up a site in a few lines.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from atomlab.activations.store.files import INDEX, DamagedCacheError, check_files, read_index, read_tensors
-from atomlab.activations.store.origins import TOKENS_INDEX, Origin, Origins, read_sequence_entries
+from atomlab.activations.store.row_origins import TOKENS_INDEX, Origin, Origins, read_sequence_entries
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 

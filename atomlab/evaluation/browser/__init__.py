@@ -5,7 +5,7 @@ One pass over held-out vectors finds where each atom fires. All else follows fro
 - `browse.py`: the whole of it for the table with controls, and `BrowserOptions`.
 - `firings.py`: where each atom fires, and in which contexts most strongly.
 - `entropies.py`: how mixed the tokens and documents are on which an atom fires.
-- `agreement.py`: how alike an atom's strongest contexts are to a sentence-embedding model.
+- `context_similarity.py`: how alike an atom's strongest contexts are to a sentence-embedding model.
 - `logit_effects.py`: which logits an atom raises and lowers.
 - `atom_fields.py`: everything that the browser shows, as data for `atomlab.report`.
 - `delphi.py`: the firings in the cache format of eai-delphi.

@@ -8,8 +8,8 @@ from typing import final
 import torch
 
 from atomlab.activations.model.language_model import LanguageModel
-from atomlab.evaluation.browser.agreement import measure_agreement
 from atomlab.evaluation.browser.atom_fields import atom_browser
+from atomlab.evaluation.browser.context_similarity import measure_agreement
 from atomlab.evaluation.browser.delphi import export_delphi
 from atomlab.evaluation.browser.entropies import Entropies, measure_entropies
 from atomlab.evaluation.browser.firings import Firings, find_firings

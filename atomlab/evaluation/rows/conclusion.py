@@ -4,6 +4,10 @@ from collections.abc import Sequence
 
 from atomlab.report import Row
 
+FORGETFUL = "random + OMP"  # atoms that saw no vectors
+_NO_GAP_OF_ITS_OWN = ("neurons",)  # exact by construction, on any vectors
+_OWN_VECTORS = "on its own"  # ends the name of a row that is measured on other vectors than the rest
+
 
 def conclude(rows: list[Row]) -> str:
     """What the table lets a reader say, whatever the numbers are: each control that the atoms do not beat is named.
@@ -11,7 +15,7 @@ def conclude(rows: list[Row]) -> str:
     Neurons (R² = 1 by construction) and surrogates measured on their own vectors are no competitors.
     """
     trained = rows[0]
-    controls = [row for row in rows[1:] if row["unit"] != "neurons" and not row["unit"].endswith("on its own")]
+    controls = [row for row in rows[1:] if _competes(row["unit"])]
     certified = trained["certified_level_4"] or 0.0
     lost = {
         norm: [row["unit"] for row in controls if row.get(f"r2{norm}", 0.0) >= trained[f"r2{norm}"]]
@@ -43,21 +47,12 @@ def _doubt(trained: Row) -> str:
     )
 
 
-FORGETFUL = "random + OMP"
-
-
-_NO_GAP_OF_ITS_OWN = ("neurons",)  # exact by construction, on any vectors
-
-
-_OWN_VECTORS = "on its own"  # ends the name of a row that is measured on other vectors than the rest
-
-
 def with_memory(rows: Sequence[Row]) -> list[Row]:
     """The rows with `memory` (Euclidean) and `memory_s` (S-norm): gap(unit) − gap(random + OMP), where a gap is
     R² train − R² held out.
 
     A gap alone is no memory: held-out text is another text, and may be harder or easier for any dictionary. What that
-    costs is the gap of random atoms, which have seen neither. The rest, the excess, is what a unit owes to having seen
+    costs is the gap of random atoms, which saw neither the training nor the held-out vectors. The rest, the excess, is what a unit owes to having seen
     the training vectors; below or near zero there is no sign of memory.
 
     Args:
@@ -72,10 +67,10 @@ def with_memory(rows: Sequence[Row]) -> list[Row]:
     forgetful = next((row for row in rows if row["unit"] == FORGETFUL), None)
     if forgetful is None:
         return list(rows)
-    return [row | _excess(row, forgetful) if _remembers(row["unit"]) else row for row in rows]
+    return [row | _excess(row, forgetful) if _competes(row["unit"]) else row for row in rows]
 
 
-def _remembers(unit: str) -> bool:
+def _competes(unit: str) -> bool:
     return unit not in _NO_GAP_OF_ITS_OWN and not unit.endswith(_OWN_VECTORS)
 
 

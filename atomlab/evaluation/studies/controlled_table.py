@@ -12,10 +12,10 @@ from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.browser.browse import BrowserOptions, browse
 from atomlab.evaluation.controls import CONTROL_ROWS, CONTROLS, Case, check_controls, control_cases, pursuit_size
 from atomlab.evaluation.provenance import describe, metric_of, origin_of, trained_on
-from atomlab.evaluation.rows.by_size import size_tables
 from atomlab.evaluation.rows.certify import certify
 from atomlab.evaluation.rows.conclusion import conclude, with_memory
 from atomlab.evaluation.rows.measure import on_validation
+from atomlab.evaluation.rows.rates_by_support_size import size_tables
 from atomlab.evaluation.rows.splicing import splice
 from atomlab.evaluation.studies.controlled_table_figures import shift_figures, table_figures
 from atomlab.evaluation.study import StudyInputs

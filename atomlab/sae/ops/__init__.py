@@ -4,22 +4,22 @@
 - `dense`: the reference implementation, with whole matrices and autograd.
 - `sparse`: the implementation that works only on the entries of the code that have a value or a gradient.
 - `kernels`: the interface of the kernels that `sparse` is made of, and which ones a device gets.
-- `torch_kernels`: these kernels for every device; `select` and `screen` find the entries for them, `screen` by a
+- `torch_kernels`: these kernels for every device; `tiled_select` and `bfloat16_screen` find the entries for them, the second by a
   bfloat16 product without losing exactness.
 - `triton_kernels`: these kernels for CUDA devices.
-- `switch`: chooses `dense` or `sparse` for the next step.
+- `density_switch`: chooses `dense` or `sparse` for the next step.
 - `csr`: encodes and decodes millions of vectors with these kernels, outside training.
 
-To add an implementation of the step, write an `Operators` and let `switch` choose it; to support another device, write
+To add an implementation of the step, write an `Operators` and let `density_switch` choose it; to support another device, write
 a `Kernels` and let `kernels_for` return it.
 """
 
 from atomlab.sae.ops.csr import decode_csr, encode_csr
 from atomlab.sae.ops.dense import Dense
+from atomlab.sae.ops.density_switch import DensitySwitch, Implementation
 from atomlab.sae.ops.kernels import Kernels, kernels_for
 from atomlab.sae.ops.operators import Operators, Terms, objective
 from atomlab.sae.ops.sparse import Sparse
-from atomlab.sae.ops.switch import DensitySwitch, Implementation
 from atomlab.sae.ops.torch_kernels import TorchKernels
 
 __all__ = [

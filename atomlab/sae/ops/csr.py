@@ -16,7 +16,7 @@ def encode_csr(sae: ThresholdSAE, x: Float[Tensor, "samples d_in"], block: int =
     """Encodes activations to one CSR matrix of their codes.
 
     The support is exact: pre-activations in the dtype of the weights decide, also under autocast. Where it saves time a
-    bfloat16 product rules out most entries first, with a proven margin (`screen`).
+    bfloat16 product rules out most entries first, with a proven margin (`bfloat16_screen`).
 
     Args:
         sae: the TSAE.

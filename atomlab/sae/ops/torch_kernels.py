@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from atomlab.autocast import autocast_dtype
-from atomlab.sae.ops.screen import candidates, pays
-from atomlab.sae.ops.select import below, select
+from atomlab.sae.ops.bfloat16_screen import candidates, pays
+from atomlab.sae.ops.tiled_select import below, select
 from atomlab.sae.sparse_code import Entries, csr, offsets
 
 
@@ -69,7 +69,7 @@ class TorchKernels:
     """The `Kernels` from stock torch operators, for any device.
 
     Attributes:
-        screened: whether entries are found by a bfloat16 product with a proven margin (`screen`); None means where
+        screened: whether entries are found by a bfloat16 product with a proven margin (`bfloat16_screen`); None means where
             that saves time. Screened entries and values are those of float32 dot products; others are those of the
             float32 matrix product, which differs in the last bits.
     """

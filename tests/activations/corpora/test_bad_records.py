@@ -22,7 +22,7 @@ from atomlab.activations.corpora.local import LocalText
 from atomlab.activations.corpora.mixture import Mixture
 from atomlab.activations.corpora.parsing import document_example
 from atomlab.activations.corpora.records import Record
-from atomlab.activations.store.origins import Layout, read_bad_records, write_sequences
+from atomlab.activations.store.row_origins import Layout, read_bad_records, write_sequences
 from atomlab.activations.tokens.tokenise import BadRecords, TokenRules, encode, tokenise
 from tests import tiny
 

@@ -20,7 +20,7 @@ from atomlab.activations.harvest.remote import fetch
 from atomlab.activations.model.sites import HookPoint
 from atomlab.activations.store.activation_store import ActivationStore
 from atomlab.activations.store.files import INDEX, file_entry, write_index, write_tensors
-from atomlab.activations.store.origins import TOKENS_INDEX, Layout, Origins, write_sequences
+from atomlab.activations.store.row_origins import TOKENS_INDEX, Layout, Origins, write_sequences
 from atomlab.activations.tokens.sequences import Sequences
 from atomlab.activations.tokens.tokenise import SPLITS, Tokens
 

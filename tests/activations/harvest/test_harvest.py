@@ -15,11 +15,11 @@ import torch
 
 from atomlab.activations.corpora.local import LocalText
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.activations.harvest.plan import plan
+from atomlab.activations.harvest.shards import plan
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.store.activation_store import ActivationStore
 from atomlab.activations.store.files import INDEX, check_files, read_index
-from atomlab.activations.store.origins import TOKENS_INDEX, read_sequences
+from atomlab.activations.store.row_origins import TOKENS_INDEX, read_sequences
 from atomlab.activations.tokens.sequences import Frame, batch, prompts, sample
 from atomlab.activations.tokens.tokenise import SPLITS
 from tests.activations.conftest import in_own_process

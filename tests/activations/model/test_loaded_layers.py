@@ -25,7 +25,7 @@ from atomlab.activations.model.capture import capture
 from atomlab.activations.model.families import FIRST_LAYERS_ONLY
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.model.sites import HookPoint
-from atomlab.activations.model.weights import drop_deeper_layers
+from atomlab.activations.model.weight_checks import drop_deeper_layers
 from tests.activations.conftest import FAMILIES, GATED, SIZES
 
 TABLE = Path(__file__).parents[3] / "docs" / "families.md"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from atomlab.activations.store.activation_store import ActivationStore, Rows
 from atomlab.activations.store.files import INDEX, shard_name, write_index, write_tensors
-from atomlab.activations.store.origins import Layout, Origins, write_sequences
+from atomlab.activations.store.row_origins import Layout, Origins, write_sequences
 from atomlab.activations.tokens.sequences import Sequences
 from atomlab.activations.tokens.tokenise import SPLITS, Tokens
 

@@ -12,7 +12,7 @@ from atomlab.activations.corpora.local import LocalText
 from atomlab.activations.datamodule import ActivationDataModule, RandomBatches, ShuffledBatches
 from atomlab.activations.harvest import harvester as harvest_module
 from atomlab.activations.harvest.harvester import ShardWriter
-from atomlab.activations.harvest.plan import Shard
+from atomlab.activations.harvest.shards import Shard
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.model.sites import HookPoint
 from atomlab.activations.store.activation_store import ActivationStore

@@ -7,10 +7,10 @@ import torch
 
 from atomlab.activations.store.moments import Moments
 from atomlab.evaluation import measure
-from atomlab.evaluation.rows.by_size import in_ranges
 from atomlab.evaluation.rows.certify import certify
 from atomlab.evaluation.rows.conclusion import conclude
 from atomlab.evaluation.rows.measure import metric_disagreement
+from atomlab.evaluation.rows.rates_by_support_size import in_ranges
 from atomlab.evaluation.surrogates import exact_moments, gaussian_vectors
 from atomlab.metrics import SampleSizes
 from atomlab.sae import ThresholdSAE

@@ -14,7 +14,7 @@ class Column:
         header: what the reader sees above it.
         definition: what the number means, in one sentence that needs no other column.
         format: Python's format of its numbers.
-        group: the table that it stands in, a key of `atomlab.report.columns.GROUPS`.
+        group: the table that it stands in, a key of `atomlab.report.all_columns.GROUPS`.
         closing: whether the short table that train.py prints at its end has it.
     """
 

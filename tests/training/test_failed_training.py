@@ -10,7 +10,7 @@ import torch
 from atomlab.evaluation.rows.conclusion import conclude
 from atomlab.sae import L0, TargetL0
 from atomlab.sae.ops import DensitySwitch
-from atomlab.training.divergence import Divergence
+from atomlab.training.failed_training import Divergence
 from atomlab.training.module import SAEModule
 from tests.training.runs import batches, fit, module
 

@@ -1,6 +1,6 @@
 """All columns in the order of the report, and the titles of the tables that they stand in."""
 
-from atomlab.report.column import UNIT
+from atomlab.report.column_type import UNIT
 from atomlab.report.columns_of_atoms import GEOMETRY, ISOMETRY, RECOVERY
 from atomlab.report.columns_of_codes import CODES, FAITHFULNESS, SIZES
 

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CanineTokenizer, EsmTokenizer, LlamaConfig, LlamaForCausalLM
 
-from atomlab.activations.model.fingerprints import tokenizer_digest
 from atomlab.activations.model.language_model import LanguageModel
+from atomlab.activations.model.model_digests import tokenizer_digest
 from tests.tiny import CONFIG, save_model, tokenizer
 
 

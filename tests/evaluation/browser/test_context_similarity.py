@@ -10,7 +10,12 @@ from transformers import BertConfig, BertModel
 
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.model.language_model import LanguageModel
-from atomlab.evaluation.browser.agreement import context_agreement, context_texts, sample_groups, sentence_embedder
+from atomlab.evaluation.browser.context_similarity import (
+    context_agreement,
+    context_texts,
+    sample_groups,
+    sentence_embedder,
+)
 from atomlab.evaluation.browser.firings import AFTER, BEFORE, find_firings
 from tests.evaluation.browser.units import unit
 from tests.tiny import WORDS, tokenizer

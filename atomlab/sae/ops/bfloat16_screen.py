@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from atomlab.autocast import autocast_dtype
-from atomlab.sae.ops.select import below, select
+from atomlab.sae.ops.tiled_select import below, select
 from atomlab.sae.sparse_code import Entries
 
 WIDEST = 1 << 14  # up to this d_in the upward rounding also covers the rounding of the norms: 3γ < 2⁻⁸
