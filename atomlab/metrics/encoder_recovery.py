@@ -74,8 +74,8 @@ class SupportRecoveryRate(Metric):
     """The shares of codes with K ≥ 1 whose support the one-step encoder {j : ⟨x, d_j⟩ / ‖d_j‖ > τ_j} recovers.
 
     `compute` returns float64 scalars, NaN if no code has an atom: `shared`, with one threshold vector τ for all
-    vectors; and `oracle`, with the best single threshold for each vector separately, which no threshold shared by all atoms exceeds. Both are
-    exact for the vectors seen.
+    vectors; and `oracle`, with the best single threshold for each vector separately, which no one threshold of all atoms
+    and vectors exceeds. Both are exact for the vectors seen.
 
     Cost: 2·d_in·(d_in + d_sae) FLOPs a vector. State: three int64 counts, beside the dictionary.
 

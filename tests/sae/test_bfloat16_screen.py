@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from atomlab.sae import ThresholdSAE, calibrate_thresholds_
-from atomlab.sae.ops import TorchKernels, screen, torch_kernels
+from atomlab.sae.ops import TorchKernels, bfloat16_screen, torch_kernels
 from atomlab.sae.sparse_code import Entries
 
 
@@ -76,13 +76,13 @@ def test_few_candidates_are_recomputed_in_vain() -> None:
     sae, x = ThresholdSAE(256, 1024), torch.randn(512, 256) / 16
     calibrate_thresholds_(sae, x, 10.0)
     threshold, atoms = sae.threshold.detach(), sae.W_dec.detach()
-    found = screen.candidates(x, atoms, threshold)
+    found = bfloat16_screen.candidates(x, atoms, threshold)
     entries = int((x @ atoms.T > threshold).sum())
     assert entries <= len(found.rows) < 2 * entries
 
 
 def test_more_coordinates_than_the_proof_covers_are_refused() -> None:
-    wide = torch.zeros(1, screen.WIDEST + 1)
-    assert not screen.pays(wide, wide.T)
+    wide = torch.zeros(1, bfloat16_screen.WIDEST + 1)
+    assert not bfloat16_screen.pays(wide, wide.T)
     with pytest.raises(ValueError, match="16385"):
-        screen.candidates(wide, wide, torch.zeros(1))
+        bfloat16_screen.candidates(wide, wide, torch.zeros(1))

@@ -52,8 +52,8 @@ def with_memory(rows: Sequence[Row]) -> list[Row]:
     R² train − R² held out.
 
     A gap alone is no memory: held-out text is another text, and may be harder or easier for any dictionary. What that
-    costs is the gap of random atoms, which saw neither the training nor the held-out vectors. The rest, the excess, is what a unit owes to having seen
-    the training vectors; below or near zero there is no sign of memory.
+    costs is the gap of random atoms, which saw neither the training nor the held-out vectors. The rest, the excess, is what
+    a unit owes to having seen the training vectors; below or near zero there is no sign of memory.
 
     Args:
         rows: of one table, measured on the same vectors. Left as they are if none is of random atoms; neurons, and a
