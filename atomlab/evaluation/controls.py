@@ -66,7 +66,12 @@ class Case:
     fitted: int | None = None
 
     def row(self, metric: AtomicInnerProduct, sample_sizes: SampleSizes) -> Row:
-        """Returns the row of `measure`, and the number of vectors that the unit was fitted to."""
+        """Returns the row of `measure`, and the number of vectors that the unit was fitted to.
+
+        Args:
+            metric: S.
+            sample_sizes: how many vectors and supports are measured.
+        """
         return measure(self.unit, self.train, self.test, metric, sample_sizes) | {"samples_fitted": self.fitted}
 
 
@@ -155,5 +160,10 @@ def _gaussian(
 
 
 def pursuit_size(l0: float, d_in: int) -> int:
-    """K of a control's OMP codes: the atoms' mean L0, at least 1 and at most d_in."""
+    """K of a control's OMP codes: the atoms' mean L0, at least 1 and at most d_in.
+
+    Args:
+        l0: mean L0 of the atoms.
+        d_in: width of the activations.
+    """
     return min(max(1, round(l0)), d_in)

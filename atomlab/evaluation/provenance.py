@@ -59,7 +59,12 @@ def _left_out(data: ActivationDataModule, corpus: Corpus) -> str:
 
 
 def metric_of(data: ActivationDataModule, shrinkage: float) -> dict[str, str | int | float]:
-    """Returns what every row says of the metric S: its corpus, how many vectors it is from, and its shrinkage."""
+    """Returns what every row says of the metric S: its corpus, how many vectors it is from, and its shrinkage.
+
+    Args:
+        data: the activations, set up.
+        shrinkage: λ of S.
+    """
     return {
         "s_corpus": type(data.reference).__name__,
         "s_vectors": data.reference_moments.count,
@@ -68,7 +73,12 @@ def metric_of(data: ActivationDataModule, shrinkage: float) -> dict[str, str | i
 
 
 def origin_of(data: ActivationDataModule, identity: Identity) -> dict[str, Any]:
-    """Returns what a saved SAE says of itself: its model and hook point, and the record of its run at this hook point."""
+    """Returns what a saved SAE says of itself: its model and hook point, and the record of its run at this hook point.
+
+    Args:
+        data: the activations that it was trained on.
+        identity: the record of the run.
+    """
     return {"model_name": data.model.title, "hook_name": str(data.point), "atomlab_identity": identity | data.identity}
 
 

@@ -44,7 +44,12 @@ class VectorsDataModule(LightningDataModule):
         return self.train.shape[1]
 
     def sample(self, split: str, count: int) -> Tensor:
-        """Returns (min(count, vectors), d_in) distinct random training vectors, whatever the split; a function of the seed."""
+        """Returns (min(count, vectors), d_in) distinct random training vectors, whatever the split; a function of the seed.
+
+        Args:
+            split: of no influence.
+            count: number of vectors; all where there are fewer.
+        """
         return self.train[torch.randperm(len(self.train), generator=torch.Generator().manual_seed(self.seed))[:count]]
 
     def train_dataloader(self) -> DataLoader[Tensor]:

@@ -57,7 +57,13 @@ def trainer_config(trained: DictConfig, config: DictConfig) -> DictConfig:
 
 
 def setting_of(trained: DictConfig, sample_sizes: DictConfig, identity: Mapping[str, Any]) -> str:
-    """Returns, as text, what every number of a study depends on beside the options of the study itself."""
+    """Returns, as text, what every number of a study depends on beside the options of the study itself.
+
+    Args:
+        trained: configuration of the run.
+        sample_sizes: of the study.
+        identity: record of the run.
+    """
     own = OmegaConf.masked_copy(trained, [str(key) for key in trained if key not in ("study", "sample_sizes")])
     return f"{as_yaml(own, sample_sizes)}\n{json.dumps(identity)}"
 

@@ -124,6 +124,10 @@ class MatchedCosine(Metric):
     def update(self, dictionary: Float[Tensor, "n_a d_in"], other: Float[Tensor, "n_b d_in"]) -> None:
         """Adds the pair of dictionaries (n_a, d_in) and (n_b, d_in), atoms of any norm.
 
+        Args:
+            dictionary: (n_a, d_in) atoms of any norm.
+            other: (n_b, d_in) atoms of any norm.
+
         Raises:
             ValueError: more than 20,000 atoms, which take hours to match.
         """

@@ -42,6 +42,12 @@ class LossRecovered(Metric):
         """Adds the losses of the same tokens (tokens,) in nats, padding left out: of the model as it is, with
         reconstructions, with zeros, and with the mean in place of the activations.
 
+        Args:
+            clean: (tokens,) losses of the model as it is.
+            spliced: (tokens,) losses with reconstructions in place of the activations.
+            zero_ablated: (tokens,) losses with zeros in their place.
+            mean_ablated: (tokens,) losses with their mean in their place.
+
         Raises:
             ValueError: NaN or infinite losses.
         """
@@ -84,6 +90,10 @@ class NextTokenKL(Metric):
 
     def update(self, clean: Float[Tensor, "tokens vocabulary"], spliced: Float[Tensor, "tokens vocabulary"]) -> None:
         """Adds the logits of the same tokens (tokens, vocabulary), padding left out.
+
+        Args:
+            clean: (tokens, vocabulary) logits of the model as it is.
+            spliced: (tokens, vocabulary) logits with reconstructions in place of the activations.
 
         Raises:
             ValueError: NaN logits.

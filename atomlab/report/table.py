@@ -40,7 +40,12 @@ def cell(row: Row, column: Column) -> str:
 
 
 def present(rows: Sequence[Row], columns: Sequence[Column]) -> list[Column]:
-    """Returns the columns that have a value in some row."""
+    """Returns the columns that have a value in some row.
+
+    Args:
+        rows: of a table; each is a mapping from keys to values.
+        columns: in order; a column's key says where its value stands in a row.
+    """
     return [column for column in columns if any(cell(row, column) != "–" for row in rows)]
 
 
@@ -63,7 +68,12 @@ def grouped(rows: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> dict[st
 
 
 def render_text(rows: Sequence[Row], columns: Sequence[Column] = CLOSING) -> str:
-    """Formats rows as a table of aligned plain text for the terminal; names stand on the left, numbers on the right."""
+    """Formats rows as a table of aligned plain text for the terminal; names stand on the left, numbers on the right.
+
+    Args:
+        rows: of a table; each is a mapping from keys to values.
+        columns: in order; a column's key says where its value stands in a row.
+    """
     table = _lines(rows, columns)
     widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
     lines = [
@@ -76,7 +86,12 @@ def render_text(rows: Sequence[Row], columns: Sequence[Column] = CLOSING) -> str
 
 
 def render_markdown(rows: Sequence[Row], columns: Sequence[Column] = CLOSING) -> str:
-    """Formats rows as a table of GitHub's Markdown; characters of a cell that could be markup are escaped."""
+    """Formats rows as a table of GitHub's Markdown; characters of a cell that could be markup are escaped.
+
+    Args:
+        rows: of a table; each is a mapping from keys to values.
+        columns: in order; a column's key says where its value stands in a row.
+    """
     header, *lines = [[escaped(text) for text in line] for line in _lines(rows, columns)]
     return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(columns), *lines])
 

@@ -19,7 +19,12 @@ from atomlab.sae.thresholding import step
 
 
 def reconstruction_loss(x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]) -> Float[Tensor, ""]:
-    """Computes the mean over the batch of ‖x − x̂‖², of two matrices of shape `(batch, d_in)`."""
+    """Computes the mean over the batch of ‖x − x̂‖², of two matrices of shape `(batch, d_in)`.
+
+    Args:
+        x: what is to be reconstructed.
+        x_hat: the reconstruction x̂.
+    """
     return (x - x_hat).square().sum(1).mean()
 
 

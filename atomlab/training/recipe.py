@@ -146,7 +146,15 @@ class Schedule:
         return rate, rate if self.threshold_learning_rate is None else self.threshold_learning_rate
 
     def factor(self, step: int, steps: int) -> float:
-        """Returns what the learning rates are multiplied by at a step, counted from 0, of a run of `steps`."""
+        """Returns what the learning rates are multiplied by at a step, counted from 0, of a run of `steps`.
+
+        Args:
+            step: number of steps that are done.
+            steps: number of steps of the run.
+
+        Returns:
+            A number from 0 to 1.
+        """
         left = 1 - step / steps
         return min(1.0, (step + 1) / max(1, self.warm_up * steps), left / self.decay if self.decay else 1.0)
 

@@ -26,5 +26,13 @@ class TrainingData(Protocol):
         ...
 
     def sample(self, split: str, count: int) -> Tensor:
-        """Returns at most `count` random vectors of a split (`train`, `validation`, `test`), (count, d_in)."""
+        """Returns at most `count` random vectors of a split (`train`, `validation`, `test`), (count, d_in).
+
+        Args:
+            split: `train`, `validation` or `test`.
+            count: number of vectors; all where there are fewer.
+
+        Returns:
+            (count, d_in) float32, the same at each call.
+        """
         ...

@@ -105,7 +105,12 @@ def splice(
 
 
 def passages(rows: Rows, tokens: int) -> Iterator[Passage]:
-    """Whole sequences in a fixed random order, until they hold `tokens` rows; padded on the right."""
+    """Whole sequences in a fixed random order, until they hold `tokens` rows; padded on the right.
+
+    Args:
+        rows: the rows whose tokens are wanted.
+        tokens: number of rows, at least; fewer where there are fewer.
+    """
     sequences = rows.store.origins.sequences
     wanted = torch.zeros_like(sequences.keep)
     wanted[sequences.keep.nonzero().squeeze(1)[rows.numbers]] = True
@@ -170,7 +175,13 @@ def _cross_entropies(logits: Tensor, passage: Passage) -> Tensor:
 
 @contextmanager
 def replaced(model: nn.Module, point: HookPoint, edit: Edit | None) -> Iterator[None]:
-    """While open, the activation at `point` is what `edit` makes of it (unchanged if None)."""
+    """While open, the activation at `point` is what `edit` makes of it (unchanged if None).
+
+    Args:
+        model: the language model.
+        point: where the activation is replaced.
+        edit: from activations to what takes their place.
+    """
     if edit is None:
         yield
         return

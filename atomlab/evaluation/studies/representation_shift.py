@@ -156,7 +156,12 @@ def numbers(angles: RepresentationShift) -> dict[str, float]:
 def histograms(
     observed: Mapping[str, RepresentationShift], null: Mapping[str, RepresentationShift]
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Returns by geometry the number of pairs in each degree, of the vectors and of their null."""
+    """Returns by geometry the number of pairs in each degree, of the vectors and of their null.
+
+    Args:
+        observed: the metric of each geometry, updated with the vectors.
+        null: the metric of each geometry, updated with the null.
+    """
     return {name: (angles.histogram, null[name].histogram) for name, angles in observed.items()}
 
 
@@ -207,6 +212,11 @@ def aip_sources(data: ActivationDataModule, x: Tensor, shrinkage: float) -> dict
     """Returns, for each atomic inner product, the moments that its S is from, and its shrinkage.
 
     From fewer than 2·d_in vectors S is singular or nearly so, and the shrinkage is at least 1e-6.
+
+    Args:
+        data: the activations, set up.
+        x: (samples, d_in) the vectors whose angles are measured.
+        shrinkage: λ of S.
     """
     sources = {
         "these vectors": exact_moments(x),
