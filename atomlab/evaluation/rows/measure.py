@@ -91,6 +91,15 @@ def on_validation(unit: Unit, data: ActivationDataModule, metric: AtomicInnerPro
     """Measures `r2_s_validation`, the R² in the S-norm on `sample_sizes.measured` validation vectors.
 
     Objectives and choices go by it, so that held-out vectors serve no choice. It is train.py's `validation/r2_s`.
+
+    Args:
+        unit: Dictionary and encoder.
+        data: The activations, set up.
+        metric: S.
+        sample_sizes: Number of vectors, and how many are encoded at a time.
+
+    Returns:
+        `r2_s_validation`, exact for these vectors.
     """
     vectors = data.sample("validation", sample_sizes.measured)
     return {"r2_s_validation": explained(unit, vectors, metric, sample_sizes.batch)}
@@ -98,7 +107,17 @@ def on_validation(unit: Unit, data: ActivationDataModule, metric: AtomicInnerPro
 
 @torch.no_grad()
 def explained(unit: Unit, vectors: Tensor, metric: AtomicInnerProduct, batch: int) -> float:
-    """Measures the R² in the S-norm, `batch` vectors at a time."""
+    """Measures the R² of a unit's reconstructions in the S-norm.
+
+    Args:
+        unit: Dictionary and encoder.
+        vectors: (samples, d_in).
+        metric: S.
+        batch: Number of vectors that are encoded at a time.
+
+    Returns:
+        R², at most 1, exact for these vectors.
+    """
     found = ExplainedVariance(vectors.shape[1], metric)
     for x in vectors.split(batch):
         found.update(x, unit.reconstruct(x))
