@@ -66,11 +66,14 @@ class Case:
     fitted: int | None = None
 
     def row(self, metric: AtomicInnerProduct, sample_sizes: SampleSizes) -> Row:
-        """Returns the row of `measure`, and the number of vectors that the unit was fitted to.
+        """Measures the row of the unit in a table.
 
         Args:
             metric: S.
-            sample_sizes: how many vectors and supports are measured.
+            sample_sizes: sample sizes, and the seed of random atoms and supports.
+
+        Returns:
+            The row of `measure`, with `samples_fitted`, the number of vectors that the unit was fitted to.
         """
         return measure(self.unit, self.train, self.test, metric, sample_sizes) | {"samples_fitted": self.fitted}
 
@@ -160,10 +163,13 @@ def _gaussian(
 
 
 def pursuit_size(l0: float, d_in: int) -> int:
-    """K of a control's OMP codes: the atoms' mean L0, at least 1 and at most d_in.
+    """Chooses K for the OMP codes of the controls.
 
     Args:
-        l0: mean L0 of the atoms.
+        l0: mean L0 of the trained atoms.
         d_in: width of the activations.
+
+    Returns:
+        K: `l0` rounded to a whole number, but at least 1 and at most `d_in`.
     """
     return min(max(1, round(l0)), d_in)

@@ -59,11 +59,15 @@ def _left_out(data: ActivationDataModule, corpus: Corpus) -> str:
 
 
 def metric_of(data: ActivationDataModule, shrinkage: float) -> dict[str, str | int | float]:
-    """Returns what every row says of the metric S: its corpus, how many vectors it is from, and its shrinkage.
+    """Describes the metric S for a row of a table.
 
     Args:
         data: the activations, set up.
-        shrinkage: λ of S.
+        shrinkage: λ of the metric S.
+
+    Returns:
+        `s_corpus`, the kind of the reference corpus; `s_vectors`, the number of its vectors that S is from; and
+        `shrinkage`.
     """
     return {
         "s_corpus": type(data.reference).__name__,
@@ -73,11 +77,15 @@ def metric_of(data: ActivationDataModule, shrinkage: float) -> dict[str, str | i
 
 
 def origin_of(data: ActivationDataModule, identity: Identity) -> dict[str, Any]:
-    """Returns what a saved SAE says of itself: its model and hook point, and the record of its run at this hook point.
+    """Describes where a saved SAE comes from.
 
     Args:
-        data: the activations that it was trained on.
-        identity: the record of the run.
+        data: the activations that the SAE was trained on.
+        identity: the record of its run (`atomlab.identity`).
+
+    Returns:
+        `model_name`, `hook_name`, and `atomlab_identity`: the record, in which what `data` says of its activations
+        takes the place of what `identity` says of them.
     """
     return {"model_name": data.model.title, "hook_name": str(data.point), "atomlab_identity": identity | data.identity}
 

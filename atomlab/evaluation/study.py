@@ -57,12 +57,15 @@ class Study(Protocol):
 
 
 def layers_of(data: ActivationDataModule, layers: Sequence[int] | None, all_layers: int) -> list[int]:
-    """Returns the layers of a study over layers.
+    """Finds which layers a study over layers measures.
 
     Args:
         data: the activations, whose site must exist at each layer.
         layers: numbers of the layers, counted from 0; None takes the first `all_layers`.
         all_layers: how many layers to take where none are named.
+
+    Returns:
+        Numbers of the layers, counted from 0, in the given order.
 
     Raises:
         ValueError: no list of layers, an empty one, or a layer that the model does not have.

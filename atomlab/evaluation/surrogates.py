@@ -44,11 +44,14 @@ class VectorsDataModule(LightningDataModule):
         return self.train.shape[1]
 
     def sample(self, split: str, count: int) -> Tensor:
-        """Returns (min(count, vectors), d_in) distinct random training vectors, whatever the split; a function of the seed.
+        """Draws distinct training vectors at random, the same ones for the same seed.
 
         Args:
-            split: of no influence.
-            count: number of vectors; all where there are fewer.
+            split: any name; the vectors are training vectors whatever it is.
+            count: number of vectors; all vectors where there are fewer.
+
+        Returns:
+            (min(count, vectors), d_in) float32, in random order.
         """
         return self.train[torch.randperm(len(self.train), generator=torch.Generator().manual_seed(self.seed))[:count]]
 

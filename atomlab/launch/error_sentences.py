@@ -13,7 +13,7 @@ _QUOTES = "\"'"
 
 
 def one_sentence(error: BaseException, folder: str, name: str) -> str:
-    """Returns the message of an error on one line.
+    """Turns the message of an error into one line.
 
     An unknown key is named with the nearest known one, and a value that Hydra cannot read with quotes that it can.
 
@@ -21,6 +21,9 @@ def one_sentence(error: BaseException, folder: str, name: str) -> str:
         error: as it was raised. What Hydra wraps around the error of a `_target_` is taken off.
         folder: of the configuration.
         name: of the primary configuration, whose keys are the known ones.
+
+    Returns:
+        The message without line breaks; the name of the error's type if it has no message.
     """
     error = _root_cause(error)
     if unknown := re.match(r"Could not override '([^']+)'", str(error)):

@@ -54,12 +54,14 @@ def _keys(path: str, node: Any) -> Iterator[str]:
 
 
 def did_you_mean(key: str, known: list[str]) -> str:
-    """Returns a hint at the known key that is nearest to an unknown one.
+    """Hints at the known key that is nearest to an unknown one.
 
     Args:
         key: the unknown key.
-        known: all known keys. One with the same last part is nearest, else one with a similar spelling. If there is
-            neither, the hint says where the keys are listed.
+        known: all known keys. One with the same last part is nearest, else one with a similar spelling.
+
+    Returns:
+        A question that names the nearest key. If there is none, a sentence that says where the keys are listed.
 
     >>> did_you_mean("modle", ["model", "model.name"])
     'did you mean model?'

@@ -13,10 +13,14 @@ _BESIDE_RUN = ("run", "study", "sample_sizes", "trainer", "cache_dir")
 
 
 def config_of_run(config: DictConfig) -> DictConfig:
-    """Returns the configuration that a run was trained with; without `run`, the configuration itself.
+    """Reads the configuration that a run was trained with.
 
     Args:
-        config: of evaluate.py. `cache_dir` is taken from it if the command line gives it.
+        config: of evaluate.py, whose `run` is the run's folder, or None.
+
+    Returns:
+        The configuration of the run, with the `cache_dir` of `config` if the command line gives it. Without `run`,
+        `config` itself.
 
     Raises:
         FileNotFoundError: `run` is no folder of train.py.
@@ -40,13 +44,14 @@ def config_of_run(config: DictConfig) -> DictConfig:
 
 
 def trainer_config(trained: DictConfig, config: DictConfig) -> DictConfig:
-    """Returns the configuration of the trainer: that of the run, or the one that the command line chooses beside it.
-
-    The trainer is moved to the CPU if its accelerator is not on this machine.
+    """Chooses the configuration of the trainer: that of the run, or the one that the command line chooses beside it.
 
     Args:
         trained: configuration of the run.
         config: of evaluate.py.
+
+    Returns:
+        The configuration, with the steps of the run; on the CPU if it asks for a GPU and this machine has none.
     """
     chosen = config.trainer if "trainer" in overridden_keys() else trained.trainer
     absent = chosen.accelerator in ("gpu", "cuda") and not torch.cuda.is_available()
@@ -57,12 +62,15 @@ def trainer_config(trained: DictConfig, config: DictConfig) -> DictConfig:
 
 
 def setting_of(trained: DictConfig, sample_sizes: DictConfig, identity: Mapping[str, Any]) -> str:
-    """Returns, as text, what every number of a study depends on beside the options of the study itself.
+    """Writes down what every number of a study depends on beside the options of the study itself.
 
     Args:
         trained: configuration of the run.
-        sample_sizes: of the study.
-        identity: record of the run.
+        sample_sizes: configuration of the sample sizes of the study.
+        identity: the record of the run (`atomlab.identity`).
+
+    Returns:
+        YAML of `trained` without its `study` and `sample_sizes`, YAML of `sample_sizes`, and the record as JSON.
     """
     own = OmegaConf.masked_copy(trained, [str(key) for key in trained if key not in ("study", "sample_sizes")])
     return f"{as_yaml(own, sample_sizes)}\n{json.dumps(identity)}"

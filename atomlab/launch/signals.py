@@ -36,6 +36,10 @@ def ended_by_signals() -> Iterator[None]:
     A second signal, more than a second later, kills the process. Code that must first finish something, such as a training
     step, sets handlers of its own while it runs.
 
+    Yields:
+        Nothing. The handlers that were set before come back at the end of the block; outside of the main thread none
+        are set.
+
     Raises:
         Stopped: a signal came.
     """

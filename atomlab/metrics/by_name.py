@@ -61,6 +61,9 @@ class AtomGeometry:
             dictionary: (d_sae, d_in) atoms of any norm.
             metric: Inner product; Euclidean if None.
 
+        Returns:
+            The geometry, on the device of `dictionary`.
+
         Cost: `deciding_coherence`, and 2·d_sae·d_in² float64 FLOPs. Memory: a float64 copy of the dictionary.
         """
         white = dictionary.double() if metric is None else metric.whiten(dictionary.double())
@@ -76,6 +79,9 @@ class AtomGeometry:
         Args:
             dictionary: (d_sae, d_in) atoms whose shape and device are taken.
             generator: Of the random atoms, on the CPU.
+
+        Returns:
+            The geometry of the random atoms in the Euclidean metric, on the device of `dictionary`.
         """
         d_sae, d_in = dictionary.shape
         return cls.of(random_dictionary(d_sae, d_in, generator).to(dictionary.device))
@@ -97,14 +103,16 @@ class AtomGeometry:
 
 
 def of_reconstructions(d_in: int, metric: AtomicInnerProduct, suffix: str = "") -> MetricCollection:
-    """Returns the metrics of faithfulness, to be updated with vectors and their reconstructions.
-
-    They are `r2`, `r2_uncentred` (both Euclidean) and `r2_s`, the R² in the metric S.
+    """Makes the metrics of faithfulness.
 
     Args:
         d_in: Width of the vectors.
         metric: S.
         suffix: Appended to each name.
+
+    Returns:
+        `r2`, `r2_uncentred` (both Euclidean) and `r2_s`, the R² in the metric S, to be updated with vectors (batch,
+        d_in) and their reconstructions.
     """
     found: Named = {
         "r2": ExplainedVariance(d_in),
@@ -117,7 +125,7 @@ def of_reconstructions(d_in: int, metric: AtomicInnerProduct, suffix: str = "") 
 def of_codes(
     names: Iterable[str], geometry: AtomGeometry, *, suffix: str = "", signed: bool = False
 ) -> MetricCollection:
-    """Returns metrics by name, to be updated with codes (batch, d_sae), dense or CSR.
+    """Makes metrics of codes by name.
 
     Support sizes: `l0`, `l0_median`, `l0_q998`, `empty`. Latents: `dead`, `single_sample`. Certificates:
     `certified_level_1`, `_2a`, `_2b`, `_3`, `_4`, `_4_signed` and `solved_level_5`. Stability: `stability_pairwise`,
@@ -129,6 +137,9 @@ def of_codes(
         geometry: Of the dictionary.
         suffix: Appended to each name.
         signed: Whether codes may be negative. Then levels 4 and 5 are among codes of any sign.
+
+    Returns:
+        A metric for each name, on the device of the geometry, to be updated with codes (batch, d_sae), dense or CSR.
 
     Raises:
         KeyError: a name that is none of these.
@@ -162,12 +173,15 @@ def of_codes(
 
 
 def of_isometry(curve: RestrictedIsometryCurve, d_sae: int) -> MetricCollection:
-    """Returns the verdicts on δ_2K, to be updated with codes: `isometry_unique`, δ_2K < 1, and `isometry_stable`,
-    δ_2K < 1/√2.
+    """Makes the metrics of the verdicts on δ_2K, the restricted isometry constant at twice the size of a code.
 
     Args:
         curve: Bounds of the restricted isometry constants of the dictionary.
         d_sae: Number of atoms.
+
+    Returns:
+        `isometry_unique`, δ_2K < 1, and `isometry_stable`, δ_2K < 1/√2, to be updated with codes (batch, d_sae), dense
+        or CSR. Each has three parts (`IsometryRates`).
     """
     thresholds = {"isometry_unique": UNIQUE_THRESHOLD, "isometry_stable": STABLE_THRESHOLD}
     found: Named = {name: IsometryRates(curve, d_sae, value) for name, value in thresholds.items()}
@@ -177,13 +191,16 @@ def of_isometry(curve: RestrictedIsometryCurve, d_sae: int) -> MetricCollection:
 def of_encoder(
     dictionary: Float[Tensor, "d_sae d_in"], thresholds: Float[Tensor, " d_sae"], metric: AtomicInnerProduct
 ) -> MetricCollection:
-    """Returns `identifiable_shared` and `identifiable_oracle`, the recovery of supports by one-step encoders, as parts of
-    one metric, to be updated with activations less the bias and their codes.
+    """Makes the metric of how often one-step encoders recover the supports of codes.
 
     Args:
         dictionary: (d_sae, d_in) atoms of any norm.
         thresholds: (d_sae,) of `shared_thresholds` on training vectors.
         metric: S.
+
+    Returns:
+        `identifiable`, with the parts `shared` and `oracle` (`SupportRecoveryRate`), to be updated with activations
+        less the bias (batch, d_in) and their codes (batch, d_sae).
     """
     return MetricCollection({"identifiable": SupportRecoveryRate(dictionary, thresholds, metric)})
 
@@ -224,7 +241,13 @@ def values(collection: MetricCollection) -> dict[str, Number | dict[str, Number]
 
 
 def flat(numbers: dict[str, Number | dict[str, Number]]) -> dict[str, Number]:
-    """Returns the same numbers with the parts of each name as names of their own, `<name>_<part>`.
+    """Gives the parts of each number a name of their own.
+
+    Args:
+        numbers: scalars, or scalars by the names of their parts, by name, as `values` returns them.
+
+    Returns:
+        The same scalars, each by its name or by `<name>_<part>`.
 
     >>> flat({"l0": 2, "isometry_ratio": {"low": 0.5, "high": 1.5}})
     {'l0': 2, 'isometry_ratio_low': 0.5, 'isometry_ratio_high': 1.5}

@@ -122,7 +122,11 @@ class MatchedCosine(Metric):
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, dictionary: Float[Tensor, "n_a d_in"], other: Float[Tensor, "n_b d_in"]) -> None:
-        """Adds the pair of dictionaries (n_a, d_in) and (n_b, d_in), atoms of any norm.
+        """Adds a pair of dictionaries.
+
+        Args:
+            dictionary: (n_a, d_in) atoms of any norm.
+            other: (n_b, d_in) atoms of any norm.
 
         Args:
             dictionary: (n_a, d_in) atoms of any norm.

@@ -39,8 +39,13 @@ class LossRecovered(Metric):
         zero_ablated: Float[Tensor, " tokens"],
         mean_ablated: Float[Tensor, " tokens"],
     ) -> None:
-        """Adds the losses of the same tokens (tokens,) in nats, padding left out: of the model as it is, with
-        reconstructions, with zeros, and with the mean in place of the activations.
+        """Adds the losses of the same tokens, padding left out.
+
+        Args:
+            clean: (tokens,) cross-entropies in nats of the model as it is.
+            spliced: With reconstructions in place of the activations, likewise.
+            zero_ablated: With zeros in their place.
+            mean_ablated: With the mean in their place.
 
         Args:
             clean: (tokens,) losses of the model as it is.
@@ -89,7 +94,11 @@ class NextTokenKL(Metric):
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, clean: Float[Tensor, "tokens vocabulary"], spliced: Float[Tensor, "tokens vocabulary"]) -> None:
-        """Adds the logits of the same tokens (tokens, vocabulary), padding left out.
+        """Adds the logits of the same tokens, padding left out.
+
+        Args:
+            clean: (tokens, vocabulary) logits of the model as it is.
+            spliced: (tokens, vocabulary) logits with something spliced in.
 
         Args:
             clean: (tokens, vocabulary) logits of the model as it is.

@@ -25,6 +25,9 @@ def coherence_figure(per_atom: Mapping[str, NDArray], welch: float) -> Figure:
     Args:
         per_atom: μ_i, (d_sae,), of each set of units by name.
         welch: the Welch bound; no dictionary of this size has a smaller mutual coherence max_i μ_i.
+
+    Returns:
+        The figure; of more than eight sets the first eight are drawn.
     """
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
@@ -42,6 +45,9 @@ def babel_figure(curves: Mapping[str, ArrayLike], welch: float) -> Figure:
     Args:
         curves: μ₁(1), μ₁(2), ..., (k,), of each set of units by name.
         welch: the Welch bound; no dictionary of this size has a smaller μ₁(1).
+
+    Returns:
+        The figure; of more than eight sets the first eight are drawn.
     """
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
@@ -64,6 +70,9 @@ def isometry_figure(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure
     Args:
         curves: lower and upper ends of the interval, (K + 1,) each and by number of atoms from 0, of each set of units by
             name.
+
+    Returns:
+        The figure; of more than eight sets the first eight are drawn.
     """
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
@@ -85,6 +94,9 @@ def rates_figure(rates: Mapping[str, ArrayLike], samples: ArrayLike) -> Figure:
         rates: shares in [0, 1] by support size from 0, (K + 1,), of each test by name.
         samples: number of vectors by support size from 0, (K + 1,), drawn as bars below. Sizes without a vector, and
             empty supports, are left out.
+
+    Returns:
+        The figure; of more than eight tests the first eight are drawn.
     """
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -107,6 +119,9 @@ def thresholds_figure(thresholds: NDArray, firing_rates: NDArray) -> Figure:
         thresholds: (d_sae,).
         firing_rates: (d_sae,), share of the vectors on which each latent fires. Latents that never fire have no place on
             the logarithmic axis; the title says how many they are.
+
+    Returns:
+        The figure, with the thresholds on the left and the firing rates on the right.
     """
     figure = Figure(figsize=(6.4, 2.8), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -123,6 +138,9 @@ def spectrum_figure(eigenvalues: NDArray) -> Figure:
 
     Args:
         eigenvalues: (d_in,), largest first; values below 1e-12 are drawn there.
+
+    Returns:
+        The figure, with the eigenvalues against their rank from 1.
     """
     figure = Figure(figsize=(6.4, 2.8), layout="constrained")
     axes = figure.subplots()
@@ -138,6 +156,9 @@ def layers_figure(layers: Sequence[int], series: Mapping[str, ArrayLike], ylabel
         layers: the layers, counted from 0.
         series: the numbers, one a layer, by name. A name that contains "null" is drawn as crosses on a dotted line.
         ylabel: what the numbers are.
+
+    Returns:
+        The figure, with one line for each name; of more than 24 names the first 24 are drawn.
     """
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     axes = figure.subplots()
@@ -153,6 +174,9 @@ def angles_figure(histograms: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figu
 
     Args:
         histograms: counts over equal bins of [0°, 180°], observed and of the null, by the name of the geometry.
+
+    Returns:
+        The figure, with the share of the pairs in each bin; of more than eight geometries the first eight are drawn.
     """
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -173,6 +197,9 @@ def capacity_figure(vectors: Sequence[int], atoms: Sequence[int], grids: Mapping
         vectors: numbers of training vectors.
         atoms: numbers of atoms.
         grids: R², (len(atoms), len(vectors)), one heat map for each name.
+
+    Returns:
+        The figure, with two heat maps a line. Colours run from R² = 0 to 1, and each cell says its number.
     """
     lines = -(-len(grids) // 2)
     figure = Figure(figsize=(8, 3 * lines), layout="constrained")

@@ -40,11 +40,14 @@ def cell(row: Row, column: Column) -> str:
 
 
 def present(rows: Sequence[Row], columns: Sequence[Column]) -> list[Column]:
-    """Returns the columns that have a value in some row.
+    """Chooses the columns that have a value in some row.
 
     Args:
-        rows: of a table; each is a mapping from keys to values.
-        columns: in order; a column's key says where its value stands in a row.
+        rows: of the table.
+        columns: all columns that may be shown.
+
+    Returns:
+        The columns in their order, without those whose cells are all dashes (`cell`).
     """
     return [column for column in columns if any(cell(row, column) != "–" for row in rows)]
 
@@ -68,11 +71,14 @@ def grouped(rows: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> dict[st
 
 
 def render_text(rows: Sequence[Row], columns: Sequence[Column] = CLOSING) -> str:
-    """Formats rows as a table of aligned plain text for the terminal; names stand on the left, numbers on the right.
+    """Formats rows as a table of aligned plain text for the terminal.
 
     Args:
-        rows: of a table; each is a mapping from keys to values.
-        columns: in order; a column's key says where its value stands in a row.
+        rows: of the table.
+        columns: from left to right; the first is aligned on its left, all others on their right.
+
+    Returns:
+        The headers, a rule and a line for each row, without a line break at the end.
     """
     table = _lines(rows, columns)
     widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
@@ -86,18 +92,27 @@ def render_text(rows: Sequence[Row], columns: Sequence[Column] = CLOSING) -> str
 
 
 def render_markdown(rows: Sequence[Row], columns: Sequence[Column] = CLOSING) -> str:
-    """Formats rows as a table of GitHub's Markdown; characters of a cell that could be markup are escaped.
+    """Formats rows as a table of GitHub's Markdown.
 
     Args:
-        rows: of a table; each is a mapping from keys to values.
-        columns: in order; a column's key says where its value stands in a row.
+        rows: of the table.
+        columns: from left to right.
+
+    Returns:
+        The table, in which characters of a cell that could be markup are escaped, without a line break at the end.
     """
     header, *lines = [[escaped(text) for text in line] for line in _lines(rows, columns)]
     return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(columns), *lines])
 
 
 def escaped(text: str) -> str:
-    """Escapes text for one line of Markdown, with a backslash before each character that could be markup.
+    """Escapes text for one line of Markdown.
+
+    Args:
+        text: any text.
+
+    Returns:
+        The text with a backslash before each character that could be markup, and one space for each run of white space.
 
     >>> print(escaped("|cos| of a*b"))
     \\|cos\\| of a\\*b
@@ -171,6 +186,12 @@ def _flatten(key: str, value: Any) -> dict[str, Any]:
 
 def finite(value: Any) -> Any:
     """Replaces NaN and infinity by None at any depth of mappings, lists and tuples.
+
+    Args:
+        value: mappings, lists, tuples, numbers and texts.
+
+    Returns:
+        The same value; tuples become lists.
 
     >>> finite({"r2": float("nan"), "curve": (1.0, float("inf"))})
     {'r2': None, 'curve': [1.0, None]}

@@ -185,14 +185,18 @@ class ThresholdSAE(nn.Module):
     def with_weights(
         self, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, b_dec: Tensor, threshold: Tensor
     ) -> "ThresholdSAE":
-        """Returns a TSAE with the settings of this one, an encoder of its own, and copies of the given weights.
+        """Makes a TSAE with the settings of this one and the given weights.
 
         Args:
             W_enc: shape `(d_in, d_sae)`.
             b_enc: shape `(d_sae,)`.
-            W_dec: shape `(d_sae, d_in)`; the result has its dtype and device.
+            W_dec: shape `(d_sae, d_in)`.
             b_dec: shape `(d_in,)`.
             threshold: shape `(d_sae,)`.
+
+        Returns:
+            A new TSAE with an encoder of its own, also if this one is tied. Its parameters are copies in the dtype and
+            on the device of `W_dec`.
         """
         other = ThresholdSAE(
             self.d_in,

@@ -19,11 +19,14 @@ from atomlab.sae.thresholding import step
 
 
 def reconstruction_loss(x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]) -> Float[Tensor, ""]:
-    """Computes the mean over the batch of ‖x − x̂‖², of two matrices of shape `(batch, d_in)`.
+    """Computes the mean over the batch of ‖x − x̂‖².
 
     Args:
-        x: what is to be reconstructed.
-        x_hat: the reconstruction x̂.
+        x: activations, shape `(batch, d_in)`.
+        x_hat: x̂, their reconstructions, shape `(batch, d_in)`.
+
+    Returns:
+        The mean, a scalar.
     """
     return (x - x_hat).square().sum(1).mean()
 
@@ -35,6 +38,9 @@ def mean_l0(code: Code, threshold: Float[Tensor, " d_sae"], bandwidth: float) ->
         code: the code of the batch.
         threshold: θ, shape `(d_sae,)`.
         bandwidth: ε of the straight-through estimator.
+
+    Returns:
+        L0, a scalar. The value is exact; the gradient is an estimate.
     """
     return step(code.z, code.at(threshold), bandwidth).sum() / code.batch
 
@@ -72,6 +78,9 @@ def tanh_penalty(code: Code, norms: Float[Tensor, " d_sae"], scale: float) -> Fl
         code: the code of the batch.
         norms: ‖d_j‖ of each atom, shape `(d_sae,)`.
         scale: c.
+
+    Returns:
+        The mean, a scalar.
     """
     return torch.tanh(scale * code.values * code.at(norms)).sum() / code.batch
 
@@ -85,6 +94,9 @@ def pre_activation_penalty(
         z: pre-activations of the dead latents only, shape `(batch, dead)`.
         threshold: their θ, shape `(dead,)`.
         norms: norms of their atoms, shape `(dead,)`.
+
+    Returns:
+        The mean, a scalar.
     """
     return (torch.relu(threshold - z) * norms).sum() / len(z)
 

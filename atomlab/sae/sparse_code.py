@@ -92,6 +92,9 @@ def csr(pointers: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int
         columns: column of each entry, shape `(entries,)`.
         values: value of each entry, shape `(entries,)`.
         shape: rows and columns of the matrix.
+
+    Returns:
+        The matrix, in the dtype of `values`.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")

@@ -53,11 +53,14 @@ def build(
 
 
 def reference_metric(data: TrainingData, shrinkage: float) -> AtomicInnerProduct:
-    """Returns the metric S = (C + λ·(tr C / d)·I)⁻¹ of the reference corpus.
+    """Computes the metric S = (C + λ·(tr C / d)·I)⁻¹ of the reference corpus.
 
     Args:
         data: prepared and set up; C is the uncentred second moment of its reference corpus.
         shrinkage: λ.
+
+    Returns:
+        S, kept in float64.
 
     Raises:
         ValueError: C has no inverse and λ is 0.

@@ -59,6 +59,9 @@ def forecast(
         architecture: of the TSAE.
         shrinkage: λ of the metric S.
 
+    Returns:
+        The sizes. `training_bytes` is 16 bytes for each weight of an untied TSAE, without the activations of a step.
+
     Raises:
         ValueError: too few latents, too few training vectors for a batch, too few reference vectors for S or too few
             dimensions in them, or weights that are larger than the device's memory.
@@ -107,7 +110,9 @@ def _check_memory(what: str, needed: int, there: int) -> None:
 
 
 def render(sizes: Forecast, data: ActivationDataModule, prepared: Prepared, trainer: Trainer, target: float) -> str:
-    """Returns what `dry_run=true` prints. One short pass of the language model and a few steps of the training are timed.
+    """Describes a run as `dry_run=true` prints it.
+
+    A few training steps are timed, and one short pass of the language model if it has tokens to read.
 
     Args:
         sizes: of the run.
@@ -115,6 +120,9 @@ def render(sizes: Forecast, data: ActivationDataModule, prepared: Prepared, trai
         prepared: what is known of them.
         trainer: the trainer of the run; the steps are timed on its device.
         target: mean L0 at which the steps are timed.
+
+    Returns:
+        Eight lines: model, site, SAE, vectors, tokens, cache, memory and time. The times are estimates.
     """
     model, tokens = data.model, sum(prepared.tokens.values())
     rows = prepared.rows[data.folder(data.corpus)]

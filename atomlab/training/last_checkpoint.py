@@ -52,7 +52,11 @@ class LastCheckpoint(Callback):
         self.previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Sets the handlers only now, to replace Lightning's own, which communicates with other processes from inside."""
+        """Sets the handlers only now, to replace Lightning's own, which communicates with other processes from inside.
+
+        Args:
+            trainer, pl_module: as Lightning passes them; not used.
+        """
         self._handle(dict.fromkeys(self.previous, self._ask))
 
     def on_train_batch_end(

@@ -66,7 +66,13 @@ class Architecture:
         _check_word("sae.inputs", self.inputs, get_args(Coordinates))
 
     def d_sae(self, d_in: int) -> int:
-        """Returns the number of latents for activations of width `d_in`.
+        """Computes the number of latents.
+
+        Args:
+            d_in: width of the activations.
+
+        Returns:
+            `expansion` times `d_in`, rounded to a whole number.
 
         Raises:
             ValueError: there would be fewer than two.
@@ -146,14 +152,14 @@ class Schedule:
         return rate, rate if self.threshold_learning_rate is None else self.threshold_learning_rate
 
     def factor(self, step: int, steps: int) -> float:
-        """Returns what the learning rates are multiplied by at a step, counted from 0, of a run of `steps`.
+        """Computes what the highest learning rates are multiplied by at a step.
 
         Args:
-            step: number of steps that are done.
+            step: number of the step, counted from 0.
             steps: number of steps of the run.
 
         Returns:
-            A number from 0 to 1.
+            The factor, above 0 and at most 1.
         """
         left = 1 - step / steps
         return min(1.0, (step + 1) / max(1, self.warm_up * steps), left / self.decay if self.decay else 1.0)

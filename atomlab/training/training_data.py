@@ -8,7 +8,7 @@ from atomlab.activations.store.moments import Moments
 
 
 class TrainingData(Protocol):
-    """What `atomlab.training.module.build` asks of the data."""
+    """What `atomlab.training.build.build` asks of the data."""
 
     @property
     def d_in(self) -> int:
@@ -26,13 +26,13 @@ class TrainingData(Protocol):
         ...
 
     def sample(self, split: str, count: int) -> Tensor:
-        """Returns at most `count` random vectors of a split (`train`, `validation`, `test`), (count, d_in).
+        """Draws vectors of a split at random.
 
         Args:
             split: `train`, `validation` or `test`.
-            count: number of vectors; all where there are fewer.
+            count: number of vectors, at most.
 
         Returns:
-            (count, d_in) float32, the same at each call.
+            The vectors, (samples, d_in), samples ≤ `count`.
         """
         ...

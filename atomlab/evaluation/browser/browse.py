@@ -28,7 +28,7 @@ _LOGITS = 8  # shown in either direction of each atom
 class BrowserOptions:
     """What the atom browser does beside its own page.
 
-    Args:
+    Attributes:
         embedder: a sentence-embedding model for the agreement of contexts; None leaves this column out.
         delphi: also write the firings in the cache format of eai-delphi, into the folder `delphi`.
     """

@@ -60,13 +60,16 @@ def sample_groups(groups: list[list[str]], count: int, generator: torch.Generato
 
 
 def context_texts(firings: Firings, rows: Rows, tokenizer: Any, fewest: int = 2) -> list[list[str]]:
-    """Returns the texts of each atom's strongest contexts that do not overlap.
+    """Collects the texts of each atom's strongest contexts that do not overlap.
 
     Args:
         firings: of the atoms.
         rows: the split that they were found in.
         tokenizer: of the language model.
         fewest: atoms with fewer contexts than this are left out.
+
+    Returns:
+        A list of texts for each remaining atom, the strongest context first, in the order of the atoms.
     """
     groups = []
     for values, samples in zip(firings.top_values.T, firings.top_samples.T, strict=True):

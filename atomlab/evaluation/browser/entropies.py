@@ -65,10 +65,14 @@ class Entropies:
     document_entropy_null: Float[Tensor, " d_sae"]
 
     def row(self, counts: Int[Tensor, " d_sae"]) -> dict[str, float | int]:
-        """Returns the medians over the atoms that fire at least ten times, and the number of these atoms.
+        """Summarises the entropies by their medians over the atoms that fire at least ten times.
 
         Args:
-            counts: number of firings of each atom.
+            counts: number of firings of each atom, (d_sae,).
+
+        Returns:
+            The median of each attribute by its name, in bits, and `samples_entropy_atoms`, the number of atoms in the
+            medians; only this number, 0, where no atom fires that often.
         """
         often = counts >= FEWEST_FIRINGS
         medians = {name: float(values[often].median()) for name, values in vars(self).items()} if often.any() else {}
@@ -85,6 +89,9 @@ def measure_entropies(
         token: token id of each sample of `firings`.
         document: number of the document, subject or template of each sample.
         seed: of the samples that the null fires on.
+
+    Returns:
+        The entropies in bits, (d_sae,) float64 each: plug-in estimates.
     """
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(len(token), firings.sample.shape, generator=generator)

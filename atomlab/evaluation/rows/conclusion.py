@@ -48,16 +48,20 @@ def _doubt(trained: Row) -> str:
 
 
 def with_memory(rows: Sequence[Row]) -> list[Row]:
-    """The rows with `memory` (Euclidean) and `memory_s` (S-norm): gap(unit) − gap(random + OMP), where a gap is
-    R² train − R² held out.
+    """Adds `memory` (Euclidean) and `memory_s` (S-norm) to rows: gap(unit) − gap(random + OMP).
+
+    A gap is R² on training vectors less R² on held-out vectors.
 
     A gap alone is no memory: held-out text is another text, and may be harder or easier for any dictionary. What that
     costs is the gap of random atoms, which saw neither the training nor the held-out vectors. The rest, the excess, is what
     a unit owes to having seen the training vectors; below or near zero there is no sign of memory.
 
     Args:
-        rows: of one table, measured on the same vectors. Left as they are if none is of random atoms; neurons, and a
-            surrogate on its own vectors, get no value.
+        rows: of one table, measured on the same vectors.
+
+    Returns:
+        Copies of the rows with both numbers, as shares of the variance. The rows themselves are returned if none is of
+        random atoms; neurons, and a surrogate on its own vectors, get no value.
 
     >>> rows = [{"unit": "atoms", "r2_train": 0.9, "r2": 0.5, "r2_s_train": 0.8, "r2_s": 0.5}]
     >>> rows += [{"unit": "random + OMP", "r2_train": 0.5, "r2": 0.25, "r2_s_train": 0.5, "r2_s": 0.5}]

@@ -93,13 +93,13 @@ def on_validation(unit: Unit, data: ActivationDataModule, metric: AtomicInnerPro
     Objectives and choices go by it, so that held-out vectors serve no choice. It is train.py's `validation/r2_s`.
 
     Args:
-        unit: dictionary and encoder.
-        data: the activations, set up.
+        unit: Dictionary and encoder.
+        data: The activations, set up.
         metric: S.
-        sample_sizes: how many vectors are measured, and how many are encoded at a time.
+        sample_sizes: Number of vectors, and how many are encoded at a time.
 
     Returns:
-        The number under its name.
+        `r2_s_validation`, exact for these vectors.
     """
     vectors = data.sample("validation", sample_sizes.measured)
     return {"r2_s_validation": explained(unit, vectors, metric, sample_sizes.batch)}
@@ -107,16 +107,16 @@ def on_validation(unit: Unit, data: ActivationDataModule, metric: AtomicInnerPro
 
 @torch.no_grad()
 def explained(unit: Unit, vectors: Tensor, metric: AtomicInnerProduct, batch: int) -> float:
-    """Measures the R² in the S-norm, `batch` vectors at a time.
+    """Measures the R² of a unit's reconstructions in the S-norm.
 
     Args:
-        unit: dictionary and encoder.
+        unit: Dictionary and encoder.
         vectors: (samples, d_in).
         metric: S.
-        batch: vectors that are encoded at a time.
+        batch: Number of vectors that are encoded at a time.
 
     Returns:
-        R², exact for these vectors; the mean is theirs.
+        R², at most 1, exact for these vectors.
     """
     found = ExplainedVariance(vectors.shape[1], metric)
     for x in vectors.split(batch):

@@ -26,7 +26,14 @@ def size_tables(rows: Sequence[Row]) -> dict[str, tuple[list[Row], tuple[Column,
 
 
 def in_ranges(by_k: Row) -> list[Row]:
-    """Rates over K = 1, 2, 3–4, 5–8, ...: means of the rates of each K, weighted by how many vectors have it.
+    """Averages rates by support size over the ranges K = 1, 2, 3–4, 5–8, ....
+
+    Args:
+        by_k: lists by K from 0: `samples` and `samples_solved`, numbers of vectors, and the rates of the levels.
+
+    Returns:
+        A line for each range that has vectors, with the range as text (`k`), its numbers of vectors, and the means of
+        the rates, weighted by the number of vectors that each is measured on; None where there is no such vector.
 
     >>> rates = {"samples": [9, 0, 1, 3], "samples_solved": [9, 0, 1, 1], "certified_level_3": [0.0, 0.0, 1.0, 0.5]}
     >>> [(line["k"], line["samples"], line["certified_level_3"]) for line in in_ranges(rates)]

@@ -82,6 +82,9 @@ def splice(
         mean: (d_in,) for the mean ablation.
         units: by name, activations (n, d_in) to reconstructions.
         tokens: replaced in all, at least (all if there are fewer).
+
+    Returns:
+        The losses and the divergences of each unit, and the numbers of tokens replaced, compared and scored.
     """
     ablations: dict[str, Edit] = {"zero": torch.zeros_like, "mean": lambda x: mean.expand_as(x)}
     losses, divergences = {name: LossRecovered() for name in units}, {name: NextTokenKL() for name in units}
@@ -105,11 +108,14 @@ def splice(
 
 
 def passages(rows: Rows, tokens: int) -> Iterator[Passage]:
-    """Whole sequences in a fixed random order, until they hold `tokens` rows; padded on the right.
+    """Groups whole sequences into passages, in a fixed random order, until they hold enough rows.
 
     Args:
-        rows: the rows whose tokens are wanted.
-        tokens: number of rows, at least; fewer where there are fewer.
+        rows: of one split. Sequences without any of them are skipped.
+        tokens: number of rows that the passages hold in all, at least (all if there are fewer).
+
+    Yields:
+        Passages of one or more sequences, padded on the right.
     """
     sequences = rows.store.origins.sequences
     wanted = torch.zeros_like(sequences.keep)
@@ -175,12 +181,16 @@ def _cross_entropies(logits: Tensor, passage: Passage) -> Tensor:
 
 @contextmanager
 def replaced(model: nn.Module, point: HookPoint, edit: Edit | None) -> Iterator[None]:
-    """While open, the activation at `point` is what `edit` makes of it (unchanged if None).
+    """Replaces the activation at a hook point in every forward pass inside the block.
 
     Args:
         model: the language model.
-        point: where the activation is replaced.
-        edit: from activations to what takes their place.
+        point: of the activation.
+        edit: function from the activation, in the model's own shape and dtype, to what takes its place; None leaves it
+            unchanged.
+
+    Yields:
+        Nothing. The hook is removed at the end of the block.
     """
     if edit is None:
         yield

@@ -207,8 +207,8 @@ def keep(rows: list[Row], inputs: StudyInputs) -> None:
     """Writes the rows that are known so far (`write_numbers`).
 
     Args:
-        rows: of the table, in order.
-        inputs: of the study, whose folder gets the files.
+        rows: of the table, the atoms' row first.
+        inputs: of the study, whose folder the files go to.
     """
     provenance = _provenance(inputs)
     write_numbers(inputs.folder, Results(rows, _conclusion(rows, provenance), provenance, inputs.identity))

@@ -40,7 +40,7 @@ _LEVELS = {
 def table_figures(
     rows: list[Row], sae: ThresholdSAE, metric: AtomicInnerProduct, cases: list[Case]
 ) -> dict[str, Callable[[], Any]]:
-    """Returns the figures of the table by caption, each drawn when it is called.
+    """Prepares the figures of the table.
 
     They show coherence and Babel curves, isometry intervals, uniqueness rates, thresholds and firing frequencies.
 
@@ -49,6 +49,9 @@ def table_figures(
         sae: the trained TSAE of raw activations.
         metric: S.
         cases: the units that were measured.
+
+    Returns:
+        By caption, a function that draws the figure.
     """
     welch = welch_bound(sae.d_sae, sae.d_in)
 
@@ -95,7 +98,7 @@ def _with_atoms(cases: list[Case]) -> list[Case]:
 def shift_figures(
     data: ActivationDataModule, shrinkage: float, seed: int, missing: list[str], samples: int = 2048
 ) -> dict[str, Callable[[], Any]]:
-    """Returns the figure of the angles between held-out vectors in every metric but the causal one, with their null.
+    """Prepares the figure of the angles between held-out vectors in every metric but the causal one, with their null.
 
     Args:
         data: the activations, set up.
@@ -103,6 +106,9 @@ def shift_figures(
         seed: of the null.
         missing: gets a sentence for each geometry that these activations do not have.
         samples: number of held-out vectors, at most.
+
+    Returns:
+        By its caption, a function that measures the angles and draws the figure.
     """
     x = data.sample("test", samples)
 

@@ -173,11 +173,15 @@ class PaperTable:
 
 
 def beside_published(means: Sequence[Row], model: str) -> list[Row]:
-    """Returns the rows of the table beside the published figures: this run's units, then what the paper prints.
+    """Puts the units of this run beside the figures that the paper prints.
 
     Args:
         means: a row for each unit, as `mean_rows` gives it.
         model: name of the model, for the names of the rows.
+
+    Returns:
+        The rows of this run, then the published ones, whose only numbers are `r2_train` and `stability_pairwise_train`;
+        `source` says which they are.
     """
     published = {f"atoms, {name}, {known.layers} layers": known[1:] for name, known in PUBLISHED.items()}
     published |= {"features (Gemma Scope, Llama Scope)": _FEATURES, "neurons": _NEURONS}
@@ -191,13 +195,17 @@ def beside_published(means: Sequence[Row], model: str) -> list[Row]:
 
 
 def mean_rows(rows: Sequence[Row]) -> list[Row]:
-    """Returns the mean over layers of every number of each unit.
+    """Averages every number of each unit over the layers.
 
     A number that is missing at a layer (None or NaN) is left out of its mean. Whole numbers and texts that are the same
     at every layer stay as they are.
 
     Args:
         rows: a row for each unit and layer.
+
+    Returns:
+        A row for each unit, with the number of its layers (`layers`). Lists, mappings, and texts that differ between
+        the layers are left out.
     """
     means = []
     for name in dict.fromkeys(row["unit"] for row in rows):

@@ -156,11 +156,14 @@ def numbers(angles: RepresentationShift) -> dict[str, float]:
 def histograms(
     observed: Mapping[str, RepresentationShift], null: Mapping[str, RepresentationShift]
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Returns by geometry the number of pairs in each degree, of the vectors and of their null.
+    """Collects the histograms of angles, as `angles_figure` draws them.
 
     Args:
-        observed: the metric of each geometry, updated with the vectors.
-        null: the metric of each geometry, updated with the null.
+        observed: angles between the vectors, by the name of the geometry.
+        null: angles between the vectors of the null, by the same names.
+
+    Returns:
+        By geometry, the number of pairs in each degree of [0°, 180°], (180,) int64, of the vectors and of their null.
     """
     return {name: (angles.histogram, null[name].histogram) for name, angles in observed.items()}
 
@@ -209,14 +212,17 @@ def _made(make: Callable[[], Geometry]) -> Geometry:
 
 
 def aip_sources(data: ActivationDataModule, x: Tensor, shrinkage: float) -> dict[str, tuple[Moments, float]]:
-    """Returns, for each atomic inner product, the moments that its S is from, and its shrinkage.
+    """Finds what the S of each atomic inner product is made from.
 
     From fewer than 2·d_in vectors S is singular or nearly so, and the shrinkage is at least 1e-6.
 
     Args:
         data: the activations, set up.
-        x: (samples, d_in) the vectors whose angles are measured.
+        x: (samples, d_in) measured vectors.
         shrinkage: λ of S.
+
+    Returns:
+        Moments and shrinkage by name: of the measured vectors, of the training part and of the reference corpus.
     """
     sources = {
         "these vectors": exact_moments(x),

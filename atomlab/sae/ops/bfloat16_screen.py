@@ -28,7 +28,7 @@ _SMALLEST_PRODUCT = 1 << 27  # batch·d_in·d_sae from which the product outweig
 
 
 def pays(x: Float[Tensor, "batch d_in"], W_enc: Float[Tensor, "d_in d_sae"]) -> bool:
-    """Returns whether screening saves time: for large float32 operands on a CPU with bfloat16 instructions.
+    """Decides whether screening saves time.
 
     The answer depends on shapes, dtype, autocast and the processor, never on a measured time, so that it is the same
     in every run on one machine.
@@ -36,6 +36,10 @@ def pays(x: Float[Tensor, "batch d_in"], W_enc: Float[Tensor, "d_in d_sae"]) -> 
     Args:
         x: inputs of the encoder, shape `(batch, d_in)`.
         W_enc: shape `(d_in, d_sae)`.
+
+    Returns:
+        True for large float32 operands, without autocast and with d_in up to `WIDEST`, on a CPU with bfloat16
+        instructions.
     """
     if x.device.type != "cpu" or x.dtype != torch.float32 or autocast_dtype(x.device) is not None:
         return False
@@ -53,12 +57,13 @@ def candidates(
 ) -> Entries:
     """Finds all entries whose float32 dot product x·w_j, summed in any order, is at least least_j.
 
-    The result is a superset: it also has entries whose dot product is below least_j by less than the margin.
-
     Args:
         x: shape `(batch, d_in)`, float32.
         atoms: rows w_j, shape `(d_sae, d_in)`, float32.
         least: shape `(d_sae,)`, float32.
+
+    Returns:
+        A superset of these entries: it also has some whose dot product is below least_j by less than the margin.
 
     Raises:
         ValueError: d_in is larger than `WIDEST`, up to which the margin is proven.

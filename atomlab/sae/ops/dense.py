@@ -18,10 +18,25 @@ class Dense:
     """
 
     def encode(self, sae: ThresholdSAE, x: Float[Tensor, "batch d_in"]) -> Code:
-        """Computes the dense code of a batch."""
+        """Computes the dense code of a batch.
+
+        Args:
+            sae, x: as in `Operators.encode`.
+
+        Returns:
+            The dense code.
+        """
         z = sae.pre_activations(x)
         return Code(z, sae.activate(z), None, len(x))
 
     def decode(self, sae: ThresholdSAE, code: Code) -> Float[Tensor, "batch d_in"]:
-        """Computes x̂ = f W_dec + b_dec, shape `(batch, d_in)`, of a dense code."""
+        """Computes the reconstruction x̂ = f W_dec + b_dec.
+
+        Args:
+            sae: as in `Operators.decode`.
+            code: a dense code.
+
+        Returns:
+            x̂, shape `(batch, d_in)`.
+        """
         return sae.decode(code.values)

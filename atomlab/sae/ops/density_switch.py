@@ -53,11 +53,14 @@ class DensitySwitch(nn.Module):
 
     @classmethod
     def of(cls, implementation: Implementation) -> "DensitySwitch":
-        """Returns the switch that an option's word means.
+        """Makes the switch that an option's word means.
 
         Args:
             implementation: "auto" for the measured limits; "dense" for `Dense` throughout; "sparse" or "screened" for
                 `Sparse` throughout, without or with a bfloat16 screen where `TorchKernels` are used.
+
+        Returns:
+            A new switch, which has not seen a code yet.
 
         Raises:
             ValueError: the word is none of these.
@@ -73,13 +76,16 @@ class DensitySwitch(nn.Module):
         )
 
     def choose(self, sae: ThresholdSAE, x: Tensor) -> Operators:
-        """Returns the implementation for a batch.
+        """Chooses the implementation for a batch.
 
         Before the first step, the density of the first samples of the batch is counted.
 
         Args:
             sae: the TSAE.
             x: the batch, shape `(batch, d_in)`.
+
+        Returns:
+            `Dense`, or `Sparse` with the kernels for the device of the batch.
         """
         if math.isnan(self.density):
             with torch.no_grad():

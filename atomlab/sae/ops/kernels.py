@@ -88,12 +88,15 @@ class Kernels(Protocol):
 
 
 def kernels_for(device: torch.device, screened: bool | None = None, room: int = 1 << 20) -> Kernels:
-    """Returns the kernels for a device: Triton's on CUDA where Triton is installed, `TorchKernels` elsewhere.
+    """Chooses the kernels for a device.
 
     Args:
         device: where the matrices are.
         screened: passed on to `TorchKernels`.
         room: passed on to `TritonKernels`: expected number of entries.
+
+    Returns:
+        `TritonKernels` on CUDA where Triton is installed, `TorchKernels` elsewhere.
     """
     if device.type == "cuda" and find_spec("triton") is not None:
         from atomlab.sae.ops.triton_kernels import TritonKernels  # imports Triton, which not every machine has

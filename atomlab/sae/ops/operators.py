@@ -16,20 +16,26 @@ class Operators(Protocol):
     """An implementation of the encoder and the decoder of a TSAE, with their gradients."""
 
     def encode(self, sae: ThresholdSAE, x: Float[Tensor, "batch d_in"]) -> Code:
-        """Computes the code of a batch `(batch, d_in)`, dense or as a list of entries.
+        """Computes the code of a batch.
 
         Args:
             sae: the TSAE.
             x: activations, shape `(batch, d_in)`.
+
+        Returns:
+            The code, dense or as a list of entries.
         """
         ...
 
     def decode(self, sae: ThresholdSAE, code: Code) -> Float[Tensor, "batch d_in"]:
-        """Computes x̂ = f W_dec + b_dec, shape `(batch, d_in)`, of a code from `encode`.
+        """Computes the reconstruction x̂ = f W_dec + b_dec.
 
         Args:
             sae: the TSAE.
-            code: of a batch, from this implementation's `encode`.
+            code: a code from `encode`.
+
+        Returns:
+            x̂, shape `(batch, d_in)`.
         """
         ...
 

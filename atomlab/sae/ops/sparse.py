@@ -37,7 +37,14 @@ class Sparse:
         self.kernels = kernels
 
     def encode(self, sae: ThresholdSAE, x: Float[Tensor, "batch d_in"]) -> Code:
-        """Computes the code of a batch as a list of its entries."""
+        """Computes the code of a batch as a list of its entries.
+
+        Args:
+            sae, x: as in `Operators.encode`.
+
+        Returns:
+            The code, with its entries in column order.
+        """
         x = x.to(sae.W_dec.dtype)  # from 16 bits under autocast: gradients are summed in this dtype
         centred = x - sae.b_dec if sae.apply_b_dec_to_input else x
         # one latent's weights as a contiguous row: no copy, since `ThresholdSAE` stores them like this
@@ -48,7 +55,15 @@ class Sparse:
         return Code(z, sae.activate(z, entries.columns), entries, len(x))
 
     def decode(self, sae: ThresholdSAE, code: Code) -> Float[Tensor, "batch d_in"]:
-        """Computes x̂ = f W_dec + b_dec, shape `(batch, d_in)`, of a code from this class's `encode`."""
+        """Computes the reconstruction x̂ = f W_dec + b_dec.
+
+        Args:
+            sae: as in `Operators.decode`.
+            code: a code from this class's `encode`.
+
+        Returns:
+            x̂, shape `(batch, d_in)`.
+        """
         assert code.entries is not None
         return _Decode.apply(code.values, sae.W_dec, code.entries, self.kernels) + sae.b_dec
 

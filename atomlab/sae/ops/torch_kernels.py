@@ -89,7 +89,15 @@ class TorchKernels:
         threshold: Float[Tensor, " d_sae"],
         bandwidth: float,
     ) -> tuple[Float[Tensor, " entries"], Entries]:
-        """Finds the entries, as `Kernels.find` says; under autocast the product is computed in its dtype."""
+        """Finds the entries of the code that have a value or a gradient.
+
+        Args:
+            x, atoms, bias, threshold, bandwidth: as in `Kernels.find`.
+
+        Returns:
+            z, shape `(entries,)`, and the positions, as in `Kernels.find`. Under autocast, products that are not
+            screened are computed in its dtype.
+        """
         least = threshold - bandwidth / 2 - bias
         # lowered by more than the rounding of z and of these lines; the exact condition is checked on z below
         least = least - 8 * torch.finfo(least.dtype).eps * (threshold + bandwidth + bias.abs())

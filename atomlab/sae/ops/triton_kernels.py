@@ -50,7 +50,13 @@ class TritonKernels:
         threshold: Float[Tensor, " d_sae"],
         bandwidth: float,
     ) -> tuple[Float[Tensor, " entries"], Entries]:
-        """Finds the entries, as `Kernels.find` says, with z in the dtype of `bias`.
+        """Finds the entries of the code that have a value or a gradient.
+
+        Args:
+            x, atoms, bias, threshold, bandwidth: as in `Kernels.find`.
+
+        Returns:
+            z, shape `(entries,)`, in the dtype of `bias`, and the positions, as in `Kernels.find`.
 
         Cost: 2·batch·d_in·d_sae FLOPs, twice that if there are more entries than `room`; memory of the entries.
         """
@@ -93,7 +99,14 @@ class TritonKernels:
         weights: Float[Tensor, " entries"],
         count: int,
     ) -> Float[Tensor, "count d_in"]:
-        """Sums weighted rows of a table by bag, as `Kernels.bag_sum` says; the result has the dtype of `weights`."""
+        """Sums weighted rows of a table by bag.
+
+        Args:
+            table, index, bags, weights, count: as in `Kernels.bag_sum`.
+
+        Returns:
+            The sums, shape `(count, d_in)`, in the dtype of `weights`; 0 for an empty bag.
+        """
         width = table.shape[1]
         out = torch.empty(count, width, dtype=weights.dtype, device=table.device)
         if count:
@@ -109,7 +122,14 @@ class TritonKernels:
     def sampled_dot(
         self, x: Float[Tensor, "batch d_in"], atoms: Float[Tensor, "d_sae d_in"], entries: Entries
     ) -> Float[Tensor, " entries"]:
-        """Computes x[row]·atoms[column] of each entry; the result is float32, or float64 for operands of that dtype."""
+        """Computes x[row]·atoms[column] of each entry.
+
+        Args:
+            x, atoms, entries: as in `Kernels.sampled_dot`.
+
+        Returns:
+            The products, shape `(entries,)`, float32, or float64 for operands of that dtype.
+        """
         number, width = len(entries.rows), x.shape[1]
         out = torch.empty(number, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
         if number:
