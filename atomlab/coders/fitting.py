@@ -18,9 +18,9 @@ from atomlab.sae.ops import decode_csr
 from atomlab.sae.sparse_code import csr
 from atomlab.theory import AtomicInnerProduct, Supports, supports
 
-_ROWS = 4096  # atoms whitened at a time
+_ROWS = 512  # atoms whitened at a time
 _GATHERED = 2**18  # numbers of gathered atoms at a time, so that they are read again from cache
-_SOLVED = 2**21  # numbers of the Gram matrices that are solved at a time
+_SOLVED = 2**19  # numbers of the Gram matrices that are solved at a time
 
 
 @final
@@ -155,10 +155,13 @@ def _products(unit: Tensor, target: Tensor, chosen: Supports) -> tuple[Tensor, T
     samples, k = chosen.indices.shape
     grams = torch.empty((samples, k, k), dtype=torch.float64, device=unit.device)
     correlations = torch.empty((samples, k), dtype=torch.float64, device=unit.device)
-    step = max(1, _GATHERED // (k * unit.shape[1]))
-    for start in range(0, samples, step):
-        part = slice(start, start + step)
-        gathered = unit[chosen.indices[part]].double()
-        grams[part] = gathered @ gathered.mT
+    step = min(samples, max(1, _GATHERED // (k * unit.shape[1])))
+    buffer, wide = unit.new_empty(step * k, unit.shape[1]), grams.new_empty(step * k, unit.shape[1])
+    for start in range(0, samples, max(1, step)):
+        indices = chosen.indices[start : start + step].flatten()
+        part, used = slice(start, start + step), slice(len(indices))
+        wide[used].copy_(torch.index_select(unit, 0, indices, out=buffer[used]))  # buffers are read from cache
+        gathered = wide[used].view(-1, k, unit.shape[1])
+        torch.matmul(gathered, gathered.mT, out=grams[part])
         correlations[part] = (gathered @ target[part, :, None].double()).squeeze(2)
     return grams, correlations

@@ -104,19 +104,19 @@ def calibrate_threshold_pursuit(
         `threshold_pursuit` has the same L0 on x.
 
     Raises:
-        ValueError: the target or the number of stages is out of range, the activations do not fit the TSAE or the
-            metric, or the final mean L0 is more than 2% from the target.
+        ValueError: the target or the number of stages is out of range, there are no activations or they do not fit the
+            TSAE or the metric, or the final mean L0 is more than 2% from the target.
 
     Cost: a stage takes one product of x with the dictionary and 3 to 10 refits of all samples, of 2·K²·d_in float64
     FLOPs each for a support of K atoms. Memory: a `(block, d_sae)` matrix, two copies of the dictionary, two of x and
     `(samples, most_joining)` ranked pairs.
     """
-    if stages < 1 or not 0 < target_l0 <= sae.d_sae:
-        raise ValueError(
-            f"A pursuit needs 1 stage or more and a target L0 above 0 and up to d_sae={sae.d_sae}, got stages={stages} "
-            f"and target_l0={target_l0}."
-        )
     check_vectors(x, sae.W_dec)
+    if stages < 1 or not 0 < target_l0 <= sae.d_sae or not len(x):
+        raise ValueError(
+            f"A pursuit needs vectors, 1 stage or more and a target L0 above 0 and up to d_sae={sae.d_sae}, got {len(x)} "
+            f"vectors, stages={stages} and target_l0={target_l0}."
+        )
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     atoms = UnitAtoms.of(sae.W_dec, metric, x.dtype)
     target = atoms.whiten(x - sae.b_dec.to(x))
@@ -131,7 +131,7 @@ def calibrate_threshold_pursuit(
             parts.append(_Pairs.best(scores, part, most_joining))
         level, codes = _level(atoms, target, codes, _Pairs.falling(parts), round(len(x) * target_l0 * stage / stages))
         levels.append(level)
-    reached = len(codes.values()) / max(1, len(x))
+    reached = len(codes.values()) / len(x)
     if abs(reached - target_l0) > _ALLOWED * target_l0:
         raise ValueError(
             f"The pursuit reaches a mean L0 of {reached:.4g} on these {len(x)} vectors and not {target_l0}: choose a "

@@ -1,5 +1,7 @@
 """Both pursuits against slow ones: SciPy's non-negative least squares in a loop, and theory's own with dense codes."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -96,7 +98,7 @@ def test_more_steps_never_make_the_residual_larger() -> None:
     errors = [
         (x - bias - nonnegative_omp(x - bias, dictionary, k).to_dense() @ dictionary).norm(dim=1) for k in range(1, 12)
     ]
-    assert all((b <= a * (1 + 1e-12)).all() for a, b in zip(errors, errors[1:], strict=False))
+    assert all((b <= a * (1 + 1e-12)).all() for a, b in pairwise(errors))
 
 
 @pytest.mark.parametrize("in_metric", [False, True])

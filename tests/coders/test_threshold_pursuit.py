@@ -176,8 +176,10 @@ def test_an_l0_out_of_reach_and_settings_out_of_range_are_refused() -> None:
         calibrate_threshold_pursuit(sae, x, 4.0, 1, most_joining=1)
     with pytest.raises(ValueError, match="stages=0"):
         calibrate_threshold_pursuit(sae, x, 4.0, 0)
-    with pytest.raises(ValueError, match="target_l0=41.0"):
+    with pytest.raises(ValueError, match="target_l0=41"):
         calibrate_threshold_pursuit(sae, x, 41.0)
+    with pytest.raises(ValueError, match="got 0 vectors"):
+        calibrate_threshold_pursuit(sae, x[:0], 4.0)
     with pytest.raises(ValueError, match="0 or more"):
         ThresholdPursuit(-1.0)
     with pytest.raises(ValueError, match="0 or more"):
