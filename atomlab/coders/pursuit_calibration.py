@@ -107,7 +107,7 @@ def calibrate_threshold_pursuit(
         ValueError: the target or the number of stages is out of range, there are no activations or they do not fit the
             TSAE or the metric, or the final mean L0 is more than 2% from the target.
 
-    Cost: a stage takes one product of x with the dictionary and 3 to 10 refits of all samples, of 2·K²·d_in float64
+    Cost: a stage takes one product of x with the dictionary and a few refits of all samples, of 2·K²·d_in float64
     FLOPs each for a support of K atoms. Memory: a `(block, d_sae)` matrix, two copies of the dictionary, two of x and
     `(samples, most_joining)` ranked pairs.
     """
