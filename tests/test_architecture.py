@@ -17,7 +17,8 @@ MAY_IMPORT = {
     "launch": set(),
     "metrics": {"theory"},
     "interop": {"files", "identity", "theory", "sae", "activations"},  # activations: the site that an SAE belongs to
-    "units": {"autocast", "theory", "sae"},
+    "coders": {"autocast", "theory", "sae"},  # a code is chosen for a dictionary, whatever it comes from
+    "units": {"autocast", "theory", "sae", "coders"},
     "training": {"files", "identity", "sae", "metrics", "theory", "activations"},
     "evaluation": {
         "files",
@@ -31,7 +32,7 @@ MAY_IMPORT = {
         "training",
         "report",
     },
-    "__init__": {"sae", "interop"},
+    "__init__": {"sae", "interop", "coders"},
     # the autoencoder, its losses, and on top of both the arithmetic of a step
     "sae/thresholding": set(),
     "sae/sparse_code": set(),

@@ -128,10 +128,6 @@ class MatchedCosine(Metric):
             dictionary: (n_a, d_in) atoms of any norm.
             other: (n_b, d_in) atoms of any norm.
 
-        Args:
-            dictionary: (n_a, d_in) atoms of any norm.
-            other: (n_b, d_in) atoms of any norm.
-
         Raises:
             ValueError: more than 20,000 atoms, which take hours to match.
         """

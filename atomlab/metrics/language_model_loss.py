@@ -47,12 +47,6 @@ class LossRecovered(Metric):
             zero_ablated: With zeros in their place.
             mean_ablated: With the mean in their place.
 
-        Args:
-            clean: (tokens,) losses of the model as it is.
-            spliced: (tokens,) losses with reconstructions in place of the activations.
-            zero_ablated: (tokens,) losses with zeros in their place.
-            mean_ablated: (tokens,) losses with their mean in their place.
-
         Raises:
             ValueError: NaN or infinite losses.
         """
@@ -99,10 +93,6 @@ class NextTokenKL(Metric):
         Args:
             clean: (tokens, vocabulary) logits of the model as it is.
             spliced: (tokens, vocabulary) logits with something spliced in.
-
-        Args:
-            clean: (tokens, vocabulary) logits of the model as it is.
-            spliced: (tokens, vocabulary) logits with reconstructions in place of the activations.
 
         Raises:
             ValueError: NaN logits.

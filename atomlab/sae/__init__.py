@@ -3,7 +3,7 @@
 - `autoencoder`: the model, `ThresholdSAE`.
 - `thresholding`: the activation σ_θ and the step H, with their straight-through gradients.
 - `losses`: the reconstruction error, the sparsity terms and the term for dead latents.
-- `calibration`: initial thresholds from data.
+- `calibration`: thresholds from data, each for itself or all by one factor.
 - `input_transform`: the coordinates that a TSAE is trained in, and `fold`, which brings it back to raw activations.
 - `sparse_code`: the code of a batch, dense or as a list of entries.
 - `ops`: the encoder and the decoder of a training step, once with whole matrices and once with active entries only.
@@ -13,7 +13,7 @@ training step, write one of `ops.Operators`.
 """
 
 from atomlab.sae.autoencoder import ThresholdSAE, decoder_norms
-from atomlab.sae.calibration import calibrate_thresholds_
+from atomlab.sae.calibration import calibrate_thresholds_, rescale_thresholds_
 from atomlab.sae.input_transform import InputTransform, fold
 from atomlab.sae.losses import L0, Sparsity, Tanh, TargetL0, mean_l0, pre_activation_penalty, reconstruction_loss
 from atomlab.sae.thresholding import step, threshold_activation
@@ -31,6 +31,7 @@ __all__ = [
     "mean_l0",
     "pre_activation_penalty",
     "reconstruction_loss",
+    "rescale_thresholds_",
     "step",
     "threshold_activation",
 ]

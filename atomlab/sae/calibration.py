@@ -1,4 +1,4 @@
-"""Sets thresholds from data, so that training starts at its target sparsity."""
+"""Sets thresholds from data, so that a TSAE has its target sparsity: each for itself, or all by one factor."""
 
 import torch
 from jaxtyping import Float
@@ -43,3 +43,67 @@ def calibrate_thresholds_(
         sae.threshold[latents] = threshold
         fired += int((z > threshold).sum())
     return fired / len(x)
+
+
+@torch.no_grad()
+@no_autocast()
+def rescale_thresholds_(
+    sae: ThresholdSAE, x: Float[Tensor, "samples d_in"], target_l0: float, block: int = 1024
+) -> float:
+    """Multiplies all thresholds θ by the one factor c ≥ 0 for which the mean L0 on these samples is the target.
+
+    A latent fires where z > c·θ, so c lies between two successive order statistics of the ratios z/θ over all pairs of
+    a sample and a latent with z > 0; it is their mean. A latent with θ = 0 fires wherever z > 0, whatever c is. The
+    thresholds keep their proportions.
+
+    Args:
+        sae: the TSAE; its thresholds change in place, and stay as they are if the target is refused.
+        x: activations in the coordinates of the TSAE, shape `(samples, d_in)`; they are converted to its dtype.
+        target_l0: wanted mean number of latents that fire on a sample, between 0 and d_sae; samples·target_l0 is
+            rounded to a whole number of firings.
+        block: number of samples that are handled at a time. It does not change the result beyond the rounding of
+            products.
+
+    Returns:
+        The factor c. The number of firings is exact, except that ratios which are equal fire together or not at all,
+        and that pairs within rounding of c·θ may fall on either side.
+
+    Raises:
+        ValueError: the target is not between 0 and d_sae, latents with θ = 0 alone fire more often, or all pairs with
+            z > 0 together are fewer.
+
+    Cost: one product, 2·samples·d_in·d_sae FLOPs, and one division for each pair. Memory: a few `(block, d_sae)`
+    matrices, and the 2·samples·target_l0 largest ratios.
+    """
+    if not 0 < target_l0 < sae.d_sae:
+        raise ValueError(f"A target L0 of {target_l0} should be above 0 and below d_sae={sae.d_sae}.")
+    wanted, always, firing = round(len(x) * target_l0), 0, 0
+    free = sae.threshold == 0
+    largest = sae.threshold.new_empty(0)  # all ratios that may be among the wanted + 1 largest
+    least = 0.0  # at most the smallest of these, once there are so many
+    for part in x.to(sae.W_dec.dtype).split(block):
+        z = sae.pre_activations(part)
+        always += int((z[:, free] > 0).sum())
+        firing += int((z > 0).sum())
+        ratios = torch.where(free, 0, z / sae.threshold)
+        largest = torch.cat([largest, ratios[ratios > least].clamp(max=torch.finfo(ratios.dtype).max)])
+        if len(largest) > 2 * (wanted + 1):
+            largest = largest.topk(wanted + 1).values
+            least = float(largest[-1])
+    if not always <= wanted <= firing:
+        raise ValueError(
+            f"No factor of the thresholds gives a mean L0 of {target_l0}: on these {len(x)} samples it reaches from "
+            f"{always / max(1, len(x)):.4g} to {firing / max(1, len(x)):.4g}; choose a target between the two."
+        )
+    factor = _between(largest.double().sort(descending=True).values, wanted - always)
+    sae.threshold.mul_(factor)
+    return factor
+
+
+def _between(falling: Tensor, count: int) -> float:
+    """Returns a number that exactly the first `count` of falling numbers exceed, if these differ from the next one."""
+    if count == len(falling):
+        return 0.0
+    if count == 0:
+        return 2 * float(falling[0])
+    return float(falling[count - 1] + falling[count]) / 2

@@ -81,7 +81,16 @@ from atomlab.theory.restricted_isometry import (
     restricted_isometry_curve,
 )
 from atomlab.theory.stability import stability_pairwise, stability_per_atom
-from atomlab.theory.supports import Supports, firing_counts, first_samples, support_grams, support_sizes, supports
+from atomlab.theory.supports import (
+    Supports,
+    check_codes,
+    check_vectors,
+    firing_counts,
+    first_samples,
+    support_grams,
+    support_sizes,
+    supports,
+)
 
 __all__ = [
     "LARGEST_SUPPORT",
@@ -106,6 +115,8 @@ __all__ = [
     "babel_recovery_certified",
     "babel_unique_certified",
     "basis_pursuit",
+    "check_codes",
+    "check_vectors",
     "coherence_certified",
     "coherence_statistics",
     "disagreement",
