@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "metrics": {"theory"},
     "interop": {"files", "identity", "theory", "sae", "activations"},  # activations: the site that an SAE belongs to
     "coders": {"autocast", "theory", "sae"},  # a code is chosen for a dictionary, whatever it comes from
-    "units": {"autocast", "theory", "sae", "coders"},
+    "units": {"autocast", "theory", "sae"},
     "training": {"files", "identity", "sae", "metrics", "theory", "activations"},
     "evaluation": {
         "files",
