@@ -1,6 +1,7 @@
 """Trains a TSAE on a language model's activations and measures what it found: `python train.py`, options in conf/."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -57,6 +58,8 @@ def train(config: DictConfig) -> float | None:
         return data.print_statistics()
     data.setup()
     seed_everything(config.seed, workers=True, verbose=False)  # here, since a harvest draws random numbers too
+    if config.resume is not None:  # the checkpoint has the atoms
+        recipe = replace(recipe, initial_atoms=replace(recipe.initial_atoms, source="random"))
     module = build(data, architecture, recipe, shrinkage=config.shrinkage, sample_sizes=sample_sizes)
     for logger in trainer.loggers:
         logger.log_hyperparams(configuration)

@@ -2,11 +2,11 @@
 step.json`.
 
 Everything that is compared runs interleaved in one process; medians. Inputs are Gaussian with E‖x‖² = 1, thresholds
-are calibrated to --l0 on other vectors. `forward_backward_s` is loss and gradients of the objective; `step_s` is a
-whole step of Lightning's Trainer: the input transform, loss, gradients, Adam, unit-norm projection, metrics and
-logging. `peak_bytes` is the peak of the process's resident memory over whole steps, each implementation in a process
-of its own. `encoder_product_s` is x @ W_enc in float32 on the same vectors. `compiled` is the dense loss through
-torch.compile, without whole steps.
+are calibrated to --l0 on other vectors. `forward_backward_s` is loss and gradients of the objective; `incoherence_s` those
+of the incoherence term; `step_s` is a whole step of Lightning's Trainer: the input transform, noise, both losses,
+gradients, Adam, unit-norm projection, metrics and logging. `peak_bytes` is the peak of the process's resident memory
+over whole steps, each implementation in a process of its own. `encoder_product_s` is x @ W_enc in float32 on the same
+vectors. `compiled` is the dense loss through torch.compile, without whole steps.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from atomlab.sae import InputTransform, TargetL0, ThresholdSAE, calibrate_thresholds_
+from atomlab.sae import Incoherence, InputTransform, TargetL0, ThresholdSAE, calibrate_thresholds_
 from atomlab.sae.ops import Dense, DensitySwitch, objective
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.callbacks import DecoderNorm
@@ -96,9 +96,21 @@ def forward_backward(name: str, sae: ThresholdSAE, x: Tensor, l0: float) -> Call
     return work
 
 
+def incoherence(sae: ThresholdSAE) -> Callable[[], None]:
+    """The incoherence term with its gradient, at its defaults; every whole step has it."""
+    term, generator = Incoherence(), torch.Generator(sae.W_dec.device).manual_seed(0)
+
+    def work() -> None:
+        sae.zero_grad()
+        term(sae, generator).backward()
+
+    return work
+
+
 def measure_forward_backward(sae: ThresholdSAE, x: Tensor, l0: float, names: list[str], repeats: int) -> dict[str, Any]:
     works: dict[str, Callable[[], object]] = {"product": lambda: product(sae, x)}
     works |= {name: forward_backward(name, sae, x, l0) for name in names}
+    works["incoherence"] = incoherence(sae)
     times: dict[str, list[float]] = {name: [] for name in works}
     for repeat in range(repeats + 1):
         for name, work in works.items():
@@ -197,6 +209,8 @@ def main() -> None:
         "torch": torch.__version__,
         "machine": platform.machine(),
         "encoder_product_s": times["product"],
+        "incoherence_s": times["incoherence"],
+        "incoherence_ratio": times["incoherence"] / times["product"],
     }
     for name in arguments.implementations:
         result[name] = {

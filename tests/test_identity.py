@@ -112,7 +112,7 @@ def test_everything_that_a_run_leaves_says_what_it_is(place: Path) -> None:
 REFUSED = {
     "layer": (["layer=2"], "hook_point was model.layers.1.output and is model.layers.2.output now"),
     "rate": (["training.schedule.learning_rate=0.1"], "training.schedule.learning_rate was None and is 0.1 now"),
-    "inputs": (["sae.inputs=raw"], "sae.inputs was whitened and is raw now"),
+    "inputs": (["sae.inputs=raw"], "sae.inputs was scaled and is raw now"),
     "expansion": (["sae.expansion=3"], "sae.expansion was 2 and is 3 now"),
     "target": (["training.sparsity.target=6"], "training.sparsity.target was 5 and is 6 now"),
     "shrinkage": (["shrinkage=0.1"], "shrinkage was 0.0 and is 0.1 now"),

@@ -10,7 +10,7 @@ from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.surrogates import VectorsDataModule
 from atomlab.sae import ThresholdSAE
 from atomlab.training.build import build
-from atomlab.training.callbacks import DecoderNorm, ProgressBar
+from atomlab.training.callbacks import DecoderNorm, FinalCalibration, ProgressBar
 from atomlab.training.recipe import Architecture, TrainingRecipe, check_shrinkage
 from atomlab.training.trainer_checks import check_finished, check_trainer
 
@@ -60,12 +60,13 @@ class Retraining:
         """
         seed_everything(seed, workers=True, verbose=False)
         architecture = self.architecture if expansion is None else replace(self.architecture, expansion=expansion)
-        module = build(data, architecture, self.recipe, shrinkage=self.shrinkage)
+        recipe = self.recipe if isinstance(data, ActivationDataModule) else self.recipe.without_foreign_atoms()
+        module = build(data, architecture, recipe, shrinkage=self.shrinkage)
         trainer = self.trainer(
             devices=1,
             num_nodes=1,
             strategy="auto",
-            callbacks=[DecoderNorm(), ProgressBar(refresh_rate=20)],
+            callbacks=[DecoderNorm(), FinalCalibration(), ProgressBar(refresh_rate=20)],
             logger=False,
             enable_checkpointing=False,
             limit_val_batches=0,

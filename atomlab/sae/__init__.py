@@ -2,7 +2,7 @@
 
 - `autoencoder`: the model, `ThresholdSAE`.
 - `thresholding`: the activation σ_θ and the step H, with their straight-through gradients.
-- `losses`: the reconstruction error, the sparsity terms and the term for dead latents.
+- `losses`: the reconstruction error, the sparsity terms, the incoherence of the atoms and the term for dead latents.
 - `calibration`: thresholds from data, each for itself or all by one factor.
 - `input_transform`: the coordinates that a TSAE is trained in, and `fold`, which brings it back to raw activations.
 - `sparse_code`: the code of a batch, dense or as a list of entries.
@@ -15,11 +15,22 @@ training step, write one of `ops.Operators`.
 from atomlab.sae.autoencoder import ThresholdSAE, decoder_norms
 from atomlab.sae.calibration import calibrate_thresholds_, rescale_thresholds_
 from atomlab.sae.input_transform import InputTransform, fold
-from atomlab.sae.losses import L0, Sparsity, Tanh, TargetL0, mean_l0, pre_activation_penalty, reconstruction_loss
+from atomlab.sae.losses import (
+    L0,
+    Incoherence,
+    Sparsity,
+    Tanh,
+    TargetL0,
+    incoherence_penalty,
+    mean_l0,
+    pre_activation_penalty,
+    reconstruction_loss,
+)
 from atomlab.sae.thresholding import step, threshold_activation
 
 __all__ = [
     "L0",
+    "Incoherence",
     "InputTransform",
     "Sparsity",
     "Tanh",
@@ -28,6 +39,7 @@ __all__ = [
     "calibrate_thresholds_",
     "decoder_norms",
     "fold",
+    "incoherence_penalty",
     "mean_l0",
     "pre_activation_penalty",
     "reconstruction_loss",

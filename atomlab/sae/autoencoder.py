@@ -122,6 +122,17 @@ class ThresholdSAE(nn.Module):
         return self.decode(self.encode(x))
 
     @torch.no_grad()
+    def start_from_(self, atoms: Float[Tensor, "d_sae d_in"]) -> None:
+        """Sets the atoms, and the encoder to W_enc = W_decᵀ, in place.
+
+        Args:
+            atoms: shape `(d_sae, d_in)`.
+        """
+        self.W_dec.copy_(atoms)
+        if not self.tied:
+            self.W_enc.copy_(atoms.T)
+
+    @torch.no_grad()
     def clamp_thresholds_(self) -> None:
         """Sets thresholds below 0 to 0, in place."""
         self.threshold.clamp_(min=0)

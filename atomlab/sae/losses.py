@@ -10,9 +10,10 @@ from typing import Protocol, final, runtime_checkable
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
+from atomlab.autocast import no_autocast
 from atomlab.sae.autoencoder import ThresholdSAE, decoder_norms
 from atomlab.sae.sparse_code import Code
 from atomlab.sae.thresholding import step
@@ -101,6 +102,68 @@ def pre_activation_penalty(
     return (torch.relu(threshold - z) * norms).sum() / len(z)
 
 
+@no_autocast()
+def incoherence_penalty(
+    W_dec: Float[Tensor, "d_sae d_in"], chosen: Int64[Tensor, " rows"], bound: float
+) -> Float[Tensor, ""]:
+    """Computes the mean over the chosen atoms i of Σ_{j ≠ i} max(0, |cos(d_i, d_j)| − b)², for atoms of unit norm.
+
+    It is zero exactly where no chosen atom has a cosine above b in absolute value with any other atom, so it lowers the
+    mutual coherence of a dictionary towards b and leaves what lies below b alone. If the rows are chosen at random, its
+    gradient is an unbiased estimate of that of the mean over all atoms.
+
+    Args:
+        W_dec: atoms of unit norm as rows, shape `(d_sae, d_in)`.
+        chosen: numbers i of the atoms, shape `(rows,)`.
+        bound: b, from 0 to 1.
+
+    Returns:
+        The penalty, a scalar in the dtype of `W_dec`.
+
+    Cost: 6·rows·d_sae·d_in FLOPs with its gradient, and matrices of shape `(rows, d_sae)`.
+    """
+    excess = torch.relu((W_dec[chosen] @ W_dec.T).abs() - bound)
+    return excess.scatter(1, chosen[:, None], 0.0).square().sum(1).mean()
+
+
+@final
+@dataclass(frozen=True)
+class Incoherence:
+    """The term λ_μ · `incoherence_penalty` over atoms that are drawn anew in each step, in the coordinates of the training.
+
+    With inputs whitened by S the cosines are those of the metric S.
+
+    Attributes:
+        coefficient: λ_μ, 0 or above; 0 leaves the term out.
+        bound: b, from 0 to 1: cosines up to b cost nothing.
+        rows: number of atoms that a step draws, with replacement.
+
+    Raises:
+        ValueError: a value outside of its range; the message names the key of conf/.
+    """
+
+    coefficient: float = 0.3
+    bound: float = 0.25
+    rows: int = 64
+
+    def __post_init__(self) -> None:
+        _check("training.incoherence", coefficient=self.coefficient, bound=self.bound)
+        if self.bound > 1:
+            raise ValueError(f"training.incoherence.bound={self.bound} should be a cosine, from 0 to 1.")
+        if isinstance(self.rows, bool) or not isinstance(self.rows, int) or self.rows < 1:
+            raise ValueError(f"training.incoherence.rows={self.rows} should be 1 or more.")
+
+    def __call__(self, sae: ThresholdSAE, generator: torch.Generator) -> Tensor:
+        """Computes the term, a scalar.
+
+        Args:
+            sae: the TSAE, whose atoms have unit norm.
+            generator: draws the atoms; on the device of `sae`.
+        """
+        chosen = torch.randint(sae.d_sae, (self.rows,), generator=generator, device=sae.W_dec.device)
+        return self.coefficient * incoherence_penalty(sae.W_dec, chosen, self.bound)
+
+
 @runtime_checkable
 class Sparsity(Protocol):
     """A sparsity term of the loss, with its coefficient λ."""
@@ -127,7 +190,7 @@ class L0:
     coefficient: float
 
     def __post_init__(self) -> None:
-        _check(coefficient=self.coefficient)
+        _check("training.sparsity", coefficient=self.coefficient)
 
     def __call__(self, sae: ThresholdSAE, code: Code) -> Tensor:
         return self.coefficient * mean_l0(code, sae.threshold, sae.bandwidth)
@@ -153,7 +216,7 @@ class TargetL0:
     target: float
 
     def __post_init__(self) -> None:
-        _check(coefficient=self.coefficient)
+        _check("training.sparsity", coefficient=self.coefficient)
         if isinstance(self.target, bool) or not isinstance(self.target, int | float) or not 0 < self.target < math.inf:
             raise ValueError(
                 f"training.sparsity.target={self.target} should be the number of latents that are to fire on a vector, above "
@@ -181,14 +244,14 @@ class Tanh:
     scale: float = 4.0
 
     def __post_init__(self) -> None:
-        _check(coefficient=self.coefficient, scale=self.scale)
+        _check("training.sparsity", coefficient=self.coefficient, scale=self.scale)
 
     def __call__(self, sae: ThresholdSAE, code: Code) -> Tensor:
         return self.coefficient * tanh_penalty(code, decoder_norms(sae.W_dec), self.scale)
 
 
-def _check(**numbers: object) -> None:
-    """Raises ValueError unless every number is finite and at least 0."""
+def _check(part: str, **numbers: object) -> None:
+    """Raises ValueError unless every number is finite and at least 0. `part` is where they stand in conf/."""
     for name, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise ValueError(f"training.sparsity.{name}={value} should be 0 or a finite number above it.")
+            raise ValueError(f"{part}.{name}={value} should be 0 or a finite number above it.")

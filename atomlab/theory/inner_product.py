@@ -137,6 +137,17 @@ class AtomicInnerProduct:
         """W⁻¹ = S^−½, shape `(d, d)`, symmetric, float64."""
         return (self._vectors / self._values.sqrt()) @ self._vectors.T
 
+    def power(self, exponent: float) -> Float[Tensor, "d d"]:
+        """Computes S^p, with the eigenvectors of S and its eigenvalues to the power p. Time: 2·d³ FLOPs.
+
+        Args:
+            exponent: p, of any sign.
+
+        Returns:
+            S^p, shape `(d, d)`, symmetric, float64: S^½ is `whitening`, S^0 the identity, S^−½ `unwhitening`.
+        """
+        return (self._vectors * self._values**exponent) @ self._vectors.T
+
     @no_autocast()
     def whiten(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """Whitens each vector: W x. Time: 2·d² FLOPs a vector.

@@ -1,13 +1,18 @@
 """From data and a recipe to a module that is ready to train."""
 
+import math
+
 import torch
 
+from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.store.moments import Moments
+from atomlab.interop.locate import load_at_site
 from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.sae import InputTransform, ThresholdSAE, calibrate_thresholds_
 from atomlab.theory import AtomicInnerProduct
+from atomlab.training.initial_atoms import in_coordinates, initial_atoms
 from atomlab.training.module import SAEModule
-from atomlab.training.recipe import Architecture, Coordinates, TrainingRecipe, check_shrinkage
+from atomlab.training.recipe import Architecture, InitialAtoms, TrainingRecipe, check_shrinkage
 from atomlab.training.training_data import TrainingData
 
 
@@ -21,7 +26,8 @@ def build(
 ) -> SAEModule:
     """Builds the module that trains a TSAE on `data`, with thresholds that are calibrated on its training vectors.
 
-    The initial atoms are drawn from PyTorch's global random numbers, which the caller seeds.
+    Everything random is drawn from PyTorch's global random numbers, which the caller seeds: the initial atoms, and the seed
+    of the noise.
 
     Args:
         data: prepared and set up.
@@ -34,8 +40,8 @@ def build(
         The module, on the CPU, in float32.
 
     Raises:
-        ValueError: fewer than two latents, a calibration to more active latents than there are, or a second moment
-            that has no inverse.
+        ValueError: fewer than two latents, a calibration to more active latents than there are, initial
+            atoms of another site or number, or a second moment that has no inverse.
     """
     check_shrinkage(shrinkage)
     d_in, l0 = data.d_in, recipe.initial_l0
@@ -46,10 +52,16 @@ def build(
             f"times d_in={d_in}: lower it (it follows training.sparsity.target) or raise the expansion."
         )
     metric = reference_metric(data, shrinkage)
-    transform = _transform(architecture.inputs, data.moments, metric)
+    transform = _transform(architecture, data.moments, metric)
     sae = ThresholdSAE(d_in, d_sae, bandwidth=architecture.bandwidth, tied=architecture.tied)
+    _start_atoms_(sae, data, transform, metric, recipe.initial_atoms)
     calibrate_thresholds_(sae, transform(data.sample("train", recipe.calibration.samples)), l0)
-    return SAEModule(sae, transform, metric, recipe, sample_sizes=sample_sizes)
+    covariance = data.moments.second_moment - torch.outer(data.moments.mean, data.moments.mean)
+    matrix = transform.matrix.double()
+    mean_square = float((matrix.T @ covariance @ matrix).trace()) / d_in
+    return SAEModule(
+        sae, transform, metric, recipe, sample_sizes=sample_sizes, root_mean_square=math.sqrt(max(0.0, mean_square))
+    )
 
 
 def reference_metric(data: TrainingData, shrinkage: float) -> AtomicInnerProduct:
@@ -69,11 +81,35 @@ def reference_metric(data: TrainingData, shrinkage: float) -> AtomicInnerProduct
     return AtomicInnerProduct.from_second_moment(reference.second_moment, shrinkage=shrinkage, count=reference.count)
 
 
-def _transform(inputs: Coordinates, moments: Moments, metric: AtomicInnerProduct) -> InputTransform:
-    mean, second_moment = moments.mean, moments.second_moment
-    identity = torch.eye(len(mean), dtype=torch.float64)
-    if inputs == "raw":
-        return InputTransform.identity(len(mean))
-    if inputs == "unit_mean_square":
-        return InputTransform.scaled(mean, identity, identity, second_moment)
-    return InputTransform.scaled(mean, metric.whitening, metric.unwhitening, second_moment)
+def _transform(architecture: Architecture, moments: Moments, metric: AtomicInnerProduct) -> InputTransform:
+    if architecture.inputs == "raw":
+        return InputTransform.identity(len(moments.mean))
+    half = architecture.alpha / 2
+    return InputTransform.scaled(moments.mean, metric.power(half), metric.power(-half), moments.second_moment)
+
+
+def _start_atoms_(
+    sae: ThresholdSAE, data: TrainingData, transform: InputTransform, metric: AtomicInnerProduct, options: InitialAtoms
+) -> None:
+    """Sets the atoms that the training starts from; of several processes in the first one, whose atoms DDP gives to all."""
+    generator = torch.Generator().manual_seed(
+        int(torch.randint(2**31, ()))
+    )  # every process draws as much as every other
+    if options.source == "random" or (torch.distributed.is_initialized() and torch.distributed.get_rank() > 0):
+        return
+    if options.source in ("kmeans", "data"):
+        x = transform(data.sample("train", options.samples))
+        sae.start_from_(initial_atoms(x, sae.d_sae, options, generator))
+        return
+    if not isinstance(data, ActivationDataModule):
+        raise ValueError(
+            f"training.initial_atoms.source={options.source} is a path, and these vectors have no model and site that its "
+            "atoms could belong to: use kmeans, data or random."
+        )
+    other = load_at_site(options.source, data, metric)
+    if other.d_sae != sae.d_sae:
+        raise ValueError(
+            f"training.initial_atoms.source={options.source} has {other.d_sae} atoms and this run {sae.d_sae}: set "
+            f"sae.expansion={other.d_sae / sae.d_in:g}, or start from kmeans."
+        )
+    sae.start_from_(in_coordinates(other.W_dec.detach(), transform))

@@ -1,5 +1,6 @@
-"""Callbacks around the steps of the optimiser: unit norms, throughput, data wait and the progress bar."""
+"""Callbacks around the steps of the optimiser: unit norms, the last thresholds, throughput, data wait and the progress bar."""
 
+import logging
 import time
 from typing import Any, final
 
@@ -7,7 +8,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import Tensor
 
+from atomlab.sae import rescale_thresholds_
 from atomlab.training.module import SAEModule
+
+_log = logging.getLogger(__name__)
 
 
 @final
@@ -29,6 +33,33 @@ class DecoderNorm(Callback):
         assert isinstance(pl_module, SAEModule)
         pl_module.sae.unit_norm_decoder_()
         pl_module.sae.clamp_thresholds_()
+
+
+@final
+class FinalCalibration(Callback):
+    """Multiplies all thresholds by one number after the last step, before the last validation and checkpoint.
+
+    With it the mean L0 of `recipe.calibration.samples` validation vectors is `recipe.final_l0`; where that is None, nothing
+    happens. Where no number gives it, a warning says so and the thresholds stay. It belongs behind `DecoderNorm`, whose last
+    projection changes the pre-activations. All processes use the first one's number.
+    """
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, SAEModule)
+        target = pl_module.recipe.final_l0
+        if target is None or trainer.global_step < trainer.max_steps:
+            return
+        data: Any = getattr(trainer, "datamodule", None)
+        vectors = data.sample("validation", pl_module.recipe.calibration.samples).to(batch.device)
+        before = pl_module.sae.threshold.detach().clone()
+        try:
+            factor = rescale_thresholds_(pl_module.sae, pl_module.transform(vectors), float(target))
+        except ValueError as error:  # the training is done, and must not be lost
+            _log.warning("The thresholds stay as the training ended with them: %s", error)
+            factor = 1.0
+        pl_module.sae.threshold.data.copy_(before * trainer.strategy.broadcast(factor))
 
 
 @final

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from atomlab.activations.batches.shuffle import generator
 from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.sae import InputTransform, ThresholdSAE, fold
 from atomlab.sae.ops import DensitySwitch, Terms, objective
@@ -30,6 +31,7 @@ class SAEModule(LightningModule):
         recipe: loss, learning rates, dead latents, and the implementation of a step. The calibration is done already.
         switch: chooses between the dense and the sparse implementation of a step; None takes that of `recipe`.
         sample_sizes: of a validation.
+        root_mean_square: of a coordinate of the inputs of `sae` about its mean, which scales the noise.
 
     Raises:
         ValueError: in training, a loss that is not finite.
@@ -43,6 +45,7 @@ class SAEModule(LightningModule):
         recipe: TrainingRecipe,
         switch: DensitySwitch | None = None,
         sample_sizes: SampleSizes = SampleSizes(),
+        root_mean_square: float = 1.0,
     ) -> None:
         super().__init__()
         self.sae, self.transform, self.atomic, self.recipe = sae, transform, metric, recipe
@@ -51,27 +54,46 @@ class SAEModule(LightningModule):
         self.divergence = Divergence()
         self.since_fired: Tensor
         self.register_buffer("since_fired", torch.zeros(sae.d_sae, dtype=torch.int64))
+        self.noise_seed: Tensor
+        self.register_buffer("noise_seed", torch.randint(2**31, ()))
+        self.seed, self.root_mean_square = 0, root_mean_square
         self.measurement: Measurement | None = None
         self.validated: tuple[int, float] | None = None  # step of the last validation, and its R² in the S-norm
 
+    def on_train_start(self) -> None:
+        # Once, since a GPU would wait for it; a resumed run has its checkpoint's.
+        self.seed = int(self.noise_seed)
+
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         x = self.transform(batch)
+        noisy = self._with_noise(x, batch_idx) if self.recipe.noise else x
         frozen = self.progress >= 1 - self.recipe.schedule.freeze
         terms = objective(
-            self.switch.choose(self.sae, x),
+            self.switch.choose(self.sae, noisy),
             self.sae,
-            x,
+            noisy,
             None if frozen else self.recipe.sparsity,
             self.since_fired >= self.recipe.revival.after,
             self.recipe.revival.coefficient,
+            target=x,
         )
-        check_finite(terms.loss, batch, self.trainer.global_step, self.rates[0])
+        loss = terms.loss
+        if self.recipe.incoherence.coefficient:
+            drawn = generator(self.seed, batch_idx, "atoms", device=x.device)  # the same in all processes
+            loss = loss + self.recipe.incoherence(self.sae, drawn)
+        check_finite(loss, batch, self.trainer.global_step, self.rates[0])
         self.switch.observe(self.sae, terms.code)
-        self._log_training(x, terms)
-        return terms.loss
+        self._log_training(x, terms, loss.detach())
+        return loss
+
+    def _with_noise(self, x: Tensor, batch_idx: int) -> Tensor:
+        """Adds the noise of this batch and process, which a resumed run draws again."""
+        drawn = generator(self.seed, batch_idx, "noise", self.trainer.global_rank, device=x.device)
+        scale = self.recipe.noise * self.root_mean_square
+        return x + scale * torch.randn(x.shape, generator=drawn, device=x.device)
 
     @torch.no_grad()
-    def _log_training(self, x: Tensor, terms: Terms) -> None:
+    def _log_training(self, x: Tensor, terms: Terms, loss: Tensor) -> None:
         firings = terms.code.firings()
         fired, vectors = firings > 0, len(x) * self.trainer.world_size
         if self.trainer.world_size > 1:
@@ -85,7 +107,7 @@ class SAEModule(LightningModule):
         self.log_dict(shown, prog_bar=True)
         self.log_dict(
             {
-                "train/loss": terms.loss,
+                "train/loss": loss,
                 "train/reconstruction": terms.reconstruction,
                 "train/sparsity": terms.sparsity,
                 "train/density": self.switch.density,

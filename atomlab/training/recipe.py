@@ -4,13 +4,13 @@ None of these types needs data, so a value that no data could train with is refu
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, final, get_args
 
-from atomlab.sae import Sparsity, TargetL0
+from atomlab.sae import Incoherence, Sparsity, TargetL0
 from atomlab.sae.ops import Implementation
 
-Coordinates = Literal["raw", "unit_mean_square", "whitened"]
+Coordinates = Literal["raw", "scaled"]
 
 _REFERENCE_WIDTH = 2304  # the number of latents at which the default learning rate was chosen
 
@@ -34,6 +34,11 @@ def _check_count(key: str, value: int) -> None:
         raise ValueError(f"{key}={value} should be 1 or more.")
 
 
+def _check_share(key: str, value: float) -> None:
+    if not (_is_number(value) and 0 <= value <= 1):
+        raise ValueError(f"{key}={value} should be a number from 0 to 1.")
+
+
 def _check_word(key: str, value: str, words: tuple[str, ...]) -> None:
     if value not in words:
         raise ValueError(f"{key}={value} is unknown: choose {', '.join(words[:-1])} or {words[-1]}.")
@@ -46,9 +51,11 @@ class Architecture:
 
     Attributes:
         expansion: d_sae / d_in.
-        inputs: the coordinates x̃ that the TSAE is trained in: `raw` (x̃ = x), `unit_mean_square` (centred and scaled so
-            that E‖x̃‖² = 1), or `whitened` (first multiplied by S^½).
-        tied: whether W_enc = W_decᵀ throughout the training, which with whitened inputs means W_enc = S W_decᵀ.
+        inputs: the coordinates x̃ that the TSAE is trained in: `raw` (x̃ = x), or `scaled` (centred, multiplied by
+            S^(α/2), and scaled so that E‖x̃‖² = 1).
+        alpha: α, from 0 to 1: whose squared error the training lowers, from the Euclidean one (0) to that of the
+            S-norm (1, whitened inputs).
+        tied: whether W_enc = W_decᵀ throughout the training, which means W_enc = S^α W_decᵀ in raw coordinates.
         bandwidth: ε of the straight-through estimators, in units of x̃.
 
     Raises:
@@ -56,14 +63,16 @@ class Architecture:
     """
 
     expansion: float = 4.0
-    inputs: Coordinates = "whitened"
-    tied: bool = False
+    inputs: Coordinates = "scaled"
+    alpha: float = 1.0
+    tied: bool = True
     bandwidth: float = 0.025
 
     def __post_init__(self) -> None:
         _check_positive("sae.expansion", self.expansion)
         _check_positive("sae.bandwidth", self.bandwidth)
         _check_word("sae.inputs", self.inputs, get_args(Coordinates))
+        _check_share("sae.alpha", self.alpha)
 
     def d_sae(self, d_in: int) -> int:
         """Computes the number of latents.
@@ -87,13 +96,50 @@ class Architecture:
 
 @final
 @dataclass(frozen=True)
+class InitialAtoms:
+    """Where the atoms start.
+
+    Attributes:
+        source: `data` (training vectors), `kmeans` (centroids of training vectors, in the coordinates of the training),
+            `random` (uniform on the unit sphere), or the path of a run's folder, a checkpoint or an SAE of the same site
+            and number of latents.
+        samples: training vectors that centroids and vectors are taken from.
+        passes: passes over these that k-means makes, at most.
+        bound: largest |cos| of two initial atoms. A vector or centroid nearer to an earlier one than this is left out, and
+            another vector takes its place; k-means alone leaves twins, since it knows distances and no directions.
+
+    Raises:
+        ValueError: a value outside of its range; the message names the key of conf/.
+    """
+
+    source: str = "data"
+    samples: int = 100_000
+    passes: int = 20
+    bound: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.source, str) or not self.source:
+            raise ValueError(
+                f"training.initial_atoms.source={self.source} should be kmeans, data, random, or the path of a run or an SAE."
+            )
+        _check_count("training.initial_atoms.samples", self.samples)
+        _check_count("training.initial_atoms.passes", self.passes)
+        _check_share("training.initial_atoms.bound", self.bound)
+
+
+@final
+@dataclass(frozen=True)
 class Calibration:
-    """How the thresholds are chosen before the first step.
+    """How the thresholds are chosen before the first step, and set right after the last one.
 
     Attributes:
         l0: mean number of active latents of a vector that the first thresholds give; None takes the target of the
             sparsity term, which is then `TargetL0`.
-        samples: training vectors that the thresholds are calibrated on.
+        samples: training vectors that the first thresholds are calibrated on, and validation vectors that the last ones
+            are.
+        final: whether all thresholds are multiplied by one number after the last step, so that the mean L0 of validation
+            vectors is the target of `TargetL0`. In training it is met on training vectors only, and held-out vectors
+            have more active latents.
 
     Raises:
         ValueError: a value outside of its range; the message names the key of conf/.
@@ -101,6 +147,7 @@ class Calibration:
 
     l0: float | None = None
     samples: int = 8192
+    final: bool = True
 
     def __post_init__(self) -> None:
         if self.l0 is not None:
@@ -133,7 +180,7 @@ class Schedule:
     threshold_learning_rate: float | None = None
     warm_up: float = 0.1
     decay: float = 0.5
-    freeze: float = 0.2
+    freeze: float = 0.0
 
     def __post_init__(self) -> None:
         if self.learning_rate is not None:
@@ -141,9 +188,7 @@ class Schedule:
         if self.threshold_learning_rate is not None:
             _check_not_negative("training.schedule.threshold_learning_rate", self.threshold_learning_rate)
         for name in ("warm_up", "decay", "freeze"):
-            value = getattr(self, name)
-            if not (_is_number(value) and 0 <= value <= 1):
-                raise ValueError(f"training.schedule.{name}={value} should be a share of the run, from 0 to 1.")
+            _check_share(f"training.schedule.{name}", getattr(self, name))
 
     def rates(self, d_sae: int) -> tuple[float, float]:
         """Returns the highest learning rates of the weights and of the thresholds, for a TSAE of `d_sae` latents."""
@@ -196,6 +241,10 @@ class TrainingRecipe:
         calibration: of the first thresholds.
         schedule: of the learning rates.
         revival: of dead latents.
+        initial_atoms: where the atoms start.
+        noise: standard deviation of the normal noise that each training input gets, as a share of the inputs' root mean
+            square; the TSAE reconstructs the input without it. With 0 there is none.
+        incoherence: the term of the loss that keeps the atoms apart.
         implementation: of a training step. All give one function: `auto` chooses by the counted density of the code;
             `dense`, `sparse` and `screened` force one of them.
 
@@ -207,15 +256,30 @@ class TrainingRecipe:
     calibration: Calibration = Calibration()
     schedule: Schedule = Schedule()
     revival: Revival = Revival()
+    initial_atoms: InitialAtoms = InitialAtoms()
+    noise: float = 0.3
+    incoherence: Incoherence = field(default_factory=Incoherence)
     implementation: Implementation = "auto"
 
     def __post_init__(self) -> None:
         _check_word("training.implementation", self.implementation, get_args(Implementation))
+        _check_not_negative("training.noise", self.noise)
         if self.calibration.l0 is None and not isinstance(self.sparsity, TargetL0):
             raise ValueError(
                 "training.calibration.l0=null takes the target of the sparsity term, and training.sparsity is "
                 f"{type(self.sparsity).__name__}, which has none: give training.calibration.l0=40 or another number."
             )
+
+    def without_foreign_atoms(self) -> "TrainingRecipe":
+        """Returns this recipe with training vectors as initial atoms if they would be those of another training."""
+        if self.initial_atoms.source in ("kmeans", "data", "random"):
+            return self
+        return replace(self, initial_atoms=replace(self.initial_atoms, source="data"))
+
+    @property
+    def final_l0(self) -> float | None:
+        """The mean L0 that the thresholds are set to after the last step; None where they are left as they are."""
+        return self.sparsity.target if self.calibration.final and isinstance(self.sparsity, TargetL0) else None
 
     @property
     def initial_l0(self) -> float:

@@ -53,12 +53,12 @@ def metric(inputs: StudyInputs) -> AtomicInnerProduct:
     return reference_metric(inputs.data, inputs.shrinkage)
 
 
-@pytest.mark.parametrize("coordinates", ["raw", "unit_mean_square", "whitened"])
+@pytest.mark.parametrize("coordinates", [{"inputs": "raw"}, {"alpha": 0.0}, {"alpha": 1.0}])
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_checkpoint_is_bit_for_bit_what_its_run_saved(
-    inputs: StudyInputs, metric: AtomicInnerProduct, tmp_path: Path, coordinates: str, tied: bool
+    inputs: StudyInputs, metric: AtomicInnerProduct, tmp_path: Path, coordinates: dict[str, Any], tied: bool
 ) -> None:
-    run = trained(inputs, tmp_path / "run", inputs=coordinates, tied=tied)
+    run = trained(inputs, tmp_path / "run", tied=tied, **coordinates)
     saved = load_sae(run / "sae")
     for path in (run, run / "sae", run / "checkpoints" / "last.ckpt", str(run)):
         assert same(load_at_site(path, inputs.data, metric), saved), path

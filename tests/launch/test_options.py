@@ -19,7 +19,7 @@ WRONG = {
     "activations.hook_points.sites=mlp_out": "activations.hook_points.sites=mlp_out should be a list (text each), as [a,b]",
     "training.sparsity.target=null": "training.sparsity.target=null should be a number.",
     "training.sparsity.target=many": "training.sparsity.target=many should be a number.",
-    "sae.inputs=raww": "sae.inputs=raww should be one of raw, unit_mean_square, whitened.",
+    "sae.inputs=raww": "sae.inputs=raww should be one of raw, scaled.",
     "trainer.precision=bf16mixed": "trainer.precision=bf16mixed should be one of 64, 32, 16, transformer-engine",
     "activations.model=abc": "activations.model=abc should be LanguageModel (a _target_ with its arguments)",
     "harvest_only=perhaps": "harvest_only=perhaps should be true or false.",

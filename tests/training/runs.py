@@ -52,13 +52,15 @@ def batches(steps: int) -> list[Tensor]:
     return list(torch.randn(steps, 128, 16, generator=torch.Generator().manual_seed(1)) / 4)
 
 
-def module(switch: DensitySwitch, sparsity: Sparsity | None = None) -> SAEModule:
+def module(switch: DensitySwitch, sparsity: Sparsity | None = None, *, noise: float = 0.1) -> SAEModule:
     torch.manual_seed(0)
     sae = ThresholdSAE(16, 64)
     calibrate_thresholds_(sae, batches(1)[0], 8.0)
     metric = AtomicInnerProduct(torch.eye(16, dtype=torch.float64))
     aim = TargetL0(1.0, 4.0) if sparsity is None else sparsity
-    recipe = TrainingRecipe(aim, Calibration(l0=8.0), Schedule(learning_rate=1e-2), Revival(after=200))
+    recipe = TrainingRecipe(
+        aim, Calibration(l0=8.0), Schedule(learning_rate=1e-2, freeze=0.2), Revival(after=200), noise=noise
+    )
     return SAEModule(sae, InputTransform.identity(16), metric, recipe, switch)
 
 

@@ -10,13 +10,13 @@ from lightning import Trainer
 from lightning.pytorch import Callback
 
 from atomlab.evaluation.surrogates import VectorsDataModule, exact_moments
-from atomlab.sae import L0, Sparsity, Tanh, TargetL0
+from atomlab.sae import L0, Incoherence, Sparsity, Tanh, TargetL0
 from atomlab.sae.ops import DensitySwitch
 from atomlab.training.build import build
 from atomlab.training.callbacks import DataWait, DecoderNorm, Throughput
 from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.module import SAEModule
-from atomlab.training.recipe import Architecture, Calibration, Schedule, TrainingRecipe
+from atomlab.training.recipe import Architecture, Calibration, InitialAtoms, Schedule, TrainingRecipe
 from tests.training.runs import QUIET, assert_same, batches, fit, module
 
 STEPS = 10
@@ -49,9 +49,14 @@ def run(
     record = Record()
     data = VectorsDataModule(X, exact_moments(X), batch_size=batch_size, steps=STEPS)
     torch.manual_seed(0)
-    schedule = Schedule(learning_rate=0.01, warm_up=0.2)
-    recipe = TrainingRecipe(sparsity, Calibration(l0=5.0), schedule, implementation="dense")
-    found = build(data, Architecture(expansion=2), recipe)
+    schedule = Schedule(learning_rate=0.01, warm_up=0.2, freeze=0.2)
+    without: dict[str, Any] = {
+        "noise": 0.0,
+        "incoherence": Incoherence(0.0),
+    }  # drawn for each batch, so others for halves of it
+    without |= {"initial_atoms": InitialAtoms("random")}
+    recipe = TrainingRecipe(sparsity, Calibration(l0=5.0), schedule, implementation="dense", **without)
+    found = build(data, Architecture(expansion=2, tied=False), recipe)
     trainer = Trainer(
         callbacks=[DecoderNorm(), record, *callbacks], default_root_dir=folder, precision="64-true", max_steps=STEPS,
         accumulate_grad_batches=accumulate, limit_val_batches=0, enable_checkpointing=False, **QUIET,

@@ -10,13 +10,14 @@ from lightning import Trainer
 from lightning.pytorch import Callback
 
 from atomlab.evaluation.surrogates import VectorsDataModule, exact_moments
-from atomlab.sae import L0, Tanh, TargetL0
+from atomlab.sae import L0, Incoherence, Tanh, TargetL0
 from atomlab.training.build import build
 from atomlab.training.callbacks import Throughput
 from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.recipe import (
     Architecture,
     Calibration,
+    InitialAtoms,
     Revival,
     Schedule,
     TrainingRecipe,
@@ -31,6 +32,15 @@ BAD = [
     (Architecture, "sae.expansion", [0, -1, None, "abc", math.inf, True]),
     (Architecture, "sae.bandwidth", [0, -0.1, None, math.nan]),
     (Architecture, "sae.inputs", ["white", None]),
+    (Architecture, "sae.alpha", [-0.1, 1.5, None, True]),
+    (InitialAtoms, "training.initial_atoms.source", ["", None, 3]),
+    (InitialAtoms, "training.initial_atoms.samples", [0, "many"]),
+    (InitialAtoms, "training.initial_atoms.passes", [0]),
+    (InitialAtoms, "training.initial_atoms.bound", [-0.1, 1.1]),
+    (Incoherence, "training.incoherence.coefficient", [-1.0, None, math.inf]),
+    (Incoherence, "training.incoherence.bound", [-0.1, 1.1, None]),
+    (Incoherence, "training.incoherence.rows", [0, 2.5, True]),
+    (TrainingRecipe, "training.noise", [-0.1, None, math.nan]),
     (Calibration, "training.calibration.l0", [0, -3, "many"]),
     (Calibration, "training.calibration.samples", [0, -1]),
     (Schedule, "training.schedule.learning_rate", [0, -1.0, math.inf, "fast"]),

@@ -10,15 +10,22 @@ near 0.95.
 import itertools
 
 import lightning
+import pytest
 import torch
 from scipy.linalg import hadamard
 from torch.utils.data import DataLoader
 
-from atomlab.sae import InputTransform, TargetL0, ThresholdSAE, calibrate_thresholds_
+from atomlab.sae import Incoherence, InputTransform, TargetL0, ThresholdSAE, calibrate_thresholds_
 from atomlab.theory import AtomicInnerProduct, mean_matched_cosine, mutual_coherence
 from atomlab.training.callbacks import DecoderNorm
+from atomlab.training.initial_atoms import initial_atoms
 from atomlab.training.module import SAEModule
 from atomlab.training.recipe import Schedule, TrainingRecipe
+
+DEFAULT = TrainingRecipe(TargetL0(0.3, 4.0), schedule=Schedule(learning_rate=1e-2))
+PLAIN = TrainingRecipe(
+    TargetL0(0.3, 4.0), noise=0.0, incoherence=Incoherence(0.0), schedule=Schedule(learning_rate=1e-2, freeze=0.2)
+)
 
 
 def unbiased_bases() -> torch.Tensor:
@@ -46,19 +53,20 @@ def planted(samples: int, dictionary: torch.Tensor, generator: torch.Generator) 
     return torch.zeros(samples, 256).scatter_(1, support, values) @ dictionary
 
 
-def test_planted_atoms_are_found_and_unseen_data_explained() -> None:
+@pytest.mark.parametrize("recipe", [PLAIN, DEFAULT], ids=["plain", "default"])
+def test_planted_atoms_are_found_and_unseen_data_explained(recipe: TrainingRecipe) -> None:
     dictionary, generator = unbiased_bases(), torch.Generator().manual_seed(0)
     assert abs(mutual_coherence(dictionary) - 1 / 8) < 1e-6
     train, test = planted(40_000, dictionary, generator), planted(4000, dictionary, generator)
     second, identity = (train.T @ train / len(train)).double(), torch.eye(64, dtype=torch.float64)
     transform = InputTransform.scaled(torch.zeros(64, dtype=torch.float64), identity, identity, second)
     lightning.seed_everything(0, verbose=False)
-    sae = ThresholdSAE(64, 512, bandwidth=0.1)  # twice the width, so that no atom is left without a latent
+    sae = ThresholdSAE(64, 512, bandwidth=0.1, tied=recipe is DEFAULT)  # twice the width: each atom finds a latent
+    if recipe is DEFAULT:
+        sae.start_from_(initial_atoms(transform(train[:8192]), 512, recipe.initial_atoms, generator))
     calibrate_thresholds_(sae, transform(train[:8192]), 16.0)
     metric = AtomicInnerProduct.from_second_moment(second)
-    module = SAEModule(
-        sae, transform, metric, TrainingRecipe(TargetL0(0.3, 4.0), schedule=Schedule(learning_rate=1e-2))
-    )
+    module = SAEModule(sae, transform, metric, recipe, root_mean_square=1 / 8)
     trainer = lightning.Trainer(
         accelerator="cpu", max_steps=2500, max_epochs=-1, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0, callbacks=[DecoderNorm()],

@@ -9,10 +9,15 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 
-def generator(*key: int | str) -> torch.Generator:
-    """Returns random numbers that a key alone determines, so that nobody has to keep the state of a generator."""
+def generator(*key: int | str, device: torch.device | None = None) -> torch.Generator:
+    """Returns random numbers that a key alone determines, so that nobody has to keep the state of a generator.
+
+    Args:
+        key: whose numbers they are.
+        device: where they are drawn; None means the CPU. Each kind of device draws other numbers.
+    """
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+    return torch.Generator(device or "cpu").manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 def neighbour_correlation(rows: Tensor) -> float:

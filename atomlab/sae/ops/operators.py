@@ -46,7 +46,7 @@ class Terms:
     """The terms of the loss on a batch, and the batch's code.
 
     Attributes:
-        reconstruction: mean over the batch of ‖x − x̂‖², a scalar.
+        reconstruction: mean over the batch of ‖t − x̂‖², a scalar; t is the target of the reconstruction.
         sparsity: sparsity term and dead latents' term, each with its coefficient, a scalar.
         code: the code of the batch.
     """
@@ -68,10 +68,11 @@ def objective(
     sparsity: Sparsity | None,
     dead: Bool[Tensor, " d_sae"] | None = None,
     dead_coefficient: float = 0.0,
+    target: Float[Tensor, "batch d_in"] | None = None,
 ) -> Terms:
     """Computes the training objective on a batch.
 
-    loss = mean ‖x − x̂‖² + sparsity term + λ_P · mean Σ_{j dead} ReLU(θ_j − z_j)·‖d_j‖, where means are over the batch.
+    loss = mean ‖t − x̂‖² + sparsity term + λ_P · mean Σ_{j dead} ReLU(θ_j − z_j)·‖d_j‖, where means are over the batch.
     The last term is left out if no latent is dead or λ_P is 0.
 
     Args:
@@ -81,6 +82,8 @@ def objective(
         sparsity: the sparsity term with its coefficient; None means no such term.
         dead: which latents count as dead, shape `(d_sae,)`; None means none.
         dead_coefficient: λ_P.
+        target: t, what is reconstructed, shape `(batch, d_in)`, if it is not x; with x = t + noise this trains a
+            denoising autoencoder (Vincent et al. 2008).
 
     Returns:
         The terms; `.loss` has gradients to all parameters of `sae`.
@@ -89,7 +92,7 @@ def objective(
     every sample.
     """
     code = operators.encode(sae, x)
-    reconstruction = reconstruction_loss(x, operators.decode(sae, code))
+    reconstruction = reconstruction_loss(x if target is None else target, operators.decode(sae, code))
     penalty = reconstruction.new_zeros(()) if sparsity is None else sparsity(sae, code)
     if dead is not None and dead_coefficient > 0 and dead.any():
         latents = dead.nonzero().squeeze(1)

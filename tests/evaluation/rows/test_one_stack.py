@@ -32,7 +32,7 @@ def trained(inputs: StudyInputs) -> ThresholdSAE:
         warnings.simplefilter("ignore")  # Lightning's advice
         sae = inputs.retraining.train(inputs.data, seed=0)
     with torch.no_grad():
-        sae.threshold *= 3  # few latents a vector, so that some codes are certified and some are not
+        sae.threshold *= 1.1  # few latents a vector, so that some codes are certified and some are not
     return sae
 
 

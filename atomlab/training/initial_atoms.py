@@ -1,0 +1,93 @@
+"""Where the atoms of a training start: centroids of its data, vectors of it, or the atoms of another training."""
+
+import sys
+import time
+
+import torch
+from jaxtyping import Float
+from sklearn.cluster import MiniBatchKMeans
+from torch import Tensor
+
+from atomlab.autocast import no_autocast
+from atomlab.sae import InputTransform
+from atomlab.theory import random_dictionary
+from atomlab.training.recipe import InitialAtoms
+
+_BATCH = 4096  # vectors of a minibatch of k-means
+
+
+@torch.no_grad()
+@no_autocast()
+def initial_atoms(
+    x: Float[Tensor, "samples d_in"], d_sae: int, options: InitialAtoms, generator: torch.Generator
+) -> Float[Tensor, "d_sae d_in"]:
+    """Chooses initial atoms: the directions of centroids or vectors, no two nearer to each other than a bound.
+
+    Candidates are taken in turn, and one whose |cos| with an atom that was taken before is above `options.bound` is left
+    out: first the centroids (for `kmeans`), then the vectors in random order, then random directions. Random directions
+    fill what is left, whatever their cosines.
+
+    Args:
+        x: training vectors in the coordinates of the training, shape `(samples, d_in)`, on the CPU.
+        d_sae: number of atoms.
+        options: `kmeans` or `data`, and the bound.
+        generator: source of randomness, on the CPU.
+
+    Returns:
+        Atoms of unit norm as rows, shape `(d_sae, d_in)`, in the dtype of x.
+
+    Cost: for `kmeans` up to `options.passes` passes of 2·samples·d_in·d_sae FLOPs, of which a line on standard error
+    says how long they took; then 2·d_in·d_sae FLOPs for each candidate.
+    """
+    shuffled = x[torch.randperm(len(x), generator=generator)]
+    candidates = [shuffled]
+    if options.source == "kmeans" and len(x) > 1:
+        candidates.insert(0, _centroids(x, min(d_sae, len(x)), options.passes, generator))
+    atoms = x.new_zeros(0, x.shape[1])
+    for some in candidates:
+        atoms = _take(atoms, some, d_sae, options.bound)
+    drawn = random_dictionary(d_sae - len(atoms), x.shape[1], generator).to(x)
+    return torch.cat([atoms, drawn])
+
+
+def _centroids(x: Tensor, count: int, passes: int, generator: torch.Generator) -> Tensor:
+    """Finds centroids of vectors by minibatch k-means, shape `(count, d_in)`."""
+    start, seed = time.perf_counter(), int(torch.randint(2**31, (), generator=generator))
+    model = MiniBatchKMeans(
+        count, batch_size=_BATCH, n_init="auto", max_iter=passes, random_state=seed, reassignment_ratio=0.0
+    )
+    centres = torch.from_numpy(model.fit(x.numpy()).cluster_centers_).to(x)
+    seconds = time.perf_counter() - start
+    sys.stderr.write(f"atomlab: k-means of {len(x):,} vectors, {count:,} initial atoms, took {seconds:.0f} s\n")
+    return centres
+
+
+def _take(atoms: Tensor, candidates: Tensor, wanted: int, bound: float) -> Tensor:
+    """Appends the directions of candidates, in turn, until there are `wanted` atoms; leaves out those beyond the bound."""
+    norms = candidates.norm(dim=1, keepdim=True)
+    directions = (candidates / norms)[norms.squeeze(1) > 0]
+    for block in directions.split(1024):
+        if len(atoms) == wanted:
+            return atoms
+        block = block[(block @ atoms.T).abs().amax(1) <= bound] if len(atoms) else block
+        near = ((block @ block.T).abs() > bound).tril(-1)
+        kept = torch.zeros(len(block), dtype=torch.bool)
+        for i, row in enumerate(near):
+            kept[i] = not bool((row & kept).any())
+        atoms = torch.cat([atoms, block[kept][: wanted - len(atoms)]])
+    return atoms
+
+
+@torch.no_grad()
+@no_autocast()
+def in_coordinates(atoms: Float[Tensor, "d_sae d_in"], transform: InputTransform) -> Float[Tensor, "d_sae d_in"]:
+    """Maps atoms of raw activations to unit atoms in the coordinates of a training: d M, normalised.
+
+    Args:
+        atoms: shape `(d_sae, d_in)`, none of them zero.
+        transform: from raw activations to the coordinates of the training.
+
+    Returns:
+        Atoms of unit norm, shape `(d_sae, d_in)`.
+    """
+    return torch.nn.functional.normalize(atoms @ transform.matrix, dim=1)
