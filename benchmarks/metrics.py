@@ -42,7 +42,7 @@ def case(d_in: int, d_sae: int, l0: float, batch: int, batches: int, rounds: int
     metric = AtomicInnerProduct(torch.eye(d_in, dtype=torch.float64))
     constructed = seconds(lambda: Measurement(sae, metric))
     every = (rounds + 2) * batches * batch  # more than a validation measures, and than this one sees
-    streaming = Measurement(sae, metric, SampleSizes(measured=every, certified=1))
+    streaming = Measurement(sae, metric, SampleSizes(measured=every, dashboard=1))
     steps = (
         lambda x: decode_csr(encode_csr(sae, x), sae.W_dec, sae.b_dec),
         streaming.update,

@@ -9,7 +9,7 @@ from typing import final
 class SampleSizes:
     """Sample sizes of a table; the report prints each one beside the numbers that it was used for.
 
-    A validation in training measures `measured` and `certified` validation vectors and `supports` supports.
+    A validation in training measures the first `measured` validation vectors, and certifies the first `dashboard`.
 
     Attributes:
         measured: training vectors, and as many held-out vectors, for every number that no other size governs. All
@@ -24,6 +24,7 @@ class SampleSizes:
         batch: vectors that are encoded at a time.
         seed: of the controls, the browsed sequences and the random supports. The measured vectors are drawn by the
             seed of the data.
+        dashboard: validation vectors for the numbers of `certified` in each validation of a training, which may run often.
 
     Raises:
         ValueError: a size is below 1, or `measured` below 2.
@@ -39,6 +40,7 @@ class SampleSizes:
     contexts: int = 8
     batch: int = 2048
     seed: int = 0
+    dashboard: int = 256
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -37,7 +37,7 @@ class Measurement:
     """Measures one validation. All processes get the same numbers.
 
     Every number is over the sample that a table of the validation split would draw: the first `measured` vectors, and
-    for certificates the first `certified` of these. A validation's batches come in random order and are dealt out to
+    for certificates the first `dashboard` of these. A validation's batches come in random order and are dealt out to
     the processes in turn (`ActivationDataModule.val_dataloader`), so the first n vectors over all processes are those
     of `data.sample("validation", n)`. Vectors beyond them are not read.
 
@@ -68,7 +68,7 @@ class Measurement:
     ) -> None:
         self.sae, self.sizes = sae, sizes
         self.measured_left = _share(sizes.measured)
-        self.certified_left = _share(min(sizes.certified, sizes.measured))
+        self.certified_left = _share(min(sizes.dashboard, sizes.measured))
         dictionary = sae.W_dec.detach()
         self.geometry = AtomGeometry.of(dictionary, metric)
         self.reconstructions = of_reconstructions(sae.d_in, metric).to(dictionary.device)

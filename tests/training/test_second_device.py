@@ -56,7 +56,7 @@ def test_a_validation() -> None:
         sae, metric = made()
         transform = InputTransform.identity(12).to(device)
         folded = fold(sae.to(device), transform).with_unit_norm_decoder(metric.matrix.to(sae.W_dec))
-        measurement = Measurement(folded, metric, SampleSizes(measured=60, certified=50), null=True)
+        measurement = Measurement(folded, metric, SampleSizes(measured=60, dashboard=50), null=True)
         for batch in X.split(40):
             measurement.update(batch.to(device))
         return measurement.values()

@@ -24,7 +24,7 @@ from atomlab.theory import (
 from atomlab.training.validation import Measurement
 
 MEASURED, CERTIFIED = 70, 50
-SIZES = SampleSizes(measured=MEASURED, certified=CERTIFIED, supports=7)
+SIZES = SampleSizes(measured=MEASURED, dashboard=CERTIFIED, supports=7)
 
 
 def trained() -> tuple[ThresholdSAE, AtomicInnerProduct, torch.Tensor]:

@@ -22,7 +22,9 @@ from atomlab.training.validation import Measurement
 from atomlab.units import atoms
 
 MEASURED, CERTIFIED, SUPPORTS, SEED = 131, 37, 5, 4  # odd, so that two processes have unequal shares
-SIZES = SampleSizes(measured=MEASURED, certified=CERTIFIED, solved=8, supports=SUPPORTS, batch=50, seed=SEED)
+SIZES = SampleSizes(
+    measured=MEASURED, certified=CERTIFIED, dashboard=CERTIFIED, solved=8, supports=SUPPORTS, batch=50, seed=SEED
+)
 OF_RANDOM_CODES = {f"certified_level_{level}_random" for level in ("1", "2a", "2b", "3", "4")}
 
 
