@@ -20,11 +20,13 @@ from atomlab.evaluation import BrowserOptions, ControlledTable, StudyInputs, ori
 from atomlab.evaluation.controls import CONTROLS
 from atomlab.evaluation.studies.controlled_table import ROWS
 from atomlab.evaluation.studies.controlled_table_figures import table_figures
+from atomlab.evaluation.surrogates import VectorsDataModule
 from atomlab.interop.locate import load_at_site, locate
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.build import build, reference_metric
 from atomlab.training.callbacks import DecoderNorm
 from atomlab.training.last_checkpoint import LastCheckpoint
+from atomlab.training.recipe import InitialAtoms
 from atomlab.training.resuming import RunIdentity
 from atomlab.units import atoms
 
@@ -65,6 +67,24 @@ def test_a_checkpoint_is_bit_for_bit_what_its_run_saved(
     (run / "sae").rename(tmp_path / "elsewhere")
     assert locate(run, inputs.data) == run / "checkpoints" / "last.ckpt"
     assert same(load_at_site(run, inputs.data, metric), saved)
+
+
+def test_a_training_starts_from_the_atoms_of_another_run(inputs: StudyInputs, tmp_path: Path) -> None:
+    """In its own coordinates, whatever those of the other were; another number of atoms or vectors without a site are refused."""
+    run = trained(inputs, tmp_path / "run", alpha=0.5)
+    plan = inputs.retraining
+    recipe = replace(plan.recipe, initial_atoms=InitialAtoms(str(run)))
+    module = build(inputs.data, plan.architecture, recipe, shrinkage=plan.shrinkage)
+    raw = load_sae(run / "sae").W_dec.detach() @ module.transform.matrix
+    cosines = torch.nn.functional.cosine_similarity(module.sae.W_dec.detach(), raw)
+    torch.testing.assert_close(cosines, torch.ones(len(raw)), rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match=r"has 32 atoms and this run 48: set sae\.expansion=2"):
+        build(inputs.data, replace(plan.architecture, expansion=3), recipe, shrinkage=plan.shrinkage)
+    vectors = VectorsDataModule(inputs.data.sample("train", 300), inputs.data.reference_moments, batch_size=64, steps=1)
+    with pytest.raises(ValueError, match="is a path, and these vectors have no model and site"):
+        build(vectors, plan.architecture, recipe, shrinkage=plan.shrinkage)
+    foreign = replace(plan, recipe=recipe, steps=20)  # a surrogate's own training starts from its own vectors
+    assert replace(recipe.initial_atoms, source="data") == foreign.recipe.without_foreign_atoms().initial_atoms
 
 
 def test_a_stopped_run_is_measured_and_seeds_may_be_of_every_kind(inputs: StudyInputs, tmp_path: Path) -> None:
