@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from atomlab.metrics import SampleSizes
+from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.sae import ThresholdSAE
 from atomlab.sae.ops import decode_csr, encode_csr
 from atomlab.theory import AtomicInnerProduct

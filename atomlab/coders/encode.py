@@ -10,7 +10,8 @@ from atomlab.coders.refit import refit
 from atomlab.coders.threshold_pursuit import ThresholdPursuit, threshold_pursuit
 from atomlab.sae import ThresholdSAE
 from atomlab.sae.ops import encode_csr
-from atomlab.theory import AtomicInnerProduct, check_vectors
+from atomlab.theory import AtomicInnerProduct
+from atomlab.theory.supports import check_vectors
 
 _TAKES = {  # the options that each coder takes
     "threshold": set(),

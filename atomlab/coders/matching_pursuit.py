@@ -7,7 +7,8 @@ from torch import Tensor
 from atomlab.autocast import no_autocast
 from atomlab.coders.fitting import UnitAtoms, sparse_code, stacked
 from atomlab.coders.nonnegative_least_squares import nonnegative_least_squares, solve_on
-from atomlab.theory import AtomicInnerProduct, check_vectors, orthogonal_matching_pursuit
+from atomlab.theory import AtomicInnerProduct, orthogonal_matching_pursuit
+from atomlab.theory.supports import check_vectors
 
 
 @torch.no_grad()

@@ -12,7 +12,8 @@ from atomlab.coders.fitting import UnitAtoms, fit_values, sparse_code
 from atomlab.coders.threshold_pursuit import ThresholdPursuit, own_input, union
 from atomlab.sae import ThresholdSAE
 from atomlab.sae.sparse_code import csr
-from atomlab.theory import AtomicInnerProduct, check_vectors
+from atomlab.theory import AtomicInnerProduct
+from atomlab.theory.supports import check_vectors
 
 _CLOSE = 0.0025  # relative error of the mean L0 at which the search of a stage ends
 _ALLOWED = 0.02  # relative error of the final mean L0 that is not refused

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from atomlab.autocast import no_autocast
 from atomlab.coders.fitting import UnitAtoms, fit_values
-from atomlab.theory import AtomicInnerProduct, check_codes, check_vectors
+from atomlab.theory import AtomicInnerProduct
+from atomlab.theory.supports import check_codes, check_vectors
 
 
 @torch.no_grad()

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from atomlab.autocast import no_autocast
 from atomlab.sae import ThresholdSAE, calibrate_thresholds_, rescale_thresholds_
-from atomlab.theory import AtomicInnerProduct, check_vectors, unit_rows
+from atomlab.theory import AtomicInnerProduct, unit_rows
+from atomlab.theory.supports import check_vectors
 
 _SPREAD = 1e-3
 

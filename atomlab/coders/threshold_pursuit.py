@@ -11,7 +11,8 @@ from atomlab.autocast import no_autocast
 from atomlab.coders.fitting import UnitAtoms, fit_values, sparse_code, stacked
 from atomlab.sae import ThresholdSAE
 from atomlab.sae.ops import kernels_for
-from atomlab.theory import AtomicInnerProduct, check_vectors
+from atomlab.theory import AtomicInnerProduct
+from atomlab.theory.supports import check_vectors
 
 
 @final

@@ -1,6 +1,6 @@
 """Streaming metrics over atomlab.theory: float64 sums, int64 counts, one value on any number of processes.
 
-`by_name` says which of them gives each named number of a table or a dashboard, `SampleSizes` on how many vectors.
+`by_name` says which of them gives each named number of a table or a dashboard, `sample_sizes` on how many vectors.
 """
 
 from atomlab.metrics.angles import RepresentationShift
@@ -10,7 +10,6 @@ from atomlab.metrics.dictionary_geometry import MatchedCosine, RestrictedIsometr
 from atomlab.metrics.encoder_recovery import SupportRecoveryRate, WindowRate
 from atomlab.metrics.explained_variance import ExplainedVariance, RefittedExplainedVariance
 from atomlab.metrics.language_model_loss import LossRecovered, NextTokenKL
-from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.metrics.stability_index import Stability
 from atomlab.metrics.support_sizes import FiringShare, SupportSizes
 
@@ -26,7 +25,6 @@ __all__ = [
     "RefittedExplainedVariance",
     "RepresentationShift",
     "RestrictedIsometry",
-    "SampleSizes",
     "Stability",
     "SupportRecoveryRate",
     "SupportSizes",

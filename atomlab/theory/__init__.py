@@ -83,8 +83,6 @@ from atomlab.theory.restricted_isometry import (
 from atomlab.theory.stability import stability_pairwise, stability_per_atom
 from atomlab.theory.supports import (
     Supports,
-    check_codes,
-    check_vectors,
     firing_counts,
     first_samples,
     support_grams,
@@ -115,8 +113,6 @@ __all__ = [
     "babel_recovery_certified",
     "babel_unique_certified",
     "basis_pursuit",
-    "check_codes",
-    "check_vectors",
     "coherence_certified",
     "coherence_statistics",
     "disagreement",

@@ -23,7 +23,7 @@ from atomlab.activations.store.outliers import Outliers
 from atomlab.activations.tokens.tokenise import TokenRules
 from atomlab.evaluation import Retraining, StudyInputs
 from atomlab.identity import FORMAT
-from atomlab.metrics import SampleSizes
+from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.sae import TargetL0
 from atomlab.training.recipe import Architecture, Calibration, TrainingRecipe
 

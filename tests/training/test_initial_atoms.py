@@ -47,7 +47,7 @@ def test_atoms_have_unit_norm_and_none_but_random_ones_are_nearer_than_the_bound
 def test_centroids_of_one_direction_are_one_atom_and_every_direction_has_one(capfd: pytest.CaptureFixture[str]) -> None:
     x, centres = clusters(50)
     generator = torch.Generator().manual_seed(1)
-    found = initial_atoms(x, 24, InitialAtoms(bound=0.8), generator)
+    found = initial_atoms(x, 24, InitialAtoms("kmeans", bound=0.8), generator)
     assert "k-means of 600 vectors, 24 initial atoms" in capfd.readouterr().err
     nearest = (found @ centres.T).amax(1)
     assert int((nearest > 0.99).sum()) == 12  # the other twelve are random directions

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from atomlab.metrics import SampleSizes
+from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.sae import L0, InputTransform, Tanh, TargetL0, ThresholdSAE, calibrate_thresholds_, fold
 from atomlab.sae.ops import Dense, Operators, Sparse, TorchKernels, objective
 from atomlab.theory import AtomicInnerProduct

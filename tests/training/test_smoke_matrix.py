@@ -23,7 +23,7 @@ from atomlab.activations.model.hook_points import HookPoints
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.tokens.tokenise import TokenRules
 from atomlab.evaluation import evaluate_run
-from atomlab.metrics import SampleSizes
+from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.sae import L0, Incoherence, Tanh, TargetL0
 from atomlab.training.build import build
 from atomlab.training.callbacks import DataWait, DecoderNorm, FinalCalibration, Throughput

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from atomlab.metrics import SampleSizes
+from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.sae import ThresholdSAE
 from atomlab.theory import (
     AtomicInnerProduct,

@@ -12,7 +12,7 @@ from atomlab.evaluation.rows.conclusion import conclude
 from atomlab.evaluation.rows.measure import metric_disagreement
 from atomlab.evaluation.rows.rates_by_support_size import in_ranges
 from atomlab.evaluation.surrogates import exact_moments, gaussian_vectors
-from atomlab.metrics import SampleSizes
+from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct
 from atomlab.units import Unit, atoms, neurons

@@ -13,8 +13,8 @@ from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation import StudyInputs, measure
 from atomlab.evaluation.rows.certify import certify
 from atomlab.evaluation.rows.measure import on_validation
-from atomlab.metrics import SampleSizes
 from atomlab.metrics.by_name import flat
+from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.build import reference_metric
