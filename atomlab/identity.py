@@ -9,7 +9,7 @@ The record is plain JSON. Its keys are those of conf/, so that a difference is n
 | corpus, reference | their content, and the rules by which examples are read |
 | activations | token rules, split, sample, outliers, order of the batches, precision of the harvest |
 | sae | architecture, coordinates of the training |
-| training | loss, calibration, schedule, revival of dead latents, implementation |
+| training | loss, calibration, schedule, revival, initial atoms, noise, incoherence, implementation |
 | shrinkage | of the metric S |
 | trainer | precision, accumulation, clipping |
 | batch_size, seed, steps | of the run |

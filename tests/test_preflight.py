@@ -26,7 +26,8 @@ WRONG = {
     ),
     "batch": (["batch_size=100000"], "activations.batch_size=100000 is more than the"),
     "latents": (["sae.expansion=0.01"], "sae.expansion=0.01 gives 0 latents for d_in=32"),
-    "memory": (["sae.expansion=1e9"], "The training needs at least 3.38e+04 GB of memory, and the device has"),
+    "memory": (["sae.expansion=1e9"], "The training needs at least 1.74e+04 GB of memory, and the device has"),
+    "memory, untied": (["sae.expansion=1e9", "sae.tied=false"], "The training needs at least 3.38e+04 GB of memory"),
 }
 
 

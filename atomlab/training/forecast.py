@@ -60,7 +60,7 @@ def forecast(
         shrinkage: λ of the metric S.
 
     Returns:
-        The sizes. `training_bytes` is 16 bytes for each weight of an untied TSAE, without the activations of a step.
+        The sizes. `training_bytes` is 16 bytes for each weight, without the activations of a step.
 
     Raises:
         ValueError: too few latents, too few training vectors for a batch, too few reference vectors for S or too few
@@ -78,7 +78,8 @@ def forecast(
     _check_ranks(prepared.ranks.get(data.folder(data.reference)), d_in, shrinkage, str(data.point))
     loaded = [] if prepared.loaded is None else prepared.loaded.parameters()
     model_bytes = sum(weight.numel() * weight.element_size() for weight in loaded)
-    training_bytes = _BYTES_A_WEIGHT * (2 * d_in * d_sae + 2 * d_sae + d_in)
+    matrices = 1 if architecture.tied else 2
+    training_bytes = _BYTES_A_WEIGHT * (matrices * d_in * d_sae + 2 * d_sae + d_in)
     _check_memory("The language model", model_bytes, _memory(data.model.device))
     memory = _memory(trainer.strategy.root_device)
     _check_memory("The training", training_bytes, memory)
@@ -155,7 +156,8 @@ def _tokens_per_second(data: ActivationDataModule, prepared: Prepared) -> float:
 
 
 def _seconds_a_step(sizes: Forecast, batch_size: int, target: float, device: torch.device) -> float:
-    """Times training steps on random vectors, with the loss, implementation and optimiser of the training; not the first step."""
+    """Times training steps on random vectors, with the loss and the optimiser of the default recipe, but without noise
+    and incoherence term; not the first step."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         sae = ThresholdSAE(sizes.d_in, sizes.d_sae).to(device)
