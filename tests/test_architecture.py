@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "interop": {"files", "identity", "theory", "sae", "activations"},  # activations: the site that an SAE belongs to
     "coders": {"autocast", "theory", "sae"},  # a code is chosen for a dictionary, whatever it comes from
     "units": {"autocast", "theory", "sae"},
-    "training": {"autocast", "files", "identity", "sae", "metrics", "theory", "activations", "interop"},
+    "training": {"autocast", "files", "identity", "sae", "metrics", "theory", "activations", "interop", "units"},
     "evaluation": {
         "files",
         "identity",
@@ -77,7 +77,7 @@ ONLY_IN = {
     "pyarrow": {"activations"},
     "tokenizers": {"activations"},
     "wandb": {"training", "evaluation"},
-    "sklearn": {"theory", "units", "training", "evaluation"},
+    "sklearn": {"theory", "units", "evaluation"},
     "scipy": {"theory", "units", "evaluation"},
     "matplotlib": {"report"},
     "jinja2": {"report"},

@@ -15,7 +15,7 @@ from torch import Tensor
 from atomlab.autocast import no_autocast
 from atomlab.coders.nonnegative_least_squares import nonnegative_least_squares
 from atomlab.sae.ops import decode_csr
-from atomlab.sae.sparse_code import csr
+from atomlab.sae.sparse_code import csr, entry_rows
 from atomlab.theory import AtomicInnerProduct, Supports, supports
 
 _ROWS = 512  # atoms whitened at a time
@@ -86,9 +86,7 @@ class UnitAtoms:
         """Turns CSR codes of the unit atoms, float64, into those of the dictionary as given, in the dtype of `rows`."""
         columns = codes.col_indices()
         values = (codes.values() / self.norms[columns]).to(self.rows.dtype)
-        counts = codes.crow_indices().diff()
-        rows = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
-        return sparse_code(rows, columns, values, (codes.shape[0], codes.shape[1]))
+        return sparse_code(entry_rows(codes), columns, values, (codes.shape[0], codes.shape[1]))
 
 
 def sparse_code(

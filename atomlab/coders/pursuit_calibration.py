@@ -11,7 +11,7 @@ from atomlab.autocast import no_autocast
 from atomlab.coders.fitting import UnitAtoms, fit_values, sparse_code
 from atomlab.coders.threshold_pursuit import ThresholdPursuit, own_input, union
 from atomlab.sae import ThresholdSAE
-from atomlab.sae.sparse_code import csr
+from atomlab.sae.sparse_code import csr, entry_rows
 from atomlab.theory import AtomicInnerProduct
 from atomlab.theory.supports import check_vectors
 
@@ -149,10 +149,8 @@ def _ratios(sae: ThresholdSAE, x: Tensor) -> Tensor:
 
 def _correlations(atoms: UnitAtoms, target: Tensor, codes: Tensor) -> Tensor:
     """Computes the correlations of the residuals with the unit atoms, shape `(samples, d_sae)`; −1 in the support."""
-    counts = codes.crow_indices().diff()
-    rows = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
     scores = atoms.residual(target, codes) @ atoms.rows.T
-    scores[rows, codes.col_indices()] = -1
+    scores[entry_rows(codes), codes.col_indices()] = -1
     return scores
 
 

@@ -11,6 +11,7 @@ from atomlab.autocast import no_autocast
 from atomlab.coders.fitting import UnitAtoms, fit_values, sparse_code, stacked
 from atomlab.sae import ThresholdSAE
 from atomlab.sae.ops import kernels_for
+from atomlab.sae.sparse_code import entry_rows
 from atomlab.theory import AtomicInnerProduct
 from atomlab.theory.supports import check_vectors
 
@@ -156,6 +157,4 @@ def union(codes: Tensor, joining: Tensor) -> Tensor:
 
 
 def _keys(codes: Tensor) -> Tensor:
-    counts = codes.crow_indices().diff()
-    rows = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
-    return rows * codes.shape[1] + codes.col_indices()
+    return entry_rows(codes) * codes.shape[1] + codes.col_indices()

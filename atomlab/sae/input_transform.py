@@ -54,9 +54,20 @@ class InputTransform(nn.Module):
         Returns:
             The map in float32. The factor is computed in the dtype of the arguments; float64 is advisable.
         """
-        covariance = second_moment - torch.outer(mean, mean)
-        scale = ((matrix.T @ covariance @ matrix).trace()).rsqrt()
+        scale = _mean_square(matrix, mean, second_moment).rsqrt()
         return cls(*(value.float() for value in (mean, matrix * scale, inverse / scale)))
+
+    def root_mean_square(self, mean: Tensor, second_moment: Tensor) -> float:
+        """Computes the root mean square of a coordinate of x̃ about its mean: √(trace(Mᵀ C M) / d_in).
+
+        Args:
+            mean: mean of the data, shape `(d_in,)`.
+            second_moment: E[x xᵀ] of the data, not centred, shape `(d_in, d_in)`.
+
+        Returns:
+            1/√d_in for the map that `scaled` returns on the same data.
+        """
+        return float((_mean_square(self.matrix.to(mean), mean, second_moment) / len(mean)).clamp(min=0).sqrt())
 
     @no_autocast()
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
@@ -67,6 +78,11 @@ class InputTransform(nn.Module):
     def restore(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
         """Maps transformed activations x̃, shape `(..., d_in)`, back to raw ones: x̃ M⁻¹ + mean."""
         return x @ self.inverse + self.mean
+
+
+def _mean_square(matrix: Tensor, mean: Tensor, second_moment: Tensor) -> Tensor:
+    """Computes E‖(x − mean) M‖² = trace(Mᵀ C M), with the covariance C = E[x xᵀ] − mean meanᵀ."""
+    return (matrix.T @ (second_moment - torch.outer(mean, mean)) @ matrix).trace()
 
 
 @torch.no_grad()

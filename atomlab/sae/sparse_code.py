@@ -84,6 +84,11 @@ def offsets(sorted_numbers: Shaped[Tensor, " entries"], count: int) -> Int64[Ten
     return torch.searchsorted(sorted_numbers, groups)
 
 
+def entry_rows(codes: Tensor) -> Tensor:
+    """Gives the row of each stored entry of a CSR tensor, in their order, shape `(entries,)`, int64."""
+    return torch.repeat_interleave(codes.crow_indices().diff())
+
+
 def csr(pointers: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
     """Builds a torch CSR tensor without torch's warning that CSR is in beta, and without checks of its invariants.
 

@@ -1,7 +1,5 @@
 """From data and a recipe to a module that is ready to train."""
 
-import math
-
 import torch
 
 from atomlab.activations.datamodule import ActivationDataModule
@@ -56,12 +54,8 @@ def build(
     sae = ThresholdSAE(d_in, d_sae, bandwidth=architecture.bandwidth, tied=architecture.tied)
     _start_atoms_(sae, data, transform, metric, recipe.initial_atoms)
     calibrate_thresholds_(sae, transform(data.sample("train", recipe.calibration.samples)), l0)
-    covariance = data.moments.second_moment - torch.outer(data.moments.mean, data.moments.mean)
-    matrix = transform.matrix.double()
-    mean_square = float((matrix.T @ covariance @ matrix).trace()) / d_in
-    return SAEModule(
-        sae, transform, metric, recipe, sample_sizes=sample_sizes, root_mean_square=math.sqrt(max(0.0, mean_square))
-    )
+    scale = transform.root_mean_square(data.moments.mean, data.moments.second_moment)
+    return SAEModule(sae, transform, metric, recipe, sample_sizes=sample_sizes, root_mean_square=scale)
 
 
 def reference_metric(data: TrainingData, shrinkage: float) -> AtomicInnerProduct:
@@ -92,14 +86,12 @@ def _start_atoms_(
     sae: ThresholdSAE, data: TrainingData, transform: InputTransform, metric: AtomicInnerProduct, options: InitialAtoms
 ) -> None:
     """Sets the atoms that the training starts from; of several processes in the first one, whose atoms DDP gives to all."""
-    generator = torch.Generator().manual_seed(
-        int(torch.randint(2**31, ()))
-    )  # every process draws as much as every other
+    seed = int(torch.randint(2**31, ()))  # drawn in every process, so that all go on with the same random numbers
     if options.source == "random" or (torch.distributed.is_initialized() and torch.distributed.get_rank() > 0):
         return
-    if options.source in ("kmeans", "data"):
+    if not options.is_path:
         x = transform(data.sample("train", options.samples))
-        sae.start_from_(initial_atoms(x, sae.d_sae, options, generator))
+        sae.start_from_(initial_atoms(x, sae.d_sae, options, torch.Generator().manual_seed(seed)))
         return
     if not isinstance(data, ActivationDataModule):
         raise ValueError(

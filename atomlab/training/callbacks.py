@@ -42,7 +42,18 @@ class FinalCalibration(Callback):
     With it the mean L0 of `recipe.calibration.samples` validation vectors is `recipe.final_l0`; where that is None, nothing
     happens. Where no number gives it, a warning says so and the thresholds stay. It belongs behind `DecoderNorm`, whose last
     projection changes the pre-activations. All processes use the first one's number.
+
+    Raises:
+        ValueError: at the start, where it is needed and the trainer has no data module that gives validation vectors.
     """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, SAEModule)
+        if pl_module.recipe.final_l0 is not None and not hasattr(_data_of(trainer), "sample"):
+            raise ValueError(
+                "training.calibration.final=true sets the last thresholds on validation vectors, and this trainer was given no "
+                "data module with `sample`: give one, or use training.calibration.final=false."
+            )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int
@@ -51,8 +62,7 @@ class FinalCalibration(Callback):
         target = pl_module.recipe.final_l0
         if target is None or trainer.global_step < trainer.max_steps:
             return
-        data: Any = getattr(trainer, "datamodule", None)
-        vectors = data.sample("validation", pl_module.recipe.calibration.samples).to(batch.device)
+        vectors = _data_of(trainer).sample("validation", pl_module.recipe.calibration.samples).to(batch.device)
         before = pl_module.sae.threshold.detach().clone()
         try:
             factor = rescale_thresholds_(pl_module.sae, pl_module.transform(vectors), float(target))
@@ -60,6 +70,11 @@ class FinalCalibration(Callback):
             _log.warning("The thresholds stay as the training ended with them: %s", error)
             factor = 1.0
         pl_module.sae.threshold.data.copy_(before * trainer.strategy.broadcast(factor))
+
+
+def _data_of(trainer: Trainer) -> Any:
+    """The data module that the trainer fits on; None if it was given none."""
+    return getattr(trainer, "datamodule", None)
 
 
 @final

@@ -5,15 +5,15 @@ import time
 
 import torch
 from jaxtyping import Float
-from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
 from atomlab.autocast import no_autocast
 from atomlab.sae import InputTransform
 from atomlab.theory import random_dictionary
 from atomlab.training.recipe import InitialAtoms
+from atomlab.units.dictionaries import centroids
 
-_BATCH = 4096  # vectors of a minibatch of k-means
+_BLOCK = 1024  # candidates that are looked at together
 
 
 @torch.no_grad()
@@ -39,36 +39,35 @@ def initial_atoms(
     Cost: for `kmeans` up to `options.passes` passes of 2·samples·d_in·d_sae FLOPs, of which a line on standard error
     says how long they took; then 2·d_in·d_sae FLOPs for each candidate.
     """
-    shuffled = x[torch.randperm(len(x), generator=generator)]
-    candidates = [shuffled]
+    order, atoms = torch.randperm(len(x), generator=generator), x.new_zeros(0, x.shape[1])
     if options.source == "kmeans" and len(x) > 1:
-        candidates.insert(0, _centroids(x, min(d_sae, len(x)), options.passes, generator))
-    atoms = x.new_zeros(0, x.shape[1])
-    for some in candidates:
-        atoms = _take(atoms, some, d_sae, options.bound)
+        seed = int(torch.randint(2**31, (), generator=generator))
+        centres = _timed_centroids(x, d_sae, options.passes, seed)
+        atoms = _take(atoms, centres, torch.arange(len(centres)), d_sae, options.bound)
+    atoms = _take(atoms, x, order, d_sae, options.bound)
     drawn = random_dictionary(d_sae - len(atoms), x.shape[1], generator).to(x)
     return torch.cat([atoms, drawn])
 
 
-def _centroids(x: Tensor, count: int, passes: int, generator: torch.Generator) -> Tensor:
-    """Finds centroids of vectors by minibatch k-means, shape `(count, d_in)`."""
-    start, seed = time.perf_counter(), int(torch.randint(2**31, (), generator=generator))
-    model = MiniBatchKMeans(
-        count, batch_size=_BATCH, n_init="auto", max_iter=passes, random_state=seed, reassignment_ratio=0.0
-    )
-    centres = torch.from_numpy(model.fit(x.numpy()).cluster_centers_).to(x)
+def _timed_centroids(x: Tensor, count: int, passes: int, seed: int) -> Tensor:
+    """Finds centroids, and says on standard error how long it took."""
+    start = time.perf_counter()
+    found = centroids(x, count, seed, passes)
     seconds = time.perf_counter() - start
-    sys.stderr.write(f"atomlab: k-means of {len(x):,} vectors, {count:,} initial atoms, took {seconds:.0f} s\n")
-    return centres
+    sys.stderr.write(f"atomlab: k-means of {len(x):,} vectors, {len(found):,} initial atoms, took {seconds:.0f} s\n")
+    return found
 
 
-def _take(atoms: Tensor, candidates: Tensor, wanted: int, bound: float) -> Tensor:
-    """Appends the directions of candidates, in turn, until there are `wanted` atoms; leaves out those beyond the bound."""
-    norms = candidates.norm(dim=1, keepdim=True)
-    directions = (candidates / norms)[norms.squeeze(1) > 0]
-    for block in directions.split(1024):
+def _take(atoms: Tensor, candidates: Tensor, order: Tensor, wanted: int, bound: float) -> Tensor:
+    """Appends the directions of candidates, in an order, until there are `wanted` atoms; leaves out those beyond the
+    bound.
+    """
+    for numbers in order.split(_BLOCK):
         if len(atoms) == wanted:
             return atoms
+        some = candidates[numbers]
+        norms = some.norm(dim=1)
+        block = some[norms > 0] / norms[norms > 0, None]
         block = block[(block @ atoms.T).abs().amax(1) <= bound] if len(atoms) else block
         near = ((block @ block.T).abs() > bound).tril(-1)
         kept = torch.zeros(len(block), dtype=torch.bool)

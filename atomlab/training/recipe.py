@@ -126,6 +126,11 @@ class InitialAtoms:
         _check_count("training.initial_atoms.passes", self.passes)
         _check_share("training.initial_atoms.bound", self.bound)
 
+    @property
+    def is_path(self) -> bool:
+        """Whether the atoms are those of another training."""
+        return self.source not in ("data", "kmeans", "random")
+
 
 @final
 @dataclass(frozen=True)
@@ -272,7 +277,7 @@ class TrainingRecipe:
 
     def without_foreign_atoms(self) -> "TrainingRecipe":
         """Returns this recipe with training vectors as initial atoms if they would be those of another training."""
-        if self.initial_atoms.source in ("kmeans", "data", "random"):
+        if not self.initial_atoms.is_path:
             return self
         return replace(self, initial_atoms=replace(self.initial_atoms, source="data"))
 

@@ -129,9 +129,25 @@ def k_means(
     Cost: up to 20 passes of 2·samples·d_in·d_sae FLOPs, and a whitened copy of the data.
     """
     white = metric.whiten(train - mean)
-    count = min(d_sae, len(white))
-    model = MiniBatchKMeans(
-        count, batch_size=4096, n_init="auto", max_iter=20, random_state=seed, reassignment_ratio=0.0
-    )
-    centres = torch.from_numpy(model.fit(white.numpy()).cluster_centers_).to(white)
+    centres = centroids(white, d_sae, seed)
     return centres[centres.norm(dim=1) > 0] @ metric.unwhitening.to(white)
+
+
+def centroids(x: Float[Tensor, "samples d_in"], count: int, seed: int, passes: int = 20) -> Float[Tensor, "n d_in"]:
+    """Finds the centroids of vectors in the Euclidean metric by scikit-learn's minibatch k-means.
+
+    Args:
+        x: vectors, shape `(samples, d_in)`, on the CPU.
+        count: number of centroids; as many as there are vectors where these are fewer.
+        seed: seed of `MiniBatchKMeans`.
+        passes: passes over the vectors, at most.
+
+    Returns:
+        Centroids as rows, shape `(n, d_in)`, in the dtype of x.
+
+    Cost: up to `passes` passes of 2·samples·d_in·n FLOPs, after k-means++ on three minibatches, whose cost grows with n².
+    """
+    model = MiniBatchKMeans(
+        min(count, len(x)), batch_size=4096, n_init="auto", max_iter=passes, random_state=seed, reassignment_ratio=0.0
+    )
+    return torch.from_numpy(model.fit(x.numpy()).cluster_centers_).to(x)

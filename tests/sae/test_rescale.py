@@ -5,7 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atomlab.sae import ThresholdSAE, rescale_thresholds_
+from atomlab.sae import ThresholdSAE, calibrate_thresholds_, rescale_thresholds_
+from atomlab.sae.ops import encode_csr
+from tests.coders.cases import DEAD, gaussian, problem, trained
 
 
 def made(seed: int, samples: int = 211) -> tuple[ThresholdSAE, torch.Tensor]:
@@ -53,3 +55,70 @@ def test_a_target_that_no_factor_reaches_is_an_error_that_changes_nothing() -> N
     with pytest.raises(ValueError, match="above 0 and below d_sae=30"):
         rescale_thresholds_(sae, x, 30.0)
     assert torch.equal(sae.threshold[20:], before[20:])
+
+
+def of_thresholds(threshold: torch.Tensor) -> tuple[ThresholdSAE, torch.Tensor]:
+    x, dictionary, bias = problem(samples=101)
+    sae = trained(dictionary, bias)
+    with torch.no_grad():
+        sae.threshold.copy_(threshold)
+    return sae, x
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), target=st.floats(1.5, 15), block=st.integers(1, 120), zeros=st.booleans())
+def test_one_factor_gives_the_mean_l0_to_the_single_firing(seed: int, target: float, block: int, zeros: bool) -> None:
+    threshold = 0.01 + gaussian(40, seed=seed).abs()
+    if zeros:
+        threshold[[0, 20]] = 0  # these fire on about half of the samples, 1 in the mean
+    sae, x = of_thresholds(threshold)
+    factor = rescale_thresholds_(sae, x, target, block)
+    torch.testing.assert_close(sae.threshold.detach(), threshold * factor, rtol=0, atol=0)
+    z = sae.pre_activations(x)
+    assert int((z > factor * threshold).sum()) == round(101 * target)
+    assert len(encode_csr(sae, x).values()) == round(101 * target)
+
+
+def test_the_factor_undoes_another_and_latents_keep_their_proportions() -> None:
+    sae, x = of_thresholds(0.1 + gaussian(40).abs())
+    first = rescale_thresholds_(sae, x, 4.0)
+    before = sae.threshold.clone()
+    with torch.no_grad():
+        sae.threshold.mul_(7)
+    assert rescale_thresholds_(sae, x, 4.0, block=13) == pytest.approx(1 / 7)
+    torch.testing.assert_close(sae.threshold, before)
+    assert first > 0
+
+
+def test_the_ends_of_the_range_are_reached_and_what_lies_beyond_is_refused() -> None:
+    threshold = 0.1 + gaussian(40).abs()
+    threshold[20] = 0
+    sae, x = of_thresholds(threshold)
+    z = sae.pre_activations(x)
+    always, ever = int((z[:, 20] > 0).sum()), int((z > 0).sum())
+    assert not (z[:, DEAD] > 0).any()
+    for target in ((always - 1) / 101, (ever + 1) / 101):
+        with pytest.raises(ValueError, match="reaches from"):
+            rescale_thresholds_(sae, x, target)
+        assert torch.equal(sae.threshold, threshold)
+    rescale_thresholds_(sae, x, always / 101)
+    assert len(encode_csr(sae, x).values()) == always
+    assert rescale_thresholds_(sae, x, ever / 101) == 0
+    assert len(encode_csr(sae, x).values()) == ever
+    with pytest.raises(ValueError, match="above 0 and below"):
+        rescale_thresholds_(sae, x, 40.0)
+
+
+def test_many_samples_keep_no_more_ratios_than_needed_and_lose_none() -> None:
+    """Blocks with ever larger ratios, so that early ones are thrown away, and the reverse."""
+    sae, _ = of_thresholds(0.1 + gaussian(40).abs())
+    x = gaussian(3000, 16, seed=8) * torch.linspace(0.1, 10, 3000).double()[:, None] + sae.b_dec.detach()
+    for each in (x, x.flip(0)):
+        rescale_thresholds_(sae, each, 0.7, block=50)
+        assert len(encode_csr(sae, each).values()) == 2100
+
+
+def test_quantiles_and_one_factor_agree_where_the_quantiles_are_right_already() -> None:
+    sae, x = of_thresholds(torch.ones(40))
+    reached = calibrate_thresholds_(sae, x, 4.0)
+    assert rescale_thresholds_(sae, x, reached) == pytest.approx(1, rel=0.05)

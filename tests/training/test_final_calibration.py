@@ -52,6 +52,20 @@ def test_held_out_vectors_have_the_target(tmp_path: Path, accumulate: int) -> No
     assert torch.equal(transform.matrix, module.transform.matrix)
 
 
+def test_a_trainer_that_cannot_sample_is_refused_before_its_first_step(tmp_path: Path) -> None:
+    """After its last one the training would be lost."""
+    seed_everything(0, verbose=False)
+    data = VectorsDataModule(X, exact_moments(X), batch_size=50, steps=7)
+    module = build(data, Architecture(3), TrainingRecipe(TargetL0(1e-3, TARGET)))
+    trainer = Trainer(
+        callbacks=[DecoderNorm(), FinalCalibration()], default_root_dir=tmp_path, max_steps=7, limit_val_batches=0,
+        enable_checkpointing=False, **QUIET,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"given no data module with `sample`: give one, or use training\.calibration"):
+        trainer.fit(module, data.train_dataloader())
+    assert trainer.global_step == 0
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(("sparsity", "final"), [(L0(1e-3), True), (TargetL0(1e-3, TARGET), False)])
 def test_without_a_target_thresholds_stay_as_trained(tmp_path: Path, sparsity: Sparsity, final: bool) -> None:

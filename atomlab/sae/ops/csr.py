@@ -7,7 +7,7 @@ from torch import Tensor
 from atomlab.autocast import no_autocast
 from atomlab.sae.autoencoder import ThresholdSAE
 from atomlab.sae.ops.kernels import kernels_for
-from atomlab.sae.sparse_code import csr
+from atomlab.sae.sparse_code import csr, entry_rows
 
 
 @torch.no_grad()
@@ -59,7 +59,7 @@ def decode_csr(
 
     Cost: 2·d_in FLOPs an entry.
     """
-    rows = torch.repeat_interleave(codes.crow_indices().diff())
+    rows = entry_rows(codes)
     kernels = kernels_for(W_dec.device)
     x_hat = kernels.bag_sum(kernels.operand(W_dec), codes.col_indices(), rows, codes.values(), codes.shape[0])
     return x_hat + b_dec
