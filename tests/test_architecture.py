@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "metrics": {"theory"},
     "interop": {"files", "identity", "theory", "sae", "activations"},  # activations: the site that an SAE belongs to
     "coders": {"autocast", "theory", "sae"},  # a code is chosen for a dictionary, whatever it comes from
-    "units": {"autocast", "theory", "sae"},
+    "units": {"autocast", "theory", "sae", "coders"},
     "training": {"autocast", "files", "identity", "sae", "metrics", "theory", "activations", "interop", "units"},
     "evaluation": {
         "files",
@@ -28,6 +28,7 @@ MAY_IMPORT = {
         "metrics",
         "activations",
         "interop",
+        "coders",
         "units",
         "training",
         "report",
@@ -57,14 +58,16 @@ MAY_IMPORT = {
     "evaluation/surrogates": set(),
     "evaluation/provenance": set(),
     "evaluation/rows": set(),
-    "evaluation/controls": {"retraining", "surrogates", "rows"},
+    "evaluation/equal_l0": {"rows"},
+    "evaluation/controls": {"retraining", "surrogates", "rows", "equal_l0"},
     "evaluation/study": {"retraining"},  # what every study gets
-    "evaluation/browser": {"study", "controls"},
+    "evaluation/browser": {"study", "equal_l0"},
     "evaluation/studies": {
         "study",
         "surrogates",
         "provenance",
         "rows",
+        "equal_l0",
         "controls",
         "browser",
     },

@@ -194,6 +194,11 @@ class ActivationDataModule(LightningDataModule):
         order = random_order(len(rows), self.seed)[:count].sort()
         return rows[order.values][order.indices.argsort()]
 
+    def sample_groups(self, split: str, count: int) -> list[str]:
+        """Returns the group of each row of `sample(split, count)`: a document's title, a subject or a template."""
+        rows = self.rows[split]
+        return rows.origin(random_order(len(rows), self.seed)[:count]).group
+
     def train_dataloader(self) -> Background[Tensor] | OnlineBatches:
         rank, world_size, start, count = 0, 1, 0, self.batches.steps
         if self.trainer is not None:

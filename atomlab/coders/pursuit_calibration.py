@@ -11,7 +11,7 @@ from atomlab.autocast import no_autocast
 from atomlab.coders.fitting import UnitAtoms, fit_values, sparse_code
 from atomlab.coders.threshold_pursuit import ThresholdPursuit, own_input, union
 from atomlab.sae import ThresholdSAE
-from atomlab.sae.sparse_code import csr, entry_rows
+from atomlab.sae.sparse_code import entry_rows, take_rows
 from atomlab.theory import AtomicInnerProduct
 from atomlab.theory.supports import check_vectors
 
@@ -128,7 +128,11 @@ def calibrate_threshold_pursuit(
         parts = []
         for part in torch.arange(len(x), device=x.device).split(block):
             own = stage == 1
-            scores = _ratios(sae, x[part]) if own else _correlations(atoms, target[part], _take(codes, part))
+            scores = (
+                _ratios(sae, x[part])
+                if own
+                else _correlations(atoms, target[part], take_rows(codes, int(part[0]), int(part[-1]) + 1))
+            )
             parts.append(_Pairs.best(scores, part, most_joining))
         level, codes = _level(atoms, target, codes, _Pairs.falling(parts), round(len(x) * target_l0 * stage / stages))
         levels.append(level)
@@ -152,16 +156,6 @@ def _correlations(atoms: UnitAtoms, target: Tensor, codes: Tensor) -> Tensor:
     scores = atoms.residual(target, codes) @ atoms.rows.T
     scores[entry_rows(codes), codes.col_indices()] = -1
     return scores
-
-
-def _take(codes: Tensor, samples: Tensor) -> Tensor:
-    """Takes successive samples out of CSR codes."""
-    first, end = int(samples[0]), int(samples[-1]) + 1
-    pointers = codes.crow_indices()[first : end + 1]
-    entries = slice(int(pointers[0]), int(pointers[-1]))
-    return csr(
-        pointers - pointers[0], codes.col_indices()[entries], codes.values()[entries], (end - first, codes.shape[1])
-    )
 
 
 def _level(atoms: UnitAtoms, target: Tensor, codes: Tensor, pairs: _Pairs, goal: int) -> tuple[float, Tensor]:

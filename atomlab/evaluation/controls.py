@@ -1,81 +1,38 @@
 """The control rows of a table: what the atoms of a run must beat (theory.md 9).
 
-Each control has as many atoms as the run, the same training vectors, the same mean L0, and where it is trained the same
-training code. Another control is a name and its description in `CONTROLS`, the names of its rows in `CONTROL_ROWS`, and
-its dictionary in `control_cases`; a dictionary that no TSAE learned belongs in `atomlab.units.dictionaries`.
+Each control has as many atoms as the run, the same training vectors, the same mean L0, the same choice of coders, and
+where it is trained the same training code. Another control is a name and its description in `CONTROLS`, the name of its
+dictionary in `CONTROL_SOURCES`, and its cases in `control_cases`; a dictionary that no TSAE learned belongs in
+`atomlab.units.dictionaries`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import final
 
 import torch
-from torch import Tensor
 
 from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.evaluation.equal_l0 import Case, EqualL0, check_coders
 from atomlab.evaluation.retraining import Retraining
-from atomlab.evaluation.rows.measure import measure
+from atomlab.evaluation.rows.held_out import HeldOut
 from atomlab.evaluation.surrogates import VectorsDataModule, gaussian_vectors
 from atomlab.metrics.sample_sizes import SampleSizes
-from atomlab.report import Row
-from atomlab.theory import AtomicInnerProduct
-from atomlab.units import Unit, atoms, data_dictionary, data_nearest, k_means, random_atoms, with_pursuit
+from atomlab.units import atoms, data_dictionary, data_nearest, k_means, random_atoms
 
 CONTROLS = {
     "data": (
         "Training vectors as atoms (a random d_sae of them where there are more), centred: memory and nothing "
-        "else. “data, nearest” codes by the nearest atom alone (cos_S), “data + OMP” with the atoms' mean L0."
+        "else. “data, nearest” codes by the nearest atom alone (cos_S), the other rows with the atoms' mean L0."
     ),
-    "k_means": ("Centroids by minibatch k-means in the metric S, with OMP codes at the atoms' mean L0."),
-    "random": (
-        "Independent random atoms, uniform on the S-unit sphere, with OMP codes at the atoms' mean L0: no "
-        "knowledge of the data but S."
-    ),
+    "k_means": "Centroids by minibatch k-means in the metric S.",
+    "random": "Independent random atoms, uniform on the S-unit sphere: no knowledge of the data but S.",
     "gaussian": (
         "A TSAE trained by the same code on Gaussian vectors with the data's mean and covariance: measured on "
         "the data, and ('on its own') on its own training vectors and fresh ones, which have no structure "
         "beyond their covariance."
     ),
 }
-CONTROL_ROWS = (
-    "data, nearest",
-    "data + OMP",
-    "k-means + OMP",
-    "random + OMP",
-    "Gaussian TSAE",
-    "Gaussian TSAE on its own",
-)
+CONTROL_SOURCES = ("data", "k-means", "random", "Gaussian TSAE")  # their dictionaries, as the names of rows begin
 _SEEDS = 1_000_003  # so that the data dictionary is not drawn by the same permutation as the measured sample
-
-
-@final
-@dataclass(frozen=True)
-class Case:
-    """A unit and the vectors that it is measured on.
-
-    Attributes:
-        unit: a dictionary and its codes.
-        train: (samples, d_in) training vectors, in random order.
-        test: (samples, d_in) held-out vectors, in random order.
-        fitted: number of training vectors that the unit was fitted to; None if it was fitted to none, or nobody knows.
-    """
-
-    unit: Unit
-    train: Tensor
-    test: Tensor
-    fitted: int | None = None
-
-    def row(self, metric: AtomicInnerProduct, sample_sizes: SampleSizes) -> Row:
-        """Measures the row of the unit in a table.
-
-        Args:
-            metric: S.
-            sample_sizes: sample sizes, and the seed of random atoms and supports.
-
-        Returns:
-            The row of `measure`, with `samples_fitted`, the number of vectors that the unit was fitted to.
-        """
-        return measure(self.unit, self.train, self.test, metric, sample_sizes) | {"samples_fitted": self.fitted}
 
 
 def check_controls(names: Sequence[str]) -> None:
@@ -88,62 +45,60 @@ def check_controls(names: Sequence[str]) -> None:
 
 def control_cases(
     names: Sequence[str],
-    k: int,
-    atoms_case: Case,
+    coders: Sequence[str],
+    equal: EqualL0,
     data: ActivationDataModule,
-    metric: AtomicInnerProduct,
     retraining: Retraining,
     sample_sizes: SampleSizes,
+    missing: list[str],
 ) -> list[Case]:
     """Makes the named controls, ready to be measured.
 
     Args:
         names: names of `CONTROLS`.
-        k: number of atoms in an OMP code.
-        atoms_case: the trained atoms. Controls have as many atoms, and are measured on the same vectors.
+        coders: names of `atomlab.units.CODERS`; each control is coded by each of them.
+        equal: the atoms. Controls have as many atoms and the same L0, and are measured on the same vectors.
         data: the activations, set up.
-        metric: S.
         retraining: how the TSAE of the Gaussian surrogate is trained.
         sample_sizes: number of training vectors that a control gets, and the seed.
+        missing: gets a sentence for each coder that does not reach the L0 of the atoms, whose case is left out.
 
     Returns:
-        One or two cases for each name, in the order of `CONTROL_ROWS`.
+        The cases, control by control.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown control or coder.
     """
     check_controls(names)
-    d_sae = atoms_case.unit.d_sae
+    check_coders(coders)
+    d_sae, metric = equal.case.unit.d_sae, equal.metric
     mean, generator = data.moments.mean.float(), torch.Generator().manual_seed(_SEEDS + sample_sizes.seed)
-    train, test = atoms_case.train, atoms_case.test
     vectors = data.sample("train", sample_sizes.controls)
-    fitted: list[Unit] = []
-    unfitted: list[Unit] = []
+    cases: list[Case] = []
     if "data" in names:
         dictionary = data_dictionary(vectors, mean, d_sae, generator)
-        fitted += [
-            data_nearest(dictionary, mean, metric),
-            with_pursuit("data + OMP", dictionary, mean, min(k, len(dictionary)), metric),
-        ]
+        nearest = data_nearest(dictionary, mean, metric)
+        cases.append(Case(nearest, equal.case.train, equal.case.test, len(vectors)))
+        cases += equal.cases("data", equal.encoder_of(dictionary, mean), coders, missing, len(vectors))
     if "k_means" in names:
         centroids = k_means(vectors, mean, d_sae, metric, sample_sizes.seed)
-        fitted.append(with_pursuit("k-means + OMP", centroids, mean, min(k, len(centroids)), metric))
+        cases += equal.cases("k-means", equal.encoder_of(centroids, mean), coders, missing, len(vectors))
     if "random" in names:
-        unfitted.append(random_atoms(d_sae, mean, k, metric, generator))
-    cases = [Case(unit, train, test, len(vectors)) for unit in fitted] + [Case(unit, train, test) for unit in unfitted]
-    return cases + (
-        _gaussian(d_sae, data, len(vectors), train, test, retraining, sample_sizes) if "gaussian" in names else []
-    )
+        dictionary = random_atoms(d_sae, data.d_in, metric, generator)
+        cases += equal.cases("random", equal.encoder_of(dictionary, mean), coders, missing)
+    if "gaussian" in names:
+        cases += _gaussian(coders, equal, data, len(vectors), retraining, sample_sizes, missing)
+    return cases
 
 
 def _gaussian(
-    d_sae: int,
+    coders: Sequence[str],
+    equal: EqualL0,
     data: ActivationDataModule,
     count: int,
-    train: Tensor,
-    test: Tensor,
     retraining: Retraining,
     sample_sizes: SampleSizes,
+    missing: list[str],
 ) -> list[Case]:
     generator = torch.Generator().manual_seed(_SEEDS + sample_sizes.seed)
     vectors = gaussian_vectors(data.moments, count, generator)
@@ -154,22 +109,7 @@ def _gaussian(
         steps=retraining.steps,
         seed=sample_sizes.seed,
     )
-    sae = retraining.train(surrogate, seed=sample_sizes.seed, expansion=d_sae / data.d_in)
-    fresh = gaussian_vectors(data.moments, len(test), generator)
-    return [
-        Case(atoms(sae, "Gaussian TSAE"), train, test, count),
-        Case(atoms(sae, "Gaussian TSAE on its own"), vectors[: sample_sizes.measured], fresh, count),
-    ]
-
-
-def pursuit_size(l0: float, d_in: int) -> int:
-    """Chooses K for the OMP codes of the controls.
-
-    Args:
-        l0: mean L0 of the trained atoms.
-        d_in: width of the activations.
-
-    Returns:
-        K: `l0` rounded to a whole number, but at least 1 and at most `d_in`.
-    """
-    return min(max(1, round(l0)), d_in)
+    sae = retraining.train(surrogate, seed=sample_sizes.seed, expansion=equal.case.unit.d_sae / data.d_in)
+    fresh = HeldOut.independent(gaussian_vectors(data.moments, len(equal.case.test), generator))
+    own = Case(atoms(sae, "Gaussian TSAE on its own"), vectors[: sample_sizes.measured], fresh, count)
+    return [*equal.cases("Gaussian TSAE", sae, coders, missing, count), own]

@@ -19,7 +19,7 @@ from atomlab.metrics.certified_rates import CertifiedRate, IsometryRates, Unifor
 from atomlab.metrics.code_isometry import CodeIsometry
 from atomlab.metrics.dictionary_geometry import RestrictedIsometry, deciding_coherence
 from atomlab.metrics.encoder_recovery import SupportRecoveryRate, WindowRate
-from atomlab.metrics.explained_variance import ExplainedVariance
+from atomlab.metrics.explained_variance import ExplainedQuantile, ExplainedVariance
 from atomlab.metrics.stability_index import Stability
 from atomlab.metrics.support_sizes import FiringShare, SupportSizes
 from atomlab.theory import (
@@ -120,6 +120,27 @@ def of_reconstructions(d_in: int, metric: AtomicInnerProduct, suffix: str = "") 
         "r2_uncentred": ExplainedVariance(d_in, centred=False),
     }
     return MetricCollection(found, postfix=suffix, compute_groups=[["r2", "r2_uncentred"], ["r2_s"]])
+
+
+def of_vectors(mean: Float[Tensor, " d_in"], metric: AtomicInnerProduct) -> MetricCollection:
+    """Makes the metrics of how well single vectors are explained, large and small ones alike.
+
+    Args:
+        mean: (d_in,) mean of the vectors.
+        metric: S.
+
+    Returns:
+        `r2_vector_median` and `r2_vector_q10`, quantiles over vectors of 1 − ‖x − x̂‖² / ‖x − mean‖², and `r2_s_vector_median`
+        and `r2_s_vector_q10`, the same in the metric S, to be updated with vectors (batch, d_in) and their
+        reconstructions.
+    """
+    quantiles, norms = {"median": 0.5, "q10": 0.1}, {"r2": None, "r2_s": metric}
+    found: Named = {
+        f"{norm}_vector_{name}": ExplainedQuantile(mean, quantile, inner)
+        for norm, inner in norms.items()
+        for name, quantile in quantiles.items()
+    }
+    return MetricCollection(found, compute_groups=[[name] for name in found])
 
 
 def of_codes(

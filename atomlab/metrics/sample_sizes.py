@@ -22,8 +22,9 @@ class SampleSizes:
         browsed: held-out vectors in which the atom browser looks for contexts.
         contexts: contexts that the atom browser shows of an atom, at most.
         batch: vectors that are encoded at a time.
-        seed: of the controls, the browsed sequences and the random supports. The measured vectors are drawn by the
-            seed of the data.
+        resampled: samples of the held-out documents, drawn with replacement, that intervals are made of.
+        seed: of the controls, the browsed sequences, the random supports and the resampled documents. The measured vectors
+            are drawn by the seed of the data.
         dashboard: validation vectors for the numbers of `certified` in each validation of a training, which may run often.
 
     Raises:
@@ -39,6 +40,7 @@ class SampleSizes:
     browsed: int = 16_384
     contexts: int = 8
     batch: int = 2048
+    resampled: int = 2000
     seed: int = 0
     dashboard: int = 256
 

@@ -2,6 +2,7 @@
 
 from atomlab.report.column_type import Column
 
+_BOOTSTRAP = "over held-out documents, drawn again with replacement (expanded percentiles)"
 _LOWER = "sufficient, so a lower bound"
 
 GEOMETRY = (
@@ -79,12 +80,16 @@ RECOVERY = (
         "recovery",
         closing=True,
     ),
+    Column("certified_level_1_interval", "cert. 1 95%", f"95% interval of “cert. 1”; {_BOOTSTRAP}.", ".1%", "recovery"),
     Column(
         "certified_level_2a",
         "cert. 2a",
         f"Share of vectors with μ₁(2K − 1) < 1: the code is the unique sparsest one; {_LOWER}.",
         ".1%",
         "recovery",
+    ),
+    Column(
+        "certified_level_2a_interval", "cert. 2a 95%", f"95% interval of “cert. 2a”; {_BOOTSTRAP}.", ".1%", "recovery"
     ),
     Column(
         "certified_level_2b",
@@ -94,12 +99,16 @@ RECOVERY = (
         "recovery",
     ),
     Column(
+        "certified_level_2b_interval", "cert. 2b 95%", f"95% interval of “cert. 2b”; {_BOOTSTRAP}.", ".1%", "recovery"
+    ),
+    Column(
         "certified_level_3",
         "cert. 3",
         f"Share of vectors with ERC < 1: ℓ1 recovers every code on the support of this one; {_LOWER}.",
         ".1%",
         "recovery",
     ),
+    Column("certified_level_3_interval", "cert. 3 95%", f"95% interval of “cert. 3”; {_BOOTSTRAP}.", ".1%", "recovery"),
     Column(
         "certified_level_4",
         "cert. 4",
@@ -109,6 +118,7 @@ RECOVERY = (
         "recovery",
         closing=True,
     ),
+    Column("certified_level_4_interval", "cert. 4 95%", f"95% interval of “cert. 4”; {_BOOTSTRAP}.", ".1%", "recovery"),
     Column(
         "certified_level_4_signed",
         "cert. 4 ±",
@@ -119,12 +129,20 @@ RECOVERY = (
         closing=True,
     ),
     Column(
+        "certified_level_4_signed_interval",
+        "cert. 4 ± 95%",
+        f"95% interval of “cert. 4 ±”; {_BOOTSTRAP}.",
+        ".1%",
+        "recovery",
+    ),
+    Column(
         "solved_level_5",
         "solved 5",
         "Share of vectors whose code ℓ1 minimisation returns, by solving it. Level 4 implies it.",
         ".1%",
         "recovery",
     ),
+    Column("solved_level_5_interval", "solved 5 95%", f"95% interval of “solved 5”; {_BOOTSTRAP}.", ".1%", "recovery"),
     Column(
         "identifiable_a_priori",
         "window",

@@ -4,12 +4,35 @@ from atomlab.report.column_type import Column
 
 _R2 = "1 − Σ‖x − x̂‖² / Σ‖x − x̄‖², pooled over vectors and dimensions"
 _S = "S is the inverse second moment of the reference corpus, so that every direction counts alike"
+_BOOTSTRAP = "over held-out documents, drawn again with replacement (expanded percentiles)"
+_INDEPENDENT = "; runs with starts of their own."
+_SHARED = "; runs that start from the same atoms, so that like ends prove little."
 
 FAITHFULNESS = (
     Column("r2_train", "R² train", f"{_R2}; Euclidean, on training vectors.", closing=True),
     Column("r2", "R² held out", f"{_R2}; Euclidean, on held-out vectors.", closing=True),
+    Column("r2_interval", "R² 95%", f"95% interval of R² held out; {_BOOTSTRAP}."),
     Column("r2_s_train", "R²_S train", f"R² with S-norms on training vectors; {_S}.", closing=True),
     Column("r2_s", "R²_S held out", f"R² with S-norms on held-out vectors; {_S}.", closing=True),
+    Column("r2_s_interval", "R²_S 95%", f"95% interval of R²_S held out; {_BOOTSTRAP}."),
+    Column(
+        "r2_difference",
+        "Δ R²",
+        "R² held out of the atoms less that of the row, with its 95% interval over the same resampled documents. The atoms are "
+        "coded like the row, or for OMP with the best of their non-negative codes (column “against”). Where the interval lies "
+        "above 0, the atoms explain more.",
+        "+.3f",
+    ),
+    Column("r2_s_difference", "Δ R²_S", "The same difference of R²_S held out.", "+.3f"),
+    Column("against", "against", "The row of the atoms that Δ R² and Δ R²_S compare this row with."),
+    Column(
+        "r2_vector_median",
+        "R² median",
+        "Median over held-out vectors of 1 − ‖x − x̂‖² / ‖x − x̄‖²: every vector counts alike, large or small.",
+    ),
+    Column("r2_vector_q10", "R² 10%", "10% quantile over held-out vectors of 1 − ‖x − x̂‖² / ‖x − x̄‖²."),
+    Column("r2_s_vector_median", "R²_S median", "The same median with S-norms."),
+    Column("r2_s_vector_q10", "R²_S 10%", "The same 10% quantile with S-norms."),
     Column(
         "memory",
         "memory",
@@ -63,8 +86,19 @@ FAITHFULNESS = (
     ),
 )
 CODES = (
+    Column(
+        "coder",
+        "coder",
+        "How codes are found. one-step: a threshold on each latent. refit, pursuit: non-negative least squares on chosen "
+        "atoms, in one or four stages. OMP: orthogonal matching pursuit, one atom at a time.",
+        group="codes",
+    ),
+    Column(
+        "signed", "signed", "Whether values may be negative, which makes two directions of each atom.", group="codes"
+    ),
     Column("l0_train", "L0 train", "Mean number of non-zero codes of a training vector.", ".1f", "codes"),
     Column("l0", "L0", "Mean number of non-zero codes of a held-out vector.", ".1f", "codes", closing=True),
+    Column("l0_interval", "L0 95%", f"95% interval of L0; {_BOOTSTRAP}.", ".1f", "codes"),
     Column("l0_median", "L0 median", "Median number of non-zero codes of a held-out vector.", "d", "codes"),
     Column("l0_q998", "L0 99.8%", "99.8% quantile of the number of non-zero codes of a held-out vector.", "d", "codes"),
     Column(
@@ -91,12 +125,20 @@ CODES = (
         ".1%",
         "codes",
     ),
-    Column(
-        "consistency",
-        "seeds",
-        "Mean cosine of the atoms with those of another seed, matched one to one (Hungarian algorithm).",
-        ".3f",
-        "codes",
+    *(
+        Column(f"{key}{end}", f"{header}{where}", f"{definition}{meaning}", form, "codes")
+        for end, where, meaning in (("", "", _INDEPENDENT), ("_shared_start", ", one start", _SHARED))
+        for key, header, definition, form in (
+            ("consistency", "seeds", "Mean cosine of the atoms with those of another seed, matched one to one", ".3f"),
+            ("consistency_share", "came back", "Share of the atoms whose matched cosine is above .7", ".1%"),
+            (
+                "consistency_subspace",
+                "in span",
+                "Mean share of an atom's squared length in the span of its nearest 8 atoms of another seed",
+                ".3f",
+            ),
+            ("stable", "stable", "Share of the atoms that came back in more than half of the other runs", ".1%"),
+        )
     ),
     Column(
         "consistency_random",
@@ -105,6 +147,30 @@ CODES = (
         ".3f",
         "codes",
     ),
+    Column(
+        "consistency_share_random",
+        "came back, random",
+        "Share of the atoms of two random dictionaries whose matched cosine is above .7.",
+        ".1%",
+        "codes",
+    ),
+    Column(
+        "consistency_subspace_random",
+        "in span, random",
+        "The column “in span” for two random dictionaries of this size.",
+        ".3f",
+        "codes",
+    ),
+    Column(
+        "r2_of_stable",
+        "R² of stable",
+        "R² held out if all but the stable atoms are left out of the codes.",
+        group="codes",
+    ),
+    Column("r2_s_of_stable", "R²_S of stable", "The same with S-norms.", group="codes"),
+    Column("r2_seeds", "R² seeds", "Mean R² held out over all seeds, and its range (no interval).", group="codes"),
+    Column("r2_s_seeds", "R²_S seeds", "Mean R²_S held out over all seeds, and its range.", group="codes"),
+    Column("l0_seeds", "L0 seeds", "Mean L0 over all seeds, and its range.", ".1f", "codes"),
     Column(
         "token_entropy",
         "H token",
@@ -174,6 +240,13 @@ SIZES = (
         "samples",
         "n held out",
         "Number of held-out vectors measured, for every number without a sample size of its own.",
+        group="sizes",
+    ),
+    Column(
+        "samples_documents",
+        "documents",
+        "Number of documents, subjects or templates that the held-out vectors come from. Intervals resample them, joined to 200 "
+        "where there are more.",
         group="sizes",
     ),
     Column(

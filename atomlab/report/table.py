@@ -21,7 +21,8 @@ def cell(row: Row, column: Column) -> str:
 
     Args:
         row: has the value under the key of the column, or does not have it. A value is a number, text, an interval
-            (`low`, `high`, `k`), a number at a support size (`value`, `k`), or a mapping of shares.
+            (`low`, `high`), a number with its interval (`value`, `low`, `high`), either of them at a support size (`k`), or a
+            mapping of shares.
         column: its key and the format of its numbers.
 
     Returns:
@@ -32,10 +33,15 @@ def cell(row: Row, column: Column) -> str:
         return "–"
     if not isinstance(value, dict):
         return f"{value:{column.format}}" if isinstance(value, float) else str(value)
-    if "low" in value:
-        return f"[{value['low']:{column.format}}, {value['high']:{column.format}}] K={value['k']}"
-    if "value" in value:
-        return f"{value['value']:{column.format}} K={value['k']}"
+    if "low" in value or "value" in value:
+        parts = [f"{value['value']:{column.format}}"] if "value" in value else []
+        parts += (
+            [f"[{value['low']:{column.format}}, {value['high']:{column.format}}]"]
+            if value.get("low") is not None
+            else []
+        )
+        parts += [f"K={value['k']}"] if "k" in value else []
+        return " ".join(parts) or "–"
     return " / ".join(f"{part:{column.format}}" for part in value.values())
 
 

@@ -104,3 +104,22 @@ def csr(pointers: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         return torch.sparse_csr_tensor(pointers, columns, values, shape, check_invariants=False)
+
+
+def take_rows(codes: Tensor, start: int, stop: int) -> Tensor:
+    """Takes successive rows out of a matrix.
+
+    Args:
+        codes: shape `(rows, columns)`, CSR or dense.
+        start: number of the first row taken.
+        stop: number of the first row not taken any more.
+
+    Returns:
+        Rows start to stop − 1 in the layout of `codes`, as views of its values.
+    """
+    if codes.layout != torch.sparse_csr:
+        return codes[start:stop]
+    pointers = codes.crow_indices()[start : stop + 1]
+    entries = slice(int(pointers[0]), int(pointers[-1]))
+    shape = (stop - start, codes.shape[1])
+    return csr(pointers - pointers[0], codes.col_indices()[entries], codes.values()[entries], shape)

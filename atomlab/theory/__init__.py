@@ -3,21 +3,22 @@
 Other rooms import from here only. The files, by the sections of theory.md:
 
     1     inner_product                 the atomic inner product and other metrics
-    2     shift                         angles between activations, in every metric, beside their null
+    2     representation_shift          angles between activations, in every metric, beside their null
     3     coherence                     mutual coherence, the Babel function, the Welch bound
     4     restricted_isometry           intervals for δ_K, and what they decide
-          isometry_of_codes             the isometry of the codes that occur
+          code_isometry                 the isometry of the codes that occur
     5     certificates                  levels 1 to 4: sufficient conditions
           mixed_precision_maximum       the maximum over atoms that levels 3 and 4 need
           basis_pursuit                 level 5: ℓ1 minimisation, solved
-          levels                        all five levels, and their rates
+          certificate_levels            all five levels, and their rates
           stability                     the index q*
     6     identifiability               thresholds, one-step recovery and refits
     8     faithfulness                  variance explained, loss recovered, KL divergence
     9     random_baselines              dictionaries and codes that know nothing
           matching                      which atoms of two dictionaries correspond
           orthogonal_matching_pursuit   codes on a dictionary that has no encoder
-    all   supports                      sparse codes as padded arrays, and checks of inputs
+    all   resampling                    how much a number would differ over other documents
+          supports                      sparse codes as padded arrays, and checks of inputs
 """
 
 from atomlab.theory.basis_pursuit import basis_pursuit, solved_recovery
@@ -57,7 +58,7 @@ from atomlab.theory.identifiability import (
     threshold_windows,
 )
 from atomlab.theory.inner_product import AtomicInnerProduct, disagreement
-from atomlab.theory.matching import match_atoms, mean_matched_cosine
+from atomlab.theory.matching import match_atoms, mean_matched_cosine, subspace_energy
 from atomlab.theory.orthogonal_matching_pursuit import orthogonal_matching_pursuit
 from atomlab.theory.random_baselines import random_codes, random_dictionary
 from atomlab.theory.representation_shift import (
@@ -69,6 +70,7 @@ from atomlab.theory.representation_shift import (
     geometries,
     representation_shift,
 )
+from atomlab.theory.resampling import bootstrap_interval, group_weights
 from atomlab.theory.restricted_isometry import (
     STABLE_THRESHOLD,
     UNIQUE_THRESHOLD,
@@ -113,6 +115,7 @@ __all__ = [
     "babel_recovery_certified",
     "babel_unique_certified",
     "basis_pursuit",
+    "bootstrap_interval",
     "coherence_certified",
     "coherence_statistics",
     "disagreement",
@@ -126,6 +129,7 @@ __all__ = [
     "first_supports",
     "gaussian_surrogate",
     "geometries",
+    "group_weights",
     "isometry_constants",
     "isometry_ratios",
     "kl_divergence",
@@ -149,6 +153,7 @@ __all__ = [
     "solved_recovery",
     "stability_pairwise",
     "stability_per_atom",
+    "subspace_energy",
     "support_grams",
     "support_recovery",
     "support_sizes",

@@ -64,3 +64,41 @@ def mean_matched_cosine(
         ValueError: a dictionary has more than 20,000 atoms, or is one that `unit_rows` refuses.
     """
     return float(match_atoms(a, b, metric)[2].mean())
+
+
+@no_autocast()
+def subspace_energy(
+    a: Float[Tensor, "n_a d_in"],
+    b: Float[Tensor, "n_b d_in"],
+    metric: AtomicInnerProduct | None = None,
+    *,
+    nearest: int = 8,
+    block: int = 1024,
+) -> Float[Tensor, " n_a"]:
+    """Computes how much of each atom lies in the span of its nearest atoms of another dictionary: ‖P d‖²_S / ‖d‖²_S.
+
+    P projects, in the metric S, on the span of the atoms of the other dictionary with the largest |cos_S|. An atom that
+    does not return in another training may still lie in a subspace that does. Time: 2·n_a·n_b·d_in FLOPs and n_a QR
+    factorisations of `(d_in, nearest)`, float64. Memory: `(block, n_b)` cosines and `(block, nearest, d_in)` atoms.
+
+    Args:
+        a: atoms whose energy is computed, shape `(n_a, d_in)`, of any norm.
+        b: atoms of the other dictionary as rows, shape `(n_b, d_in)`, of any norm.
+        metric: S; Euclidean if None.
+        nearest: number of atoms that span; all of b where it has fewer.
+        block: number of atoms that are handled at a time.
+
+    Returns:
+        The energy of each atom, shape `(n_a,)`, float64, between 0 and 1; exact up to rounding.
+
+    Raises:
+        ValueError: a dictionary is one that `unit_rows` refuses.
+    """
+    mine, others = (unit_rows(rows.double(), metric) for rows in (a, b))
+    found = []
+    for part in mine.split(block):
+        close = (part @ others.T).abs().topk(min(nearest, len(others)), dim=1).indices
+        basis, triangle = torch.linalg.qr(others[close].mT)
+        independent = triangle.diagonal(dim1=1, dim2=2).abs() > 1e-9
+        found.append(((part[:, None] @ basis).squeeze(1) * independent).square().sum(1))
+    return torch.cat(found).clamp(max=1)

@@ -4,33 +4,17 @@ A TSAE has found structure only where it does better than these at its own size,
 nothing of the data but the metric S, training vectors are pure memory, and centroids are the classical clustering.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float
-from sklearn.cluster import MiniBatchKMeans
+from sklearn.cluster import MiniBatchKMeans, kmeans_plusplus
 from torch import Tensor
 
 from atomlab.autocast import no_autocast
-from atomlab.theory import AtomicInnerProduct, orthogonal_matching_pursuit, random_dictionary, unit_rows
+from atomlab.theory import AtomicInnerProduct, random_dictionary, unit_rows
 from atomlab.units.unit import Unit
-
-
-@no_autocast()
-def random_atoms(d_sae: int, mean: Tensor, k: int, metric: AtomicInnerProduct, generator: torch.Generator) -> Unit:
-    """Draws independent atoms uniformly on the S-unit sphere, coded by orthogonal matching pursuit (OMP).
-
-    Args:
-        d_sae: number of atoms.
-        mean: mean of the training vectors, shape `(d_in,)`. Codes are of x − mean.
-        k: K, number of atoms in a code.
-        metric: S.
-        generator: source of randomness, on the CPU.
-
-    Returns:
-        The unit "random + OMP".
-    """
-    dictionary = random_dictionary(d_sae, len(mean), generator) @ metric.unwhitening.float()
-    return with_pursuit("random + OMP", dictionary, mean, k, metric)
 
 
 def data_nearest(dictionary: Float[Tensor, "d_sae d_in"], mean: Tensor, metric: AtomicInnerProduct) -> Unit:
@@ -58,30 +42,25 @@ def data_nearest(dictionary: Float[Tensor, "d_sae d_in"], mean: Tensor, metric: 
         best = scores.max(1, keepdim=True)
         return torch.zeros_like(scores).scatter_(1, best.indices, best.values.clamp(min=0) / norms[best.indices])
 
-    return Unit("data, nearest", dictionary, mean, encode, signed=False)
+    return Unit("data, nearest", dictionary, mean, encode, signed=False, coder="nearest")
 
 
-def with_pursuit(name: str, dictionary: Tensor, mean: Tensor, k: int, metric: AtomicInnerProduct) -> Unit:
-    """Codes x − mean on a given dictionary by orthogonal matching pursuit in the S-norm.
-
-    Pursuit usually finds better codes of K atoms than a one-step encoder, so comparing it with a TSAE favours the control.
+@no_autocast()
+def random_atoms(
+    d_sae: int, d_in: int, metric: AtomicInnerProduct, generator: torch.Generator
+) -> Float[Tensor, "d_sae d_in"]:
+    """Draws independent atoms uniformly on the S-unit sphere.
 
     Args:
-        name: name of the row in tables and figures.
-        dictionary: atoms as rows, shape `(d_sae, d_in)`, of any norm.
-        mean: mean of the training vectors, shape `(d_in,)`.
-        k: K, number of atoms in a code.
+        d_sae: number of atoms.
+        d_in: width of the atoms.
         metric: S.
+        generator: source of randomness, on the CPU.
 
     Returns:
-        A unit with dense, signed codes of at most K atoms. The cost of a code is that of
-        `atomlab.theory.orthogonal_matching_pursuit`.
+        Atoms as rows, shape `(d_sae, d_in)`, float32.
     """
-
-    def encode(x: Tensor) -> Tensor:
-        return orthogonal_matching_pursuit(x - mean, dictionary, k, metric)
-
-    return Unit(name, dictionary, mean, encode, signed=True)
+    return random_dictionary(d_sae, d_in, generator) @ metric.unwhitening.float()
 
 
 def data_dictionary(
@@ -145,9 +124,11 @@ def centroids(x: Float[Tensor, "samples d_in"], count: int, seed: int, passes: i
     Returns:
         Centroids as rows, shape `(n, d_in)`, in the dtype of x.
 
-    Cost: up to `passes` passes of 2·samples·d_in·n FLOPs, after k-means++ on three minibatches, whose cost grows with n².
+    Cost: up to `passes` passes of 2·samples·d_in·n FLOPs. Before these, k-means++ on 3·n random vectors with one trial a
+    centroid, 6·n²·d_in FLOPs: more trials and vectors took three times as long and ended no better.
     """
-    model = MiniBatchKMeans(
-        min(count, len(x)), batch_size=4096, n_init="auto", max_iter=passes, random_state=seed, reassignment_ratio=0.0
-    )
-    return torch.from_numpy(model.fit(x.numpy()).cluster_centers_).to(x)
+    n, data = min(count, len(x)), x.numpy()
+    drawn = np.random.default_rng(seed).permutation(len(data))[: 3 * n]
+    starts: Any = kmeans_plusplus(data[drawn], n, n_local_trials=1, random_state=seed)[0]
+    model = MiniBatchKMeans(n, init=starts, batch_size=4096, max_iter=passes, random_state=seed, reassignment_ratio=0.0)
+    return torch.from_numpy(model.fit(data).cluster_centers_).to(x)

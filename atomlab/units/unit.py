@@ -18,11 +18,12 @@ class Unit:
     """A named dictionary with an encoder: x ≈ code · dictionary + bias.
 
     Attributes:
-        name: name of the row in tables and figures.
+        name: name of the row in tables and figures: the dictionary's, and `<dictionary> + <coder>` where a coder was chosen.
         dictionary: atoms as rows, shape `(d_sae, d_in)`, of any norm.
         bias: what is added to every reconstruction, shape `(d_in,)`.
         encode: function from raw activations `(samples, d_in)` to codes `(samples, d_sae)`, CSR or dense.
         signed: whether codes may be negative.
+        coder: how codes are found, in a word or two: units with the same coder are compared like with like.
     """
 
     name: str
@@ -30,6 +31,12 @@ class Unit:
     bias: Float[Tensor, " d_in"]
     encode: Callable[[Tensor], Tensor]
     signed: bool
+    coder: str
+
+    @property
+    def source(self) -> str:
+        """The name of the dictionary, which units with other coders share."""
+        return self.name.split(" + ")[0]
 
     @property
     def d_sae(self) -> int:
@@ -68,7 +75,7 @@ def atoms(sae: ThresholdSAE, name: str = "atoms") -> Unit:
     Returns:
         A unit that shares the weights of `sae`; its codes are CSR and never negative.
     """
-    return Unit(name, sae.W_dec.detach(), sae.b_dec.detach(), partial(encode_csr, sae), signed=False)
+    return Unit(name, sae.W_dec.detach(), sae.b_dec.detach(), partial(encode_csr, sae), signed=False, coder="one-step")
 
 
 def neurons(d_in: int) -> Unit:
@@ -82,4 +89,4 @@ def neurons(d_in: int) -> Unit:
     Returns:
         A unit with the identity matrix as its dictionary and dense, signed codes.
     """
-    return Unit("neurons", torch.eye(d_in), torch.zeros(d_in), lambda x: x, signed=True)
+    return Unit("neurons", torch.eye(d_in), torch.zeros(d_in), lambda x: x, signed=True, coder="identity")

@@ -117,7 +117,18 @@ def inputs(data_of: Callable[..., ActivationDataModule], tmp_path: Path) -> Stud
         retraining=Retraining(
             Architecture(expansion=2), TrainingRecipe(TargetL0(1.0, 4.0), Calibration(l0=4.0)), 1e-3, trainer, 64, 20
         ),
-        sample_sizes=SampleSizes(200, 50, 20, 16, 1000, 100, 300, 3, 64),
+        sample_sizes=SampleSizes(
+            measured=200,
+            certified=50,
+            solved=20,
+            supports=16,
+            controls=1000,
+            loss_tokens=100,
+            browsed=300,
+            contexts=3,
+            batch=64,
+            resampled=50,
+        ),
         folder=tmp_path,
         seed=0,
         configuration="<b>config</b>",

@@ -17,8 +17,8 @@ from atomlab.activations.harvest.cache import HarvestCache
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.model.sites import find_module, first_tensor, resolve_site
 from atomlab.evaluation import BrowserOptions, ControlledTable, StudyInputs, origin_of, retraining
-from atomlab.evaluation.controls import CONTROLS
-from atomlab.evaluation.studies.controlled_table import ROWS
+from atomlab.evaluation.controls import CONTROL_SOURCES, CONTROLS
+from atomlab.evaluation.studies.controlled_table import SOURCES
 from atomlab.evaluation.studies.controlled_table_figures import table_figures
 from atomlab.evaluation.surrogates import VectorsDataModule
 from atomlab.interop.locate import load_at_site, locate
@@ -28,7 +28,7 @@ from atomlab.training.callbacks import DecoderNorm
 from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.recipe import InitialAtoms
 from atomlab.training.resuming import RunIdentity
-from atomlab.units import atoms
+from atomlab.units import CODERS
 
 Data = Callable[..., ActivationDataModule]
 QUICK = ControlledTable(controls=[], certify=False, loss=False, browser=None)
@@ -239,7 +239,10 @@ def never(*given: object, **options: object) -> NoReturn:
         ({"atoms": "nowhere"}, "nowhere does not exist"),
         ({"features": {"imported": "nowhere"}}, "nowhere does not exist"),
         ({"browser": BrowserOptions(LanguageModel("/nowhere", device="cpu"))}, "The model of '/nowhere'"),
-        *(({"features": {name: "nowhere"}}, re.escape(f"study.features names a row {name},")) for name in ROWS),
+        *(
+            ({"features": {name: "nowhere"}}, re.escape(f"study.features names a row {name},"))
+            for name in (*SOURCES, "a + OMP")
+        ),
     ],
 )
 def test_a_mistake_costs_neither_a_harvest_nor_a_training(
@@ -272,14 +275,23 @@ def test_every_dictionary_is_drawn_once_and_controls_go_before_imported_saes(
     """In the coherence, Babel and isometry figures, in one order and so in one colour; up to eight."""
     study = replace(QUICK, certify=True, controls=list(CONTROLS))
     sae, names = inputs.retraining.train(inputs.data, seed=1), [f"f{i}" for i in range(4)]
-    cases, rows = study._measure(sae, [atoms(sae, name) for name in names], metric, inputs)
-    assert [row["unit"] for row in rows if row["unit"] not in names] == list(ROWS)
+    missing: list[str] = []
+    cases, rows = study._measure(sae, dict.fromkeys(names, sae), metric, inputs, missing)
+    assert not missing
+    suffixes = [f" + {CODERS[coder]}" for coder in study.coders]
+    wanted = ["atoms", *(f"atoms{suffix}" for suffix in suffixes[1:]), "neurons", "data, nearest"]
+    wanted += [f"{source}{suffix}" for source in (*CONTROL_SOURCES, *names) for suffix in suffixes]
+    wanted += [*names, "Gaussian TSAE on its own"]
+    assert sorted(row["unit"] for row in rows) == sorted(wanted)
+    for row in rows:
+        if " + " in row["unit"]:
+            assert row["l0"] == pytest.approx(rows[0]["l0"], rel=0.02), row["unit"]
     figures = table_figures(rows, sae, metric, cases)
-    expected = ["atoms", "data + OMP", "k-means + OMP", "random + OMP", "Gaussian TSAE", "f0", "f1", "f2"]
+    expected = ["atoms", *CONTROL_SOURCES, "f0", "f1", "f2"]
     drawn = [figure() for name, figure in figures.items() if "Welch" in name or "isometry" in name]
     assert len(drawn) == 3
     for figure in drawn:
         texts = [text.get_text() for text in figure.legends[0].get_texts()]
-        assert [text for text in texts if text in (*ROWS, *names)] == expected
+        assert [text for text in texts if text in (*SOURCES, *names)] == expected
     lines = [line for line in drawn[1].axes[0].lines if line.get_label() in expected]
     assert len({line.get_color() for line in lines}) == len(expected) == len(lines)

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -17,6 +18,7 @@ import atomlab.metrics
 from atomlab.metrics import (
     CertifiedRate,
     CodeIsometry,
+    ExplainedQuantile,
     ExplainedVariance,
     FiringShare,
     IsometryRates,
@@ -107,6 +109,8 @@ CASES: dict[str, Case] = {
         lambda: RefittedExplainedVariance(dictionary(), torch.full((D_IN,), 1000.0), metric()),
         lambda s: (stream()[s], codes()[s]),
     ),
+    "share_q10": on_reconstructions(lambda: ExplainedQuantile(stream().mean(0), 0.1)),
+    "share_median": on_reconstructions(lambda: ExplainedQuantile(stream().mean(0), 0.5, metric())),
     "l0": on_codes(lambda: SupportSizes(D_SAE, "mean")),
     "l0_median": on_codes(lambda: SupportSizes(D_SAE, "median")),
     "l0_q998": on_codes(lambda: SupportSizes(D_SAE, "q998")),
@@ -218,6 +222,11 @@ def test_values_against_independent_formulas() -> None:
     weights = torch.arange(1.0, D_IN + 1).double()
     expected = 1 - ((x.double() - x_hat.double()).square() * weights).sum() / (centred.square() * weights).sum()
     torch.testing.assert_close(whole("r2_s"), expected)
+    centred = x.double() - x.mean(0).double()
+    shares = 1 - (x.double() - x_hat.double()).square().sum(1) / centred.square().sum(1)
+    assert whole("share_q10").item() == pytest.approx(np.quantile(shares.numpy(), 0.1))
+    shares = 1 - ((x.double() - x_hat.double()).square() @ weights) / (centred.square() @ weights)
+    assert whole("share_median").item() == pytest.approx(np.median(shares.numpy()))
     active = codes() != 0
     sizes = active.sum(1).double()
     assert whole("l0").item() == pytest.approx(sizes.mean().item())

@@ -31,6 +31,12 @@ ROW: dict[str, Any] = {column.key: 0.25 for column in COLUMNS} | {
     "isometry_unique": {"certified": 0.25, "failed": 0.5, "undecided": 0.25},
     "isometry_stable": {"certified": 0.0, "failed": 0.5, "undecided": 0.5},
     "samples": 9,
+    "coder": "one-step",
+    "signed": False,
+    "against": "atoms",
+    "r2_difference": {"value": 0.25, "low": -0.125, "high": 0.5},
+    "r2_s_difference": {"value": -0.25, "low": None, "high": None},
+    **{column.key: {"low": 0.125, "high": 0.5} for column in COLUMNS if column.key.endswith("_interval")},
 }
 ROWS = [
     ROW,

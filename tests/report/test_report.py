@@ -36,6 +36,9 @@ def test_cells_read_as_their_column_says() -> None:
     assert texts["r2"] == "0.250"
     assert texts["dead_train"] == "25.0%"
     assert texts["restricted_isometry_k"] == "[0.50, 1.50] K=3"
+    assert texts["r2_interval"] == "[0.125, 0.500]"
+    assert texts["certified_level_4_interval"] == "[12.5%, 50.0%]"
+    assert (texts["r2_difference"], texts["r2_s_difference"]) == ("+0.250 [-0.125, +0.500]", "-0.250")
     assert texts["babel"] == "0.50 K=3"
     assert texts["isometry_unique"] == "25% / 50% / 25%"
     assert texts["l0_median"] == "3"

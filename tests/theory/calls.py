@@ -92,6 +92,7 @@ CALLS: dict[str, Callable[[Inputs], object]] = {
     "solved_recovery": lambda i: theory.solved_recovery(i.codes, i.dictionary, i.metric),
     "stability_pairwise": lambda i: theory.stability_pairwise(i.dictionary, _sizes(i), i.metric),
     "stability_per_atom": lambda i: theory.stability_per_atom(i.dictionary, _sizes(i), i.metric),
+    "subspace_energy": lambda i: theory.subspace_energy(i.dictionary, i.dictionary.flip(1), i.metric, nearest=3),
     "support_grams": lambda i: theory.support_grams(i.dictionary, theory.supports(i.codes)),
     "support_recovery": lambda i: theory.support_recovery(
         i.x, i.codes, i.dictionary, i.dictionary[:, 0].abs(), i.metric
@@ -104,8 +105,8 @@ CALLS: dict[str, Callable[[Inputs], object]] = {
 }
 # Functions of sizes, verdicts, float64 moments or nothing.
 NO_FLOATS = {
-    "babel_recovery_certified", "babel_unique_certified", "coherence_certified", "disagreement", "first_supports",
-    "geometries", "random_dictionary", "rate", "rate_by_size", "welch_bound",
+    "babel_recovery_certified", "babel_unique_certified", "bootstrap_interval", "coherence_certified", "disagreement",
+    "first_supports", "geometries", "group_weights", "random_dictionary", "rate", "rate_by_size", "welch_bound",
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from atomlab.sae import L0, InputTransform, Tanh, TargetL0, ThresholdSAE, calibr
 from atomlab.sae.ops import Dense, Operators, Sparse, TorchKernels, objective
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.validation import Measurement
-from atomlab.units import atoms, data_nearest, with_pursuit
+from atomlab.units import atoms, coded, data_nearest
 from tests.metrics.test_contract import CASES
 from tests.second_device import DEVICE, second_device
 
@@ -87,20 +87,20 @@ def test_metrics(name: str) -> None:
 def test_units(name: str) -> None:
     """Their codes and reconstructions; the closing table itself is measured on the host."""
 
-    def coded(device: torch.device) -> list[Tensor]:
+    def on(device: torch.device) -> list[Tensor]:
         sae, metric = made()
         x = X.to(device)
         mean, dictionary = x.mean(0), x[:24] - x.mean(0)
         units = {
             "atoms": lambda: atoms(sae.to(device)),
             "nearest": lambda: data_nearest(dictionary, mean, metric),
-            "pursuit": lambda: with_pursuit("pursuit", dictionary, mean, 3, metric),
+            "pursuit": lambda: coded("pursuit", sae.to(device), "threshold_pursuit", 3.0, x, metric),
         }
         unit = units[name]()
         codes = unit.encode(x)
         return [codes.to_dense().cpu(), unit.decode(codes).cpu()]
 
-    expected = coded(torch.device("cpu"))
+    expected = on(torch.device("cpu"))
     with second_device():
-        for a, b in zip(coded(DEVICE), expected, strict=True):
+        for a, b in zip(on(DEVICE), expected, strict=True):
             torch.testing.assert_close(a, b)

@@ -71,7 +71,7 @@ def covering() -> Iterator[dict[str, int]]:
 
 
 ROWS = list(covering())
-SIZES = SampleSizes(measured=200, certified=32, solved=8, supports=16)
+SIZES = SampleSizes(measured=200, certified=32, solved=8, supports=16, resampled=20)
 
 
 def test_the_rows_cover_every_pair() -> None:

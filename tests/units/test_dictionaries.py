@@ -8,7 +8,7 @@ from scipy.stats import beta
 
 from atomlab.metrics import ExplainedVariance
 from atomlab.theory import AtomicInnerProduct, match_atoms, stability_pairwise
-from atomlab.units import Unit, data_dictionary, data_nearest, k_means, neurons, random_atoms, with_pursuit
+from atomlab.units import Unit, data_dictionary, data_nearest, k_means, neurons, random_atoms
 
 D = 12
 
@@ -78,7 +78,7 @@ def test_k_means_finds_planted_clusters_in_the_metric() -> None:
     found = k_means(x, mean, 6, s, seed=0)
     cosines = match_atoms(found, centres - mean, s)[2]
     assert float(cosines.min()) > 0.999
-    assert r2(with_pursuit("k-means", found, mean, 1, s), x, s) > 0.99
+    assert r2(data_nearest(found, mean, s), x, s) > 0.99
 
 
 def test_there_are_never_more_centroids_than_vectors() -> None:
@@ -89,35 +89,23 @@ def test_there_are_never_more_centroids_than_vectors() -> None:
     assert torch.cdist(x - x.mean(0), found).min(1).values.max() < 1e-4
 
 
-def test_pursuit_finds_a_planted_atom_around_the_mean() -> None:
-    """By Cauchy–Schwarz no atom is nearer to a multiple of an atom than that atom."""
-    dictionary, mean = vectors(30, 4) - 5, torch.linspace(-3, 4, D)
-    planted = torch.zeros(4, 30)
-    planted[torch.arange(4), torch.tensor([7, 0, 29, 7])] = torch.tensor([2.0, -1.5, 0.5, -1.0])
-    unit = with_pursuit("planted", dictionary, mean, 1, metric())
-    torch.testing.assert_close(unit.encode(mean + planted @ dictionary), planted)
-    torch.testing.assert_close(unit.decode(planted), mean + planted @ dictionary)
-
-
 @pytest.mark.parametrize("k", [3, 5, 8])
 def test_q_star_of_random_atoms_is_the_closed_form(k: int) -> None:
     """cos² of independent directions is Beta(1/2, (d − 1)/2), so at constant K the pairwise q* is its distribution
     function at 1/(2K − 1)².
     """
     s = AtomicInnerProduct.from_second_moment(torch.diag(torch.linspace(1, 9, 64, dtype=torch.float64)))
-    unit = random_atoms(800, torch.zeros(64), k, s, generator())
+    dictionary = random_atoms(800, 64, s, generator())
     sizes = torch.bincount(torch.tensor([k] * 10), minlength=k + 1)
     expected = beta.cdf((1 / (2 * k - 1)) ** 2, 0.5, 63 / 2)
     # The pairs of n atoms are nearly independent: a binomial share of n(n − 1)/2 of them, four standard deviations.
     tolerance = 4 * (expected * (1 - expected) / (800 * 799 / 2)) ** 0.5 + 2e-5
-    assert stability_pairwise(unit.dictionary, sizes, s) == pytest.approx(expected, abs=tolerance)
+    assert stability_pairwise(dictionary, sizes, s) == pytest.approx(expected, abs=tolerance)
 
 
-def test_random_atoms_have_unit_s_norm_and_codes_of_k_atoms() -> None:
+def test_random_atoms_have_unit_s_norm() -> None:
     s = metric()
-    unit = random_atoms(40, torch.full((D,), 5.0), 3, s, generator())
-    torch.testing.assert_close(s.norm(unit.dictionary), torch.ones(40))
-    assert (unit.encode(vectors(25)) != 0).sum(1).tolist() == [3] * 25
+    torch.testing.assert_close(s.norm(random_atoms(40, D, s, generator())), torch.ones(40))
 
 
 def test_neurons_reconstruct_by_construction() -> None:

@@ -1,7 +1,7 @@
 """Measures everything that the atom browser and the monosemanticity columns of the table with controls show."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import final
 
@@ -14,12 +14,13 @@ from atomlab.evaluation.browser.delphi import export_delphi
 from atomlab.evaluation.browser.entropies import Entropies, measure_entropies
 from atomlab.evaluation.browser.firings import Firings, find_firings
 from atomlab.evaluation.browser.logit_effects import logit_effects
-from atomlab.evaluation.controls import Case
+from atomlab.evaluation.equal_l0 import Case
 from atomlab.evaluation.study import StudyInputs
-from atomlab.report import AtomBrowser, Row, attempt
+from atomlab.report import AtomBrowser, AtomColumn, Row, attempt
 from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct
 
+_FOUND_AGAIN = "Cosine_S of the atom with its partner in another seed's run, matched one to one; mean over runs."
 _LOGITS = 8  # shown in either direction of each atom
 
 
@@ -82,7 +83,12 @@ def browse(
     if model is not None and data.hook_points.site in ("resid_pre", "resid_post"):
         compute = partial(logit_effects, model, sae.W_dec.detach(), _LOGITS)
         effects = attempt("The list of logit effects", compute, missing)
-    return atom_browser(sae, metric, firings, entropies, held_out, data.model.tokenizer, effects)
+    browser = atom_browser(sae, metric, firings, entropies, held_out, data.model.tokenizer, effects)
+    cosines = measured[0][1].get("matched_cosines")
+    if cosines is None:
+        return browser
+    found_again = AtomColumn("seeds", "seeds", _FOUND_AGAIN, [float(f"{cosine:.4g}") for cosine in cosines])
+    return replace(browser, columns=[*browser.columns, found_again])
 
 
 def _entropies_of_every_unit(measured: Sequence[tuple[Case, Row]], inputs: StudyInputs) -> tuple[Firings, Entropies]:
@@ -90,7 +96,8 @@ def _entropies_of_every_unit(measured: Sequence[tuple[Case, Row]], inputs: Study
     held_out, sizes = inputs.data.rows["test"], inputs.sample_sizes
     found: list[tuple[Firings, Entropies]] = []
     for case, row in measured:
-        if case.unit.signed or case.test is not measured[0][0].test:
+        one_step = case.unit.coder in ("one-step", "nearest")  # other codes take long, and choose atoms for each vector
+        if not one_step or case.test is not measured[0][0].test:
             continue
         firings = find_firings(case.unit, held_out, sizes.browsed, sizes.contexts, sizes.batch, sizes.seed)
         origin = held_out.origin(firings.rows)

@@ -7,9 +7,11 @@ encoder's thresholds) are called from the theory, since nothing streams.
 import torch
 from torch import Tensor
 
-from atomlab.evaluation.rows.measure import isometry_interval
+from atomlab.evaluation.rows.held_out import HeldOut
+from atomlab.evaluation.rows.measure import intervals, isometry_interval
 from atomlab.metrics import CertifiedRate, ExplainedVariance, RefittedExplainedVariance, UniformlyCertifiedRate
 from atomlab.metrics.by_name import AtomGeometry, flat, of_codes, of_encoder, of_isometry, values
+from atomlab.metrics.group_bootstrap import GroupBootstrap
 from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.report import Row
 from atomlab.theory import (
@@ -18,6 +20,7 @@ from atomlab.theory import (
     restricted_isometry_curve,
     shared_thresholds,
     support_sizes,
+    supports,
 )
 from atomlab.units import Unit
 
@@ -35,7 +38,7 @@ _LONGEST_CURVE = 512
 
 @torch.no_grad()
 def certify(
-    unit: Unit, row: Row, train: Tensor, test: Tensor, metric: AtomicInnerProduct, sample_sizes: SampleSizes
+    unit: Unit, row: Row, train: Tensor, test: HeldOut, metric: AtomicInnerProduct, sample_sizes: SampleSizes
 ) -> Row:
     """Adds to a row what is too dear for train.py's closing table, over the first `sample_sizes.certified` vectors.
 
@@ -43,38 +46,44 @@ def certify(
         unit: Dictionary and encoder.
         row: Of `measure`.
         train: (samples, d_in) training vectors in random order, of which the encoder's thresholds are.
-        test: (samples, d_in) held-out vectors in random order.
+        test: Held-out vectors in random order, with their documents.
         metric: S.
-        sample_sizes: Sample sizes, and the seed of the random supports.
+        sample_sizes: Sample sizes, and the seed of the random supports and the resampled documents.
 
     Returns:
-        The row with more numbers. Units whose every support is beyond 256 atoms (neurons) get none: the systems would
-        be singular or hopeless. Units with signed codes get no identifiability.
+        The row with more numbers, the rates with their intervals. Units whose every support is beyond 256 atoms
+        (neurons) get none: the systems would be singular or hopeless. Units with signed codes get no identifiability.
 
     Cost: one linear programme for each of the first `sample_sizes.solved` vectors that level 4 does not certify, then
     levels 3 and 4. Memory: the certified codes, dense, and two float64 copies of the dictionary.
     """
-    codes = unit.encode(test[: sample_sizes.certified]).to_dense()
+    test = test.first(sample_sizes.certified)
+    codes = unit.encode(test.vectors).to_dense()
     sizes = support_sizes(codes)
     if not (sizes > 0).any() or int(sizes[sizes > 0].min()) > LARGEST_SUPPORT:
         return row
     geometry = AtomGeometry.of(unit.dictionary, metric)
-    row = row | _levels(unit, codes, geometry, sample_sizes) | _isometry(codes, row, geometry, sample_sizes)
+    row = row | _levels(unit, codes, test, geometry, sample_sizes) | _isometry(codes, row, geometry, sample_sizes)
     if unit.signed:
         return row
-    return row | _identifiability(unit, codes, (train[: len(codes)], test[: len(codes)]), metric, geometry)
+    return row | _identifiability(unit, codes, (train[: len(codes)], test.vectors), metric, geometry)
 
 
-def _levels(unit: Unit, codes: Tensor, geometry: AtomGeometry, sample_sizes: SampleSizes) -> Row:
+def _levels(unit: Unit, codes: Tensor, test: HeldOut, geometry: AtomGeometry, sample_sizes: SampleSizes) -> Row:
     """Rates at all levels, whole and by K; level 5 on the first `sample_sizes.solved` vectors."""
-    cheap = (name for key, name in LEVELS.items() if key != "solved")
-    rates = of_codes([*cheap, _SIGNED], geometry, signed=unit.signed)
-    solved = of_codes([LEVELS["solved"]], geometry, signed=unit.signed)
-    rates.update(codes)
-    solved.update(codes[: sample_sizes.solved])
-    by_size = {**dict(rates.items()), **dict(solved.items())}
-    whole = values(rates) | values(solved)
-    del whole["certified_level_1"]  # `measure` has it over all vectors
+    cheap = [name for key, name in LEVELS.items() if key != "solved"] + [_SIGNED]
+    rates = GroupBootstrap(of_codes(cheap, geometry, signed=unit.signed), test.count)
+    solved = GroupBootstrap(of_codes([LEVELS["solved"]], geometry, signed=unit.signed), test.count)
+    for measured, own, groups in (
+        (rates, codes, test.groups),
+        (solved, codes[: sample_sizes.solved], test.groups[: sample_sizes.solved]),
+    ):
+        for group in groups.unique().tolist():
+            measured.update(group, own[groups == group])
+    whole = intervals(rates, cheap, sample_sizes)[0] | intervals(solved, [LEVELS["solved"]], sample_sizes)[0]
+    for name in ("certified_level_1", "certified_level_1_interval"):
+        del whole[name]  # `measure` has it over all vectors
+    by_size = rates.metrics | solved.metrics
     end = int(support_sizes(codes).max()) + 1
     by_k: Row = {"samples": _counts(by_size["certified_level_1"])[:end]}
     by_k["samples_solved"] = _counts(by_size[LEVELS["solved"]])[:end]
@@ -104,7 +113,7 @@ def _isometry(codes: Tensor, row: Row, geometry: AtomGeometry, sample_sizes: Sam
     doubled = min(2 * k, *geometry.white.shape)
     return {
         "isometry_curve": {"lower": curve.lower.tolist(), "upper": curve.upper.tolist()},
-        "restricted_isometry_2k": isometry_interval(geometry, doubled, codes, sample_sizes),
+        "restricted_isometry_2k": isometry_interval(geometry, doubled, [supports(codes)], sample_sizes),
         **values(verdicts),
         **found,
     }

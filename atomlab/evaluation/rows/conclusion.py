@@ -1,40 +1,84 @@
-"""What a table lets a reader conclude: what is memory, and which controls the atoms do not beat."""
+"""What a table lets a reader conclude: which controls the atoms beat, and what is memory."""
 
 from collections.abc import Sequence
 
+from atomlab.evaluation.rows.differences import NORMS, competes
 from atomlab.report import Row
 
 FORGETFUL = "random + OMP"  # atoms that saw no vectors
-_NO_GAP_OF_ITS_OWN = ("neurons",)  # exact by construction, on any vectors
-_OWN_VECTORS = "on its own"  # ends the name of a row that is measured on other vectors than the rest
 
 
-def conclude(rows: list[Row]) -> str:
-    """What the table lets a reader say, whatever the numbers are: each control that the atoms do not beat is named.
+def conclude(rows: Sequence[Row]) -> str:
+    """Says what the table lets a reader say, whatever the numbers are.
 
-    Neurons (R² = 1 by construction) and surrogates measured on their own vectors are no competitors.
+    Each control is named as one that explains less than the atoms, one that explains more, or one of which the held-out
+    documents do not tell: the 95% interval of the difference holds 0. Neurons (R² = 1 by construction) and surrogates
+    measured on their own vectors are no competitors.
+
+    Args:
+        rows: of the table, as `with_differences` and `with_memory` return them, the atoms' row first.
+
+    Returns:
+        A few sentences.
     """
     trained = rows[0]
-    controls = [row for row in rows[1:] if _competes(row["unit"])]
     certified = trained["certified_level_4"] or 0.0
-    lost = {
-        norm: [row["unit"] for row in controls if row.get(f"r2{norm}", 0.0) >= trained[f"r2{norm}"]]
-        for norm in ("", "_s")
-    }
-    verdicts = [
-        f"{name} they do not explain more than {', '.join(better)}"
-        if better
-        else f"{name} they explain more than every control"
-        for name, better in (("in the Euclidean norm", lost[""]), ("in the S-norm", lost["_s"]))
-    ]
-    against = ", ".join(verdicts) if controls else "no control was measured beside them"
-    return _doubt(trained) + (
-        f"Held out, the atoms explain {trained['r2']:.1%} of the variance ({trained['r2_s']:.1%} in the S-norm) "
-        f"with {trained['l0']:.1f} of {trained['d_sae']} latents a vector; {against}. On training vectors it is "
-        f"{trained['r2_train']:.1%} ({trained['r2_s_train']:.1%}); {memory_in_words(trained)} For {certified:.1%} of the "
-        "vectors the code is certified as the unique non-negative ℓ1-minimal one (level 4); q* is an index and certifies "
-        "nothing."
+    compared = [row for row in rows if "against" in row]
+    by_atoms = {name: [row for row in compared if row["against"] == name] for name in _against(rows)}
+    verdicts = " ".join(_verdict(name, rows, controls) for name, controls in by_atoms.items() if controls)
+    between = (
+        f"Intervals are of 95%, over resampled held-out documents ({trained['samples_documents']:,} of them)."
+        if compared
+        else "No control was measured beside them."
     )
+    return _doubt(trained) + (
+        f"Held out, the atoms explain {_with_interval(trained, 'r2')} of the variance ({_with_interval(trained, 'r2_s')} in "
+        f"the S-norm) with {trained['l0']:.1f} of {trained['d_sae']} latents a vector. {verdicts}{' ' * bool(verdicts)}"
+        f"{between} On training vectors the atoms explain {trained['r2_train']:.1%} ({trained['r2_s_train']:.1%}); "
+        f"{memory_in_words(trained)} For {certified:.1%} of the vectors the code is certified as the unique non-negative "
+        "ℓ1-minimal one (level 4); q* is an index and certifies nothing."
+    )
+
+
+def _against(rows: Sequence[Row]) -> list[str]:
+    """Names of the atoms' rows that controls are compared with, in the order of the table."""
+    names = {row.get("against") for row in rows}
+    return [str(row["unit"]) for row in rows if row["unit"] in names]
+
+
+def _verdict(name: str, rows: Sequence[Row], controls: Sequence[Row]) -> str:
+    own = next(row for row in rows if row["unit"] == name)
+    what = (
+        f"The one-step codes of the atoms ({_with_interval(own, 'r2')}, {_with_interval(own, 'r2_s')} in the S-norm)"
+        if own["coder"] == "one-step"
+        else f"With {own['coder']} codes, non-negative as well, the atoms explain {_with_interval(own, 'r2')} "
+        f"({_with_interval(own, 'r2_s')} in the S-norm); they"
+    )
+    return f"{what} {'; '.join(_in_norm(key, norm, controls) for key, norm in NORMS.items())}."
+
+
+def _in_norm(key: str, norm: str, controls: Sequence[Row]) -> str:
+    differences = {_named(row): row[f"{key}_difference"] for row in controls}
+    more = [name for name, ends in differences.items() if ends["low"] is not None and ends["low"] > 0]
+    less = [name for name, ends in differences.items() if ends["high"] is not None and ends["high"] < 0]
+    open_ = [name for name in differences if name not in more + less]
+    said = (
+        [f"explain more than {'every control' if len(more) == len(differences) > 1 else ', '.join(more)}"]
+        if more
+        else []
+    )
+    said += [f"explain less than {', '.join(less)}"] if less else []
+    said += [f"are not told apart from {', '.join(open_)}"] if open_ else []
+    return f"in the {norm} {' and '.join(said)}"
+
+
+def _named(row: Row) -> str:
+    return f"{row['unit']} (signed)" if row["signed"] else row["unit"]
+
+
+def _with_interval(row: Row, key: str) -> str:
+    ends = row.get(f"{key}_interval")
+    return f"{row[key]:.1%}" + (f" [{ends['low']:.1%}, {ends['high']:.1%}]" if ends else "")
 
 
 def _doubt(trained: Row) -> str:
@@ -71,11 +115,7 @@ def with_memory(rows: Sequence[Row]) -> list[Row]:
     forgetful = next((row for row in rows if row["unit"] == FORGETFUL), None)
     if forgetful is None:
         return list(rows)
-    return [row | _excess(row, forgetful) if _competes(row["unit"]) else row for row in rows]
-
-
-def _competes(unit: str) -> bool:
-    return unit not in _NO_GAP_OF_ITS_OWN and not unit.endswith(_OWN_VECTORS)
+    return [row | _excess(row, forgetful) if competes(row["unit"]) else row for row in rows]
 
 
 def _excess(row: Row, forgetful: Row) -> Row:

@@ -10,28 +10,37 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchmetrics import MetricCollection
 
 from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.evaluation.rows.held_out import HeldOut
+from atomlab.evaluation.rows.norm_bands import NormBands
 from atomlab.metrics import ExplainedVariance
-from atomlab.metrics.by_name import AtomGeometry, of_codes, of_reconstructions, restricted_isometry, values
+from atomlab.metrics.by_name import AtomGeometry, of_codes, of_reconstructions, of_vectors, restricted_isometry, values
+from atomlab.metrics.group_bootstrap import GroupBootstrap
 from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.report import Row
+from atomlab.sae.sparse_code import take_rows
 from atomlab.theory import (
     LARGEST_SUPPORT,
     AtomicInnerProduct,
+    Supports,
     babel_function,
+    bootstrap_interval,
     disagreement,
     supports,
 )
 from atomlab.units import Unit
 
 _LEVEL_4 = ("certified_level_4", "certified_level_4_signed")  # the same for signed codes
+_SIZES = ("l0", "l0_median", "l0_q998", "empty", "certified_level_1")
 _STABILITY = ("stability_pairwise", "stability_per_atom")
+Replicates = dict[str, Tensor]  # a number on each of some samples of the held-out documents, by its name
 
 
 @torch.no_grad()
-def measure(unit: Unit, train: Tensor, test: Tensor, metric: AtomicInnerProduct, sample_sizes: SampleSizes) -> Row:
+def measure(
+    unit: Unit, train: Tensor, test: HeldOut, metric: AtomicInnerProduct, sample_sizes: SampleSizes
+) -> tuple[Row, Replicates]:
     """Measures the row of one set of units in the closing table.
 
     Numbers without a suffix are of held-out vectors, those that end in `_train` of training vectors. Level 1 is over
@@ -42,15 +51,16 @@ def measure(unit: Unit, train: Tensor, test: Tensor, metric: AtomicInnerProduct,
     Args:
         unit: Dictionary and encoder.
         train: (samples, d_in) training vectors in random order.
-        test: (samples, d_in) held-out vectors in random order.
+        test: Held-out vectors in random order, with their documents.
         metric: S.
-        sample_sizes: Sample sizes, and the seed of random atoms and supports.
+        sample_sizes: Sample sizes, and the seed of random atoms, supports and resampled documents.
 
     Returns:
-        The row. `l0_counts` holds how many held-out vectors have K = 0, 1, ....
+        The row, and the replicates of `r2` and `r2_s`. In the row `l0_counts` holds how many held-out vectors have K =
+        0, 1, ..., and `<name>_interval` the 95% interval of a number over other documents (`intervals`).
 
-    Cost: two passes over the vectors, d_in·d_sae² FLOPs a few times, and level 4. Memory: codes of one batch, and two
-    float64 copies of the dictionary.
+    Cost: two passes over the vectors, d_in·d_sae² FLOPs a few times, level 4, and the numbers of `sample_sizes.resampled`
+    samples of documents. Memory: codes of one batch, and two float64 copies of the dictionary.
     """
     geometry = AtomGeometry.of(unit.dictionary, metric)
     random = AtomGeometry.random(unit.dictionary, torch.Generator().manual_seed(sample_sizes.seed))
@@ -59,31 +69,63 @@ def measure(unit: Unit, train: Tensor, test: Tensor, metric: AtomicInnerProduct,
         of_reconstructions(d_in, metric, "_train"),
         of_codes(("l0", "dead", "single_sample", "stability_pairwise"), geometry, suffix="_train"),
     )
-    _feed(unit, train, batch, fit, [fit_codes])
-    names = ("l0", "l0_median", "l0_q998", "empty", "certified_level_1", *_STABILITY)
-    held_out, codes = of_reconstructions(d_in, metric), of_codes(names, geometry)
+    for x in train.split(batch):
+        codes = unit.encode(x)
+        fit.update(x, unit.decode(codes))
+        fit_codes.update(codes)
+    held_out = GroupBootstrap(of_reconstructions(d_in, metric), test.count)
+    of_sizes = GroupBootstrap(of_codes((*_SIZES, *_STABILITY), geometry), test.count)
     by_chance = of_codes(_STABILITY, random, suffix="_random")
-    _feed(unit, test, batch, held_out, [codes, by_chance])
-    row: Row = {"unit": unit.name, "d_sae": unit.d_sae, "samples_train": len(train), "samples": len(test)}
-    for collection in (fit, held_out, fit_codes, codes, by_chance):
+    shares = of_vectors(test.vectors.mean(0), metric)
+    bands = NormBands(test.vectors, metric)
+    for x, groups in test.batches(batch):
+        codes = unit.encode(x)
+        x_hat = unit.decode(codes)
+        for group, part in groups:
+            held_out.update(group, x[part], x_hat[part])
+            of_sizes.update(group, take_rows(codes, part.start, part.stop))
+        by_chance.update(codes)
+        shares.update(x, x_hat)
+        bands.update(x, x_hat)
+    row: Row = {"unit": unit.name, "coder": unit.coder, "signed": unit.signed, "d_sae": unit.d_sae}
+    row |= {"samples_train": len(train), "samples": len(test), "samples_documents": test.documents}
+    for collection in (fit, fit_codes, by_chance, shares):
         row |= values(collection)
+    found, replicates = intervals(held_out, ("r2", "r2_s"), sample_sizes)
+    row |= found | intervals(of_sizes, ("l0", "certified_level_1"), sample_sizes)[0] | {"bands": bands.rows()}
     if math.isnan(row["certified_level_1"]):
         row["certified_level_1"] = None
-    counts = codes["l0"].counts
+    counts = of_sizes.metrics["l0"].counts
     assert isinstance(counts, Tensor)
     row["l0_counts"] = counts[: int(counts.nonzero().max()) + 1].tolist()
     row |= geometry.numbers | {"babel": _babel(unit, geometry, max(1, row["l0_median"]), metric)}
     row["metric_disagreement"] = metric_disagreement(unit.dictionary, metric)
-    return row | _quick_certificates(unit, unit.encode(test[: sample_sizes.certified]), row, geometry, sample_sizes)
+    return row | _quick_certificates(unit, test.first(sample_sizes.certified), row, geometry, sample_sizes), replicates
 
 
-def _feed(unit: Unit, vectors: Tensor, batch: int, of_x: MetricCollection, of_f: Sequence[MetricCollection]) -> None:
-    """Gives vectors and reconstructions to one collection, and codes to the others, a batch at a time."""
-    for x in vectors.split(batch):
-        codes = unit.encode(x)
-        of_x.update(x, unit.decode(codes))
-        for collection in of_f:
-            collection.update(codes)
+def intervals(measured: GroupBootstrap, names: Sequence[str], sample_sizes: SampleSizes) -> tuple[Row, Replicates]:
+    """Computes the numbers of a collection, some of them with their intervals over other documents.
+
+    Args:
+        measured: the metrics, updated.
+        names: numbers that get a 95% interval (`bootstrap_interval`).
+        sample_sizes: number and seed of the resampled documents.
+
+    Returns:
+        All numbers, and `<name>_interval` with the ends `low` and `high`, None where there is no interval; and the
+        replicates of the named numbers.
+    """
+    row: Row = measured.whole()
+    replicates = measured.replicates(names, sample_sizes.resampled, sample_sizes.seed)
+    for name, values_of_samples in replicates.items():
+        row[f"{name}_interval"] = interval(values_of_samples, measured.groups)
+    return row, replicates
+
+
+def interval(replicates: Tensor, groups: int) -> Row | None:
+    """Gives the 95% interval of a number as `low` and `high`; None where there is none (`bootstrap_interval`)."""
+    ends = bootstrap_interval(replicates, groups)
+    return None if ends is None else {"low": ends[0], "high": ends[1]}
 
 
 @torch.no_grad()
@@ -152,33 +194,39 @@ def metric_disagreement(dictionary: Tensor, metric: AtomicInnerProduct) -> float
     return disagreement(metric, of_atoms)
 
 
-def _quick_certificates(unit: Unit, codes: Tensor, row: Row, geometry: AtomGeometry, sample_sizes: SampleSizes) -> Row:
+def _quick_certificates(unit: Unit, test: HeldOut, row: Row, geometry: AtomGeometry, sample_sizes: SampleSizes) -> Row:
     """Level 4, of the unit's own problem and among codes of any sign, and the interval of δ_K at the median K."""
-    chosen = supports(codes)
-    alive = chosen.sizes[chosen.sizes > 0]
+    coded = [(unit.encode(x), groups) for x, groups in test.batches(sample_sizes.batch)]
+    own = [supports(codes) for codes, _ in coded]
+    sizes = torch.cat([chosen.sizes for chosen in own])
+    alive = sizes[sizes > 0]
     found: Row = dict.fromkeys((*_LEVEL_4, "restricted_isometry_k")) | {"samples_certified": len(alive)}
     if len(alive) == 0:
         return found
     if int(alive.min()) <= LARGEST_SUPPORT:
-        level_4 = of_codes(_LEVEL_4[1:] if unit.signed else _LEVEL_4, geometry, signed=unit.signed)
-        level_4.update(codes)
-        rates = values(level_4)
-        found |= dict.fromkeys(_LEVEL_4, rates[_LEVEL_4[1]]) | rates
+        names = _LEVEL_4[1:] if unit.signed else _LEVEL_4
+        level_4 = GroupBootstrap(of_codes(names, geometry, signed=unit.signed), test.count)
+        for codes, groups in coded:
+            for group, part in groups:
+                level_4.update(group, take_rows(codes, part.start, part.stop))
+        rates = intervals(level_4, names, sample_sizes)[0]
+        if unit.signed:  # the unit's own problem is the one among codes of any sign
+            rates |= {key.replace("_signed", ""): value for key, value in rates.items()}
+        found |= rates
     k = max(1, row["l0_median"])
-    return found | {"restricted_isometry_k": isometry_interval(geometry, k, codes, sample_sizes)}
+    return found | {"restricted_isometry_k": isometry_interval(geometry, k, own, sample_sizes)}
 
 
-def isometry_interval(geometry: AtomGeometry, k: int, codes: Tensor, sample_sizes: SampleSizes) -> Row:
+def isometry_interval(geometry: AtomGeometry, k: int, own: Sequence[Supports], sample_sizes: SampleSizes) -> Row:
     """Bounds the restricted isometry constant δ_K from both sides.
 
     Args:
         geometry: Of the dictionary.
         k: K.
-        codes: (samples, d_sae) whose own supports of K atoms are tried too.
+        own: Supports of codes, of which those of K atoms are tried too.
         sample_sizes: Number and seed of the random supports.
 
     Returns:
         `k`, and the bounds `low` and `high`.
     """
-    own = [supports(codes)]
     return {"k": k} | restricted_isometry(geometry, k, own, samples=sample_sizes.supports, seed=sample_sizes.seed)

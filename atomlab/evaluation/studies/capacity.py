@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from atomlab.evaluation.provenance import describe, metric_of
+from atomlab.evaluation.rows.held_out import HeldOut
 from atomlab.evaluation.rows.measure import explained, measure
 from atomlab.evaluation.study import StudyInputs, kept
 from atomlab.evaluation.surrogates import VectorsDataModule, gaussian_vectors
@@ -81,7 +82,7 @@ class CapacityGrid:
         available = data.sample("train", max(self.vectors))
         counts = list(dict.fromkeys(min(count, len(available)) for count in self.vectors))
         order = torch.randperm(len(available), generator=torch.Generator().manual_seed(inputs.seed))
-        test = data.sample("test", inputs.sample_sizes.measured)
+        test = HeldOut.of(data, inputs.sample_sizes.measured)
         validation = data.sample("validation", inputs.sample_sizes.measured)
         sources = {"data": (available[order], validation, test)}
         if self.surrogate:
@@ -89,7 +90,7 @@ class CapacityGrid:
             drawn = gaussian_vectors(data.moments, len(available), generator)
             fresh = gaussian_vectors(data.moments, len(test), generator)
             chosen_by = gaussian_vectors(data.moments, len(validation), generator)
-            sources["Gaussian surrogate"] = (drawn, chosen_by, fresh)
+            sources["Gaussian surrogate"] = (drawn, chosen_by, HeldOut.independent(fresh))
         rows = [
             self._cell(name, (train[:count], validation, test), expansion, metric, inputs)
             for name, (train, validation, test) in sources.items()
@@ -101,7 +102,7 @@ class CapacityGrid:
     def _cell(
         self,
         name: str,
-        splits: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        splits: tuple[torch.Tensor, torch.Tensor, HeldOut],
         expansion: float,
         metric: AtomicInnerProduct,
         inputs: StudyInputs,
@@ -121,7 +122,7 @@ class CapacityGrid:
             sae = retraining.train(vectors, seed=inputs.seed, expansion=expansion)
             sample = vectors.sample("train", inputs.sample_sizes.measured)
             unit = atoms(sae, name)
-            row = measure(unit, sample, test, metric, inputs.sample_sizes)
+            row, _ = measure(unit, sample, test, metric, inputs.sample_sizes)
             row["r2_s_validation"] = explained(unit, validation, metric, inputs.sample_sizes.batch)
             return [{"vectors": len(train)} | row | metric_of(inputs.data, inputs.shrinkage)]
 

@@ -1,4 +1,4 @@
-"""The closing table of train.py: atoms, neurons and one control, measured in seconds, with a few figures and the report."""
+"""The closing table of train.py: atoms, neurons and two controls, measured in seconds, with a few figures and the report."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,10 +7,12 @@ from typing import Any
 import torch
 
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.evaluation.controls import Case, pursuit_size
+from atomlab.evaluation.equal_l0 import Case, EqualL0, atoms_case
 from atomlab.evaluation.provenance import describe, metric_of, trained_on
 from atomlab.evaluation.rows.conclusion import conclude, with_memory
+from atomlab.evaluation.rows.differences import with_differences
 from atomlab.evaluation.rows.measure import on_validation
+from atomlab.evaluation.rows.vector_tables import band_tables
 from atomlab.identity import Identity
 from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.report import (
@@ -26,7 +28,7 @@ from atomlab.report import (
 from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct, firing_counts, per_atom_coherence, welch_bound
 from atomlab.training.build import reference_metric
-from atomlab.units import Unit, atoms, neurons, random_atoms
+from atomlab.units import k_means, neurons, random_atoms
 
 
 def evaluate_run(
@@ -39,9 +41,10 @@ def evaluate_run(
     configuration: str,
     identity: Identity,
 ) -> tuple[list[Row], str]:
-    """Measures a trained TSAE beside the neurons and random atoms, and writes results, figures and report.
+    """Measures a trained TSAE beside neurons, k-means centroids and random atoms, and writes results, figures and report.
 
-    The random atoms have OMP codes of as many atoms as the trained ones use on average.
+    The atoms are coded by their own encoder and by a pursuit, centroids and random atoms by orthogonal matching pursuit, all
+    with the same mean L0. Centroids are of at most `sample_sizes.controls` training vectors.
 
     Args:
         sae: the TSAE of raw activations.
@@ -55,42 +58,45 @@ def evaluate_run(
     Returns:
         The rows of the table, and the text to print.
     """
-    metric = reference_metric(data, shrinkage)
-    train, test = data.sample("train", sample_sizes.measured), data.sample("test", sample_sizes.measured)
-    trained = atoms(sae)
-    rows = [Case(trained, train, test, trained_on(data)).row(metric, sample_sizes)]
-    k = pursuit_size(rows[0]["l0"], data.d_in)
-    control = random_atoms(
-        sae.d_sae, data.moments.mean.float(), k, metric, torch.Generator().manual_seed(sample_sizes.seed)
-    )
-    rows[0] |= on_validation(trained, data, metric, sample_sizes)
-    rows += [Case(unit, train, test).row(metric, sample_sizes) for unit in (neurons(data.d_in), control)]
-    rows = [row | metric_of(data, shrinkage) for row in with_memory(rows)]
+    metric, missing = reference_metric(data, shrinkage), []
+    trained = atoms_case(sae, data, sample_sizes.measured, trained_on(data))
+    equal = EqualL0.of(trained, data, metric, sample_sizes.measured)
+    mean, vectors = data.moments.mean.float(), data.sample("train", sample_sizes.controls)
+    random = random_atoms(sae.d_sae, data.d_in, metric, torch.Generator().manual_seed(sample_sizes.seed))
+    centroids = k_means(vectors, mean, sae.d_sae, metric, sample_sizes.seed)
+    cases = [trained, Case(neurons(data.d_in), trained.train, trained.test)]
+    cases += equal.cases("atoms", sae, ["threshold_pursuit"], missing, trained.fitted)
+    cases += equal.cases("k-means", equal.encoder_of(centroids, mean), ["omp"], missing, len(vectors))
+    cases += equal.cases("random", equal.encoder_of(random, mean), ["omp"], missing)
+    measured = [case.measured(metric, sample_sizes) for case in cases]
+    measured[0][0].update(on_validation(trained.unit, data, metric, sample_sizes))
+    rows = [row | metric_of(data, shrinkage) for row in with_memory(with_differences(measured, trained.test.count))]
     provenance = describe(data, sample_sizes, shrinkage, identity["seed"])
     write_results(
         folder,
         Results(rows, conclude(rows), provenance, identity),
-        Page(f"Atoms of {provenance['model']}, {provenance['site']}", configuration),
-        _figures(trained, control, sae, data, metric, test),
+        Page(
+            f"Atoms of {provenance['model']}, {provenance['site']}",
+            configuration,
+            tables=band_tables(rows),
+            missing=missing,
+        ),
+        _figures(trained, random, sae, data, metric),
     )
     report = (folder / "report.html").resolve()
     return rows, f"{render_text(rows)}\n\n{conclude(rows)}\n{provenance['measured on']}\nreport: {report}"
 
 
 def _figures(
-    trained: Unit,
-    control: Unit,
-    sae: ThresholdSAE,
-    data: ActivationDataModule,
-    metric: AtomicInnerProduct,
-    test: torch.Tensor,
+    trained: Case, random: torch.Tensor, sae: ThresholdSAE, data: ActivationDataModule, metric: AtomicInnerProduct
 ) -> Mapping[str, Callable[[], Any]]:
     def coherence() -> Any:
-        found = {unit.name: per_atom_coherence(unit.dictionary, metric).numpy() for unit in (trained, control)}
+        dictionaries = {"atoms": trained.unit.dictionary, "random": random}
+        found = {name: per_atom_coherence(rows, metric).numpy() for name, rows in dictionaries.items()}
         return coherence_figure(found, welch_bound(sae.d_sae, sae.d_in))
 
     def thresholds() -> Any:
-        firing = firing_counts(trained.encode(test)).double() / len(test)
+        firing = firing_counts(trained.unit.encode(trained.test.vectors)).double() / len(trained.test)
         return thresholds_figure(sae.threshold.detach().numpy(), firing.numpy())
 
     def spectrum() -> Any:

@@ -10,30 +10,34 @@ import torch
 
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.browser.browse import BrowserOptions, browse
-from atomlab.evaluation.controls import CONTROL_ROWS, CONTROLS, Case, check_controls, control_cases, pursuit_size
+from atomlab.evaluation.controls import CONTROL_SOURCES, CONTROLS, check_controls, control_cases
+from atomlab.evaluation.equal_l0 import Case, EqualL0, atoms_case, check_coders
 from atomlab.evaluation.provenance import describe, metric_of, origin_of, trained_on
 from atomlab.evaluation.rows.certify import certify
 from atomlab.evaluation.rows.conclusion import conclude, with_memory
-from atomlab.evaluation.rows.measure import on_validation
+from atomlab.evaluation.rows.differences import with_differences
+from atomlab.evaluation.rows.held_out import HeldOut
+from atomlab.evaluation.rows.measure import Replicates, on_validation
 from atomlab.evaluation.rows.rates_by_support_size import size_tables
+from atomlab.evaluation.rows.returning import returning
 from atomlab.evaluation.rows.splicing import splice
+from atomlab.evaluation.rows.vector_tables import band_tables
 from atomlab.evaluation.studies.controlled_table_figures import shift_figures, table_figures
 from atomlab.evaluation.study import StudyInputs
 from atomlab.identity import check_same
 from atomlab.interop.locate import check_seed, identity_in, load_at_site, locate
 from atomlab.interop.saelens import save_sae
-from atomlab.metrics import MatchedCosine
 from atomlab.report import AtomBrowser, Page, Results, Row, attempt, write_numbers, write_results
 from atomlab.sae import ThresholdSAE
-from atomlab.theory import AtomicInnerProduct, random_dictionary
+from atomlab.theory import AtomicInnerProduct
 from atomlab.training.build import reference_metric
-from atomlab.units import Unit, atoms, neurons
+from atomlab.units import atoms, neurons
 
-ROWS = ("atoms", "neurons", *CONTROL_ROWS)
+SOURCES = ("atoms", "neurons", *CONTROL_SOURCES)
 NOTES = {
     "atoms": "The trained TSAE: its decoder rows, coded by its own one-step threshold encoder.",
     "neurons": "The identity basis of the site: the code is the activation, so R² = 1 at L0 = d_in by construction.",
-    "features": "An imported SAE, as released.",
+    "features": "An imported SAE, as released; its rows with a coder have the atoms' L0.",
 }
 
 
@@ -49,6 +53,8 @@ class ControlledTable:
         seeds: paths of runs that differ from the atoms' run in their seed only. How well their atoms match is measured.
         retrain: number of further seeds that the study trains itself for this.
         controls: names of `atomlab.evaluation.controls.CONTROLS`.
+        coders: names of `atomlab.units.CODERS`: how atoms, controls and imported SAEs are coded, all at the atoms' L0. The
+            atoms' own one-step code is measured whatever they are.
         certify: whether all levels, isometry verdicts and identifiability are measured.
         loss: whether the language model is run with x̂ in place of x.
         browser: options of the atom browser and of the monosemanticity columns; None leaves both out.
@@ -59,6 +65,7 @@ class ControlledTable:
     seeds: Sequence[str] = ()
     retrain: int = 0
     controls: Sequence[str] = tuple(CONTROLS)
+    coders: Sequence[str] = ("threshold", "threshold_pursuit", "omp")
     certify: bool = True
     loss: bool = True
     browser: BrowserOptions | None = field(default_factory=BrowserOptions)
@@ -84,13 +91,15 @@ class ControlledTable:
         data.prepare_data()
         data.setup()
         metric = reference_metric(data, inputs.shrinkage)
-        imported = [atoms(load_at_site(path, data, metric), name) for name, path in (self.features or {}).items()]
+        imported = {name: load_at_site(path, data, metric) for name, path in (self.features or {}).items()}
         others = [load_at_site(path, data, metric) for path in self.seeds]
         sae = self._sae(metric, inputs)
-        cases, rows = self._measure(sae, imported, metric, inputs)
         missing: list[str] = []
+        cases, rows = self._measure(sae, imported, metric, inputs, missing)
         found = attempt(
-            "The consistency between seeds", lambda: self._consistency(sae, others, metric, inputs), missing
+            "How well other seeds find the atoms again",
+            lambda: self._returning(sae, others, cases[0].test, metric, inputs),
+            missing,
         )
         rows[0] |= found or {}
         keep(rows, inputs)
@@ -113,11 +122,13 @@ class ControlledTable:
     def _check(self, inputs: StudyInputs) -> None:
         """Raises for everything that can be wrong with the options, before anything is harvested, trained or measured."""
         check_controls(self.controls)
+        check_coders(self.coders)
         if isinstance(self.seeds, str):
             raise ValueError(f"study.seeds={self.seeds} is one word: expected a list, study.seeds=[{self.seeds}].")
-        if taken := [name for name in self.features or {} if name in ROWS]:
+        if taken := [name for name in self.features or {} if name in SOURCES or " + " in name]:
             raise ValueError(
-                f"study.features names a row {', '.join(taken)}, which the table has: choose another name."
+                f"study.features names a row {', '.join(taken)}, which the table has or which could be one of its rows with "
+                "a coder: choose another name, without “ + ”."
             )
         if self.browser is not None and (embedder := self.browser.embedder) is not None:
             _ = embedder.config, embedder.tokenizer  # read here, so that a wrong name is found now
@@ -145,48 +156,62 @@ class ControlledTable:
         return sae
 
     def _measure(
-        self, sae: ThresholdSAE, imported: list[Unit], metric: AtomicInnerProduct, inputs: StudyInputs
+        self,
+        sae: ThresholdSAE,
+        imported: Mapping[str, ThresholdSAE],
+        metric: AtomicInnerProduct,
+        inputs: StudyInputs,
+        missing: list[str],
     ) -> tuple[list[Case], list[Row]]:
-        data, sample_sizes = inputs.data, inputs.sample_sizes
-        train, test = data.sample("train", sample_sizes.measured), data.sample("test", sample_sizes.measured)
-        cases = [Case(atoms(sae), train, test, trained_on(data) if self.atoms is None else None)]
-        cases += [Case(unit, train, test) for unit in (neurons(data.d_in), *imported)]
-        rows = [self._row(cases[0], metric, inputs) | on_validation(cases[0].unit, data, metric, sample_sizes)]
-        keep(rows, inputs)
-        k = pursuit_size(rows[0]["l0"], data.d_in)
-        cases += control_cases(self.controls, k, cases[0], data, metric, inputs.retraining, sample_sizes)
-        for case in cases[1:]:
-            rows.append(self._row(case, metric, inputs))
-            keep(rows, inputs)
-        return cases, with_memory(rows)
+        """Measures every row; the rows known so far are on disk after each."""
+        data, sizes = inputs.data, inputs.sample_sizes
+        own = atoms_case(sae, data, sizes.measured, trained_on(data) if self.atoms is None else None)
+        equal = EqualL0.of(own, data, metric, sizes.measured)
+        cases = [own, Case(neurons(data.d_in), own.train, own.test)]
+        coders = [coder for coder in self.coders if coder != "threshold"]
+        cases += equal.cases("atoms", sae, coders, missing, own.fitted)
+        for name, each in imported.items():
+            cases += [Case(atoms(each, name), own.train, own.test), *equal.cases(name, each, self.coders, missing)]
+        measured: list[tuple[Row, Replicates]] = []
+        rows: list[Row] = []
 
-    def _row(self, case: Case, metric: AtomicInnerProduct, inputs: StudyInputs) -> Row:
-        row = case.row(metric, inputs.sample_sizes)
+        def add(case: Case) -> None:
+            row, replicates = self._row(case, metric, inputs)
+            if not measured:
+                row |= on_validation(case.unit, data, metric, sizes)
+            measured.append((row, replicates))
+            rows[:] = with_memory(with_differences(measured, own.test.count))
+            keep(rows, inputs)
+
+        for case in cases:
+            add(case)
+        controls = control_cases(self.controls, self.coders, equal, data, inputs.retraining, sizes, missing)
+        for case in controls:
+            add(case)
+        return cases + controls, rows
+
+    def _row(self, case: Case, metric: AtomicInnerProduct, inputs: StudyInputs) -> tuple[Row, Replicates]:
+        row, replicates = case.measured(metric, inputs.sample_sizes)
         if self.certify:
             row = certify(case.unit, row, case.train, case.test, metric, inputs.sample_sizes)
-        return row | metric_of(inputs.data, inputs.shrinkage)
+        return row | metric_of(inputs.data, inputs.shrinkage), replicates
 
-    def _consistency(
-        self, sae: ThresholdSAE, seeds: list[ThresholdSAE], metric: AtomicInnerProduct, inputs: StudyInputs
+    def _returning(
+        self,
+        sae: ThresholdSAE,
+        seeds: list[ThresholdSAE],
+        test: HeldOut,
+        metric: AtomicInnerProduct,
+        inputs: StudyInputs,
     ) -> Row:
-        """Measures how well atoms of other seeds match these, as a mean cosine, beside two random dictionaries."""
-        expansion = sae.d_sae / sae.d_in
+        """Measures how well other seeds find these atoms again (`returning`), after training those that are missing."""
+        expansion, retraining = sae.d_sae / sae.d_in, inputs.retraining
         others = seeds + [
-            inputs.retraining.train(inputs.data, seed=inputs.seed + i + 1, expansion=expansion)
-            for i in range(self.retrain)
+            retraining.train(inputs.data, seed=inputs.seed + i + 1, expansion=expansion) for i in range(self.retrain)
         ]
-        if not others:
-            return {}
-        matched, by_chance = MatchedCosine(metric), MatchedCosine()
-        for other in others:
-            matched.update(sae.W_dec.detach(), other.W_dec.detach())
-        generator = torch.Generator().manual_seed(inputs.sample_sizes.seed)
-        by_chance.update(*(random_dictionary(sae.d_sae, sae.d_in, generator) for _ in range(2)))
-        return {
-            "consistency": matched.compute().item(),
-            "consistency_random": by_chance.compute().item(),
-            "samples_seeds": len(others),
-        }
+        shared = retraining.recipe.initial_atoms.is_path
+        sizes = inputs.sample_sizes
+        return returning(sae, others, test, metric, batch=sizes.batch, seed=sizes.seed, shared_start=shared)
 
 
 def _add_losses(
@@ -228,7 +253,7 @@ def _write(
     page = Page(
         f"Atoms of {provenance['model']}, {provenance['site']}",
         inputs.configuration,
-        tables=size_tables(rows),
+        tables=band_tables(rows) | size_tables(rows),
         notes=NOTES | CONTROLS,
         browser=browser,
         missing=missing,

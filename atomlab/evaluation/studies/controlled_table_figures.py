@@ -5,7 +5,8 @@ from functools import cache, partial
 from typing import Any
 
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.evaluation.controls import CONTROL_ROWS, Case
+from atomlab.evaluation.controls import CONTROL_SOURCES
+from atomlab.evaluation.equal_l0 import Case
 from atomlab.evaluation.studies.representation_shift import histograms, metrics_of, observed_and_null
 from atomlab.report import (
     Row,
@@ -58,7 +59,7 @@ def table_figures(
     @cache
     def statistics() -> dict[str, CoherenceStatistics]:
         shown = _with_atoms(cases)
-        return {case.unit.name: coherence_statistics(case.unit.dictionary, metric, k=_BABEL) for case in shown}
+        return {case.unit.source: coherence_statistics(case.unit.dictionary, metric, k=_BABEL) for case in shown}
 
     def coherence() -> Any:
         return coherence_figure({name: found.per_atom.numpy() for name, found in statistics().items()}, welch)
@@ -67,7 +68,7 @@ def table_figures(
         return babel_figure({name: found.babel.numpy() for name, found in statistics().items()}, welch)
 
     def thresholds() -> Any:
-        firing = firing_counts(cases[0].unit.encode(cases[0].test)).double() / len(cases[0].test)
+        firing = firing_counts(cases[0].unit.encode(cases[0].test.vectors)).double() / len(cases[0].test)
         return thresholds_figure(sae.threshold.detach().numpy(), firing.numpy())
 
     figures: dict[str, Callable[[], Any]] = {
@@ -76,9 +77,9 @@ def table_figures(
         "Thresholds, and how often each latent fires on held-out vectors": thresholds,
     }
     isometry = {row["unit"]: row["isometry_curve"] for row in rows if "isometry_curve" in row}
-    names = [case.unit.name for case in _with_atoms(cases) if case.unit.name in isometry]
-    if names:
-        curves = {name: (isometry[name]["lower"], isometry[name]["upper"]) for name in names}
+    shown = {case.unit.source: isometry[case.unit.name] for case in _with_atoms(cases) if case.unit.name in isometry}
+    if shown:
+        curves = {name: (found["lower"], found["upper"]) for name, found in shown.items()}
         figures["Interval of the restricted isometry constant against K"] = partial(isometry_figure, curves)
     if "by_k" in rows[0]:
         by_k = rows[0]["by_k"]
@@ -90,9 +91,13 @@ def table_figures(
 
 
 def _with_atoms(cases: list[Case]) -> list[Case]:
-    """Returns the cases with atoms of their own, at most as many as a plot can show: first the trained ones, then controls."""
-    first, *others = (case for case in cases if case.unit.name not in _BORROWED)
-    return [first, *sorted(others, key=lambda case: case.unit.name not in CONTROL_ROWS)][:_LINES]
+    """Returns a case for each dictionary of atoms, at most as many as a plot can show: first the trained ones, then controls."""
+    of_dictionaries: dict[str, Case] = {}
+    for case in cases:
+        if case.unit.name not in _BORROWED:
+            of_dictionaries.setdefault(case.unit.source, case)
+    first, *others = of_dictionaries.values()
+    return [first, *sorted(others, key=lambda case: case.unit.source not in CONTROL_SOURCES)][:_LINES]
 
 
 def shift_figures(

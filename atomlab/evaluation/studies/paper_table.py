@@ -8,9 +8,11 @@ from typing import Any, NamedTuple, final
 import torch
 
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.evaluation.controls import CONTROLS, Case, check_controls, control_cases, pursuit_size
+from atomlab.evaluation.controls import CONTROLS, check_controls, control_cases
+from atomlab.evaluation.equal_l0 import Case, EqualL0, atoms_case, check_coders
 from atomlab.evaluation.provenance import describe, metric_of, origin_of, trained_on
 from atomlab.evaluation.rows.conclusion import with_memory
+from atomlab.evaluation.rows.differences import with_differences
 from atomlab.evaluation.rows.measure import on_validation
 from atomlab.evaluation.study import StudyInputs, kept, layers_of
 from atomlab.interop.locate import load_at_site, locate
@@ -80,11 +82,13 @@ class PaperTable:
         layers: numbers of the layers, counted from 0. None takes the paper's for its models (30 of the 32 of
             Llama-3.1-8B), and all layers of any other model.
         controls: names of `atomlab.evaluation.controls.CONTROLS`; `gaussian` trains a second TSAE for each layer.
+        coders: names of `atomlab.units.CODERS`: how atoms, controls and imported SAEs are coded beside the atoms' own code.
         features: imported SAEs by the name of their row; `{layer}` in a path stands for the number of the layer.
     """
 
     layers: Sequence[int] | None = None
     controls: Sequence[str] = ("data", "k_means", "random")
+    coders: Sequence[str] = ("threshold", "threshold_pursuit", "omp")
     features: Mapping[str, str] | None = None
 
     def __call__(self, inputs: StudyInputs) -> tuple[str, float]:
@@ -105,6 +109,7 @@ class PaperTable:
         Cost: one training for each layer; the memory of the activations of one layer.
         """
         check_controls(self.controls)
+        check_coders(self.coders)
         known = PUBLISHED.get(inputs.data.model.name)
         layers = layers_of(inputs.data, self.layers, known.layers if known else inputs.data.model.num_layers)
         first = inputs.data.over_layers(layers)
@@ -118,7 +123,7 @@ class PaperTable:
             for row in kept(
                 inputs,
                 f"layer-{data.hook_points.layer}",
-                (self.controls, self.features),
+                (self.controls, self.coders, self.features),
                 partial(self._layer, data, inputs),
             )
         ]
@@ -132,19 +137,21 @@ class PaperTable:
         metric, sample_sizes = reference_metric(data, inputs.shrinkage), inputs.sample_sizes
         sae = inputs.retraining.train(data, seed=inputs.seed)
         save_sae(sae, inputs.folder / "sae" / f"layer-{data.hook_points.layer}", origin_of(data, inputs.identity))
-        train, test = data.sample("train", sample_sizes.measured), data.sample("test", sample_sizes.measured)
-        cases = [Case(atoms(sae), train, test, trained_on(data)), Case(neurons(data.d_in), train, test)]
+        own = atoms_case(sae, data, sample_sizes.measured, trained_on(data))
+        equal = EqualL0.of(own, data, metric, sample_sizes.measured)
+        missing: list[str] = []
+        cases = [own, Case(neurons(data.d_in), own.train, own.test)]
+        others = [coder for coder in self.coders if coder != "threshold"]
+        cases += equal.cases("atoms", sae, others, missing, own.fitted)
         for name, path in (self.features or {}).items():
             imported = load_at_site(path.format(layer=data.hook_points.layer), data, metric)
-            cases.append(Case(atoms(imported, name), train, test))
-        rows = [case.row(metric, sample_sizes) for case in cases]
-        rows[0] |= on_validation(cases[0].unit, data, metric, sample_sizes)
-        k = pursuit_size(rows[0]["l0"], data.d_in)
-        controls = control_cases(self.controls, k, cases[0], data, metric, inputs.retraining, sample_sizes)
-        rows += [case.row(metric, sample_sizes) for case in controls]
-        return [
-            {"layer": data.hook_points.layer} | row | metric_of(data, inputs.shrinkage) for row in with_memory(rows)
-        ]
+            cases += [Case(atoms(imported, name), own.train, own.test)]
+            cases += equal.cases(name, imported, self.coders, missing)
+        cases += control_cases(self.controls, self.coders, equal, data, inputs.retraining, sample_sizes, missing)
+        measured = [case.measured(metric, sample_sizes) for case in cases]
+        measured[0][0].update(on_validation(own.unit, data, metric, sample_sizes))
+        rows = with_memory(with_differences(measured, own.test.count))
+        return [{"layer": data.hook_points.layer} | row | metric_of(data, inputs.shrinkage) for row in rows]
 
     def _write(
         self, rows: list[Row], means: list[Row], layers: list[int], data: ActivationDataModule, inputs: StudyInputs

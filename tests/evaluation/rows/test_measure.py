@@ -8,7 +8,7 @@ import torch
 from atomlab.activations.store.moments import Moments
 from atomlab.evaluation import measure
 from atomlab.evaluation.rows.certify import certify
-from atomlab.evaluation.rows.conclusion import conclude
+from atomlab.evaluation.rows.held_out import HeldOut
 from atomlab.evaluation.rows.measure import metric_disagreement
 from atomlab.evaluation.rows.rates_by_support_size import in_ranges
 from atomlab.evaluation.surrogates import exact_moments, gaussian_vectors
@@ -18,7 +18,7 @@ from atomlab.theory import AtomicInnerProduct
 from atomlab.units import Unit, atoms, neurons
 
 D = 8
-SIZES = SampleSizes(measured=300, certified=100, solved=40, supports=8, batch=64)
+SIZES = SampleSizes(measured=300, certified=100, solved=40, supports=8, batch=64, resampled=50)
 METRIC = AtomicInnerProduct(torch.eye(D, dtype=torch.float64))
 
 
@@ -37,15 +37,35 @@ def numbers(value: object) -> list[float]:
     return [] if isinstance(value, str) else [math.nan if value is None else float(value)]  # type: ignore[arg-type]
 
 
+def measured(
+    unit: Unit, train: torch.Tensor, test: torch.Tensor, metric: AtomicInnerProduct, sizes: SampleSizes
+) -> dict:
+    return measure(unit, train, HeldOut.independent(test), metric, sizes)[0]
+
+
+def certified(unit: Unit, train: torch.Tensor, test: torch.Tensor) -> dict:
+    return certify(unit, measured(unit, train, test, METRIC, SIZES), train, HeldOut.independent(test), METRIC, SIZES)
+
+
 def orthogonal() -> Unit:
     """Orthonormal atoms with the threshold encoder: everything is certified."""
-    return Unit("atoms", torch.eye(D), torch.zeros(D), lambda x: x * (x > 0.5), signed=False)
+    return Unit("atoms", torch.eye(D), torch.zeros(D), lambda x: x * (x > 0.5), signed=False, coder="one-step")
 
 
 def test_orthonormal_atoms_are_certified_at_every_level_and_identified() -> None:
     train, test = planted(300, 0, torch.eye(D), 3), planted(300, 1, torch.eye(D), 3)
-    row = certify(orthogonal(), measure(orthogonal(), train, test, METRIC, SIZES), train, test, METRIC, SIZES)
+    row = certify(
+        orthogonal(),
+        measured(orthogonal(), train, test, METRIC, SIZES),
+        train,
+        HeldOut.independent(test),
+        METRIC,
+        SIZES,
+    )
     rates = [key for key in row if key.startswith(("certified_level", "solved_level", "identifiable"))]
+    ends = [key for key in rates if key.endswith("_interval")]
+    assert [row[key] for key in ends] == [{"low": 1.0, "high": 1.0}] * 7
+    rates = [key for key in rates if key not in ends]
     assert len(rates) == 10
     assert {key: row[key] for key in rates} == dict.fromkeys(rates, 1.0)
     assert [row[f"r2{norm}{split}"] for split in ("_train", "") for norm in ("", "_s", "_uncentred")] == [1.0] * 6
@@ -68,13 +88,14 @@ def test_sparse_codes_give_every_number_of_dense_ones(apply_b_dec_to_input: bool
     sae = ThresholdSAE(D, 20, apply_b_dec_to_input=apply_b_dec_to_input).requires_grad_(False)
     sae.threshold[:], sae.b_enc[:], sae.b_dec[:] = 0.4, 0.1 * torch.randn(20), 0.1 * torch.randn(D)
     sparse = atoms(sae)
-    dense = Unit("atoms", sae.W_dec, sae.b_dec, sae.encode, signed=False)
+    dense = Unit("atoms", sae.W_dec, sae.b_dec, sae.encode, signed=False, coder="one-step")
     train, test = planted(300, 0, torch.eye(D), 3), planted(300, 1, torch.eye(D), 3)
     assert sparse.encode(test).layout == torch.sparse_csr
     torch.testing.assert_close(sparse.encode(test).to_dense(), sae.encode(test))
     torch.testing.assert_close(sparse.reconstruct(test), sae(test))
     rows = [
-        certify(unit, measure(unit, train, test, METRIC, SIZES), train, test, METRIC, SIZES) for unit in (sparse, dense)
+        certify(unit, measured(unit, train, test, METRIC, SIZES), train, HeldOut.independent(test), METRIC, SIZES)
+        for unit in (sparse, dense)
     ]
     assert rows[0].keys() == rows[1].keys()
     assert numbers(rows[0]) == pytest.approx(numbers(rows[1]), rel=1e-5, abs=1e-6, nan_ok=True)
@@ -92,7 +113,7 @@ def test_the_table_says_how_far_s_is_from_the_metric_of_the_atoms() -> None:
     found = metric_disagreement(dictionary, AtomicInnerProduct(s))
     assert found == pytest.approx(math.sqrt(1 - cosine**2), abs=1e-9)
     train = planted(300, 0, torch.eye(D), 3)
-    row = measure(orthogonal(), train, train, METRIC, SIZES)
+    row = measured(orthogonal(), train, train, METRIC, SIZES)
     assert row["metric_disagreement"] == pytest.approx(0, abs=1e-7)  # the root of what 1 − cos² loses to rounding
     assert metric_disagreement(dictionary[: D - 1], METRIC) is None
 
@@ -100,9 +121,11 @@ def test_the_table_says_how_far_s_is_from_the_metric_of_the_atoms() -> None:
 def test_levels_keep_their_order_on_coherent_atoms() -> None:
     generator = torch.Generator().manual_seed(4)
     atoms = torch.nn.functional.normalize(torch.randn(12, D, generator=generator), dim=1)
-    unit = Unit("atoms", atoms, torch.zeros(D), lambda x: (x @ atoms.T - 0.9).clamp(min=0), signed=False)
+    unit = Unit(
+        "atoms", atoms, torch.zeros(D), lambda x: (x @ atoms.T - 0.9).clamp(min=0), signed=False, coder="one-step"
+    )
     train, test = planted(300, 0, atoms, 2), planted(300, 1, atoms, 2)
-    row = certify(unit, measure(unit, train, test, METRIC, SIZES), train, test, METRIC, SIZES)
+    row = certify(unit, measured(unit, train, test, METRIC, SIZES), train, HeldOut.independent(test), METRIC, SIZES)
     rate = {key.split("_")[-1]: row[key] for key in row if "_level_" in key}
     assert 0 < rate["4"] < 1
     assert rate["2b"] <= min(rate["2a"], rate["3"])
@@ -120,15 +143,15 @@ def test_levels_keep_their_order_on_coherent_atoms() -> None:
 def test_neurons_have_r2_of_one_and_no_levels() -> None:
     x = torch.randn(300, 300, generator=torch.Generator().manual_seed(0))
     metric = AtomicInnerProduct(torch.eye(300, dtype=torch.float64))
-    sizes = SampleSizes(measured=300, certified=20, batch=64, supports=2)
-    row = certify(neurons(300), measure(neurons(300), x, x, metric, sizes), x, x, metric, sizes)
+    sizes = SampleSizes(measured=300, certified=20, batch=64, supports=2, resampled=50)
+    row = certify(neurons(300), measured(neurons(300), x, x, metric, sizes), x, HeldOut.independent(x), metric, sizes)
     assert (row["r2"], row["l0"], row["certified_level_4"]) == (1.0, 300.0, None)
     assert "certified_level_3" not in row
 
 
 def test_uncentred_and_centred_r2_are_their_definitions() -> None:
     x = torch.randn(300, D, generator=torch.Generator().manual_seed(0)) + 3
-    row = measure(orthogonal(), x, x, METRIC, SIZES)
+    row = measured(orthogonal(), x, x, METRIC, SIZES)
     x_hat = (x * (x > 0.5)).double()
     error = (x.double() - x_hat).square().sum()
     assert row["r2_uncentred"] == pytest.approx(float(1 - error / x.double().square().sum()), abs=1e-9)
@@ -139,8 +162,10 @@ def test_l0_and_q_are_of_their_own_split_and_empty_codes_are_counted_apart() -> 
     train, test = planted(300, 0, torch.eye(D), 3), planted(300, 1, torch.eye(D), 2)
     test[:75] = 0
     unit = orthogonal()
-    coherent = Unit("atoms", torch.nn.functional.normalize(torch.eye(D) + 0.12, dim=1), unit.bias, unit.encode, False)
-    row = measure(coherent, train, test, METRIC, SIZES)
+    coherent = Unit(
+        "atoms", torch.nn.functional.normalize(torch.eye(D) + 0.12, dim=1), unit.bias, unit.encode, False, "one-step"
+    )
+    row = measured(coherent, train, test, METRIC, SIZES)
     assert (row["l0_train"], row["l0"], row["empty"]) == (3, 1.5, 0.25)
     assert row["samples_certified"] < SIZES.certified
     assert 1 / 5 < row["coherence"] < 1 / 3  # μ < 1/(2K − 1) at K = 2 and not at 3
@@ -150,24 +175,8 @@ def test_l0_and_q_are_of_their_own_split_and_empty_codes_are_counted_apart() -> 
 def test_an_atom_that_fires_once_and_one_that_never_does_are_counted() -> None:
     train = planted(300, 0, torch.eye(D)[:6], 2)
     train[0] = torch.eye(D)[6] * 2
-    row = measure(orthogonal(), train, train, METRIC, SIZES)
+    row = measured(orthogonal(), train, train, METRIC, SIZES)
     assert (row["single_sample_train"], row["dead_train"]) == (1 / D, 1 / D)
-
-
-def test_the_conclusion_names_every_control_that_is_not_beaten() -> None:
-    base = {"l0": 3.0, "d_sae": 8, "certified_level_4": 0.5, "r2_train": 0.9, "r2_s_train": 0.9}
-
-    def row(unit: str, euclidean: float, s: float) -> dict:
-        return base | {"unit": unit, "r2": euclidean, "r2_s": s}
-
-    text = conclude(
-        [row("atoms", 0.5, 0.4), row("neurons", 1.0, 1.0), row("k-means", 0.6, 0.3), row("G on its own", 0.9, 0.9)]
-    )
-    assert "in the Euclidean norm they do not explain more than k-means" in text
-    assert "in the S-norm they explain more than every control" in text
-    assert "neurons" not in text
-    assert "on its own" not in text
-    assert "no control was measured" in conclude([row("atoms", 0.5, 0.4), row("neurons", 1.0, 1.0)])
 
 
 def test_gaussian_vectors_have_the_datas_mean_and_covariance_and_nothing_else() -> None:

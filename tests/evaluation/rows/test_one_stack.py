@@ -12,6 +12,7 @@ from atomlab.activations.batches.shuffle import RandomBatches
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation import StudyInputs, measure
 from atomlab.evaluation.rows.certify import certify
+from atomlab.evaluation.rows.held_out import HeldOut
 from atomlab.evaluation.rows.measure import on_validation
 from atomlab.metrics.by_name import flat
 from atomlab.metrics.sample_sizes import SampleSizes
@@ -53,7 +54,8 @@ def test_every_name_of_the_dashboard_has_the_value_that_it_has_in_a_row(
     found = dashboard(trained, metric, list(data.val_dataloader()))
     assert len(data.rows["validation"]) > MEASURED  # the sample ends within a batch
     vectors, unit = data.sample("validation", MEASURED), atoms(trained)
-    row = certify(unit, measure(unit, vectors, vectors, metric, SIZES), vectors, vectors, metric, SIZES)
+    held_out = HeldOut.independent(vectors)
+    row = certify(unit, measure(unit, vectors, held_out, metric, SIZES)[0], vectors, held_out, metric, SIZES)
     table = flat({name: value for name, value in row.items() if isinstance(value, float | int | dict)})
     assert found.keys() - table.keys() == {"dead", "single_sample"} | OF_RANDOM_CODES
     for name in found.keys() & table.keys():

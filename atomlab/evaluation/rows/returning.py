@@ -1,0 +1,113 @@
+"""Atoms that come back: which atoms another training, with another seed, finds again, and what they are worth."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from atomlab.evaluation.rows.held_out import HeldOut
+from atomlab.metrics.by_name import of_reconstructions
+from atomlab.report import Row
+from atomlab.sae import ThresholdSAE
+from atomlab.theory import AtomicInnerProduct, match_atoms, random_dictionary, subspace_energy, support_sizes
+from atomlab.units import Unit, atoms
+
+STABLE = 0.7  # least matched cosine of an atom that came back
+
+
+@torch.no_grad()
+def returning(
+    sae: ThresholdSAE,
+    others: Sequence[ThresholdSAE],
+    test: HeldOut,
+    metric: AtomicInnerProduct,
+    *,
+    batch: int,
+    seed: int,
+    shared_start: bool,
+) -> Row:
+    """Measures how well the atoms are found again by trainings with other seeds.
+
+    Atoms are matched one to one with those of each other run (`match_atoms`). An atom came back in a run if its matched
+    cosine is above .7; it is stable if it came back in more than half of the runs. Runs that start from the same atoms end
+    with like atoms whatever the data say (arXiv:2606.02061), so their numbers have names of their own.
+
+    Args:
+        sae: the TSAE of the table.
+        others: TSAEs of the same training with other seeds.
+        test: held-out vectors.
+        metric: S.
+        batch: number of vectors encoded at a time.
+        seed: of the random dictionaries that say what chance gives.
+        shared_start: whether all runs started from the same atoms.
+
+    Returns:
+        Nothing without others. Else `samples_seeds`, their number; `consistency`, the mean matched cosine over atoms and
+        runs; `consistency_share`, the share of atoms and runs in which an atom came back; `consistency_subspace`, the mean
+        energy of an atom in the span of its nearest 8 atoms of the other run (`subspace_energy`); each of these for two
+        random dictionaries too (`_random`); `stable`, the share of stable atoms; `r2_of_stable` and `r2_s_of_stable`, the
+        R² of the codes with all other atoms left out; and `r2_seeds`, `r2_s_seeds` and `l0_seeds`, mean and range over all
+        runs, this one included. `matched_cosines` holds the mean over runs for each atom. With a shared start the names of
+        the first four end in `_shared_start`.
+
+    Raises:
+        ValueError: more atoms than can be matched.
+
+    Cost: a matching a run, O(d_sae³), and one pass over the vectors a run.
+    """
+    if not others:
+        return {}
+    own = sae.W_dec.detach()
+    matched = torch.stack([_matched(own, other.W_dec.detach(), metric) for other in others])
+    energy = torch.stack([subspace_energy(own, other.W_dec.detach(), metric) for other in others])
+    generator = torch.Generator().manual_seed(seed)
+    random = [random_dictionary(sae.d_sae, sae.d_in, generator) for _ in range(2)]
+    by_chance = _matched(random[0], random[1], None)
+    came_back = matched > STABLE
+    end = "_shared_start" if shared_start else ""
+    row: Row = {
+        f"consistency{end}": float(matched.mean()),
+        f"consistency_share{end}": float(came_back.double().mean()),
+        f"consistency_subspace{end}": float(energy.mean()),
+        f"stable{end}": float(_stable(came_back).double().mean()),
+        "consistency_random": float(by_chance.mean()),
+        "consistency_share_random": float((by_chance > STABLE).double().mean()),
+        "consistency_subspace_random": float(subspace_energy(random[0], random[1]).mean()),
+        "matched_cosines": matched.mean(0).tolist(),
+        "samples_seeds": len(others),
+    }
+    stable = _numbers(_only(atoms(sae), _stable(came_back)), test, metric, batch)
+    row |= {f"{name}_of_stable": stable[name] for name in ("r2", "r2_s")}
+    runs = [_numbers(atoms(each), test, metric, batch) for each in (sae, *others)]
+    for name in ("r2", "r2_s", "l0"):
+        found = torch.tensor([numbers[name] for numbers in runs], dtype=torch.float64)
+        row[f"{name}_seeds"] = {"value": float(found.mean()), "low": float(found.min()), "high": float(found.max())}
+    return row
+
+
+def _matched(own: Tensor, other: Tensor, metric: AtomicInnerProduct | None) -> Float[Tensor, " d_sae"]:
+    """The matched cosine of each atom, float64; 0 for an atom without a partner."""
+    rows, _, cosines = match_atoms(own, other, metric)
+    return torch.zeros(len(own), dtype=torch.float64).index_copy_(0, rows, cosines.double())
+
+
+def _stable(came_back: Tensor) -> Tensor:
+    return came_back.double().mean(0) > 0.5
+
+
+def _only(unit: Unit, kept: Tensor) -> Unit:
+    """The unit with the codes of some atoms alone."""
+    return Unit(unit.name, unit.dictionary * kept[:, None], unit.bias, unit.encode, unit.signed, unit.coder)
+
+
+def _numbers(unit: Unit, test: HeldOut, metric: AtomicInnerProduct, batch: int) -> dict[str, float]:
+    """R² in both norms and L0 on the held-out vectors."""
+    reconstructions = of_reconstructions(unit.dictionary.shape[1], metric)
+    nonzero = 0
+    for x in test.vectors.split(batch):
+        codes = unit.encode(x)
+        reconstructions.update(x, unit.decode(codes))
+        nonzero += int(support_sizes(codes).sum())
+    found = reconstructions.compute()
+    return {"r2": float(found["r2"]), "r2_s": float(found["r2_s"]), "l0": nonzero / len(test)}

@@ -1,0 +1,142 @@
+"""One dictionary with any of the coders, at a wanted L0: what makes units comparable like with like.
+
+Settings of a coder (thresholds, K) are chosen so that codes of given vectors, from validation data, have the wanted mean
+L0.
+"""
+
+import math
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import final
+
+import torch
+from torch import Tensor
+
+from atomlab.coders import calibrate_threshold_pursuit, nonnegative_omp, omp, threshold_pursuit
+from atomlab.coders.fitting import sparse_code
+from atomlab.sae import ThresholdSAE, rescale_thresholds_
+from atomlab.sae.ops import decode_csr, encode_csr
+from atomlab.sae.sparse_code import entry_rows
+from atomlab.theory import AtomicInnerProduct, support_sizes
+from atomlab.units.unit import Unit
+
+CODERS = {  # names of `atomlab.encode`, and how tables call them
+    "threshold": "one-step",
+    "refit": "refit",
+    "threshold_pursuit": "pursuit",
+    "omp": "OMP",
+    "nonnegative_omp": "OMP ≥ 0",
+}
+STAGES = 4  # of a threshold pursuit
+_EXACT = 0.01  # relative error of the mean L0 with which a whole K is good enough
+
+
+@torch.no_grad()
+def coded(name: str, sae: ThresholdSAE, coder: str, target_l0: float, x: Tensor, metric: AtomicInnerProduct) -> Unit:
+    """Makes the unit of a dictionary and a coder, whose codes have a wanted mean L0.
+
+    - `threshold`: the TSAE's own one-step code, all thresholds times one factor (`rescale_thresholds_`).
+    - `refit`: the same support with another factor, and values by non-negative least squares: a pursuit of one stage.
+    - `threshold_pursuit`: a pursuit of four stages (`calibrate_threshold_pursuit`).
+    - `omp`, `nonnegative_omp`: K steps of orthogonal matching pursuit, the same for every vector. Where whole K are too
+      coarse, those vectors get a step more that gain most by it.
+
+    All but `threshold` approximate vectors in the norm of S. Only `omp` has signed codes.
+
+    Args:
+        name: name of the dictionary; that of the unit is `<name> + <coder>`.
+        sae: the dictionary, its bias and its one-step encoder.
+        coder: one of `CODERS`.
+        target_l0: wanted mean number of non-zero values.
+        x: vectors that the coder is calibrated on, shape `(samples, d_in)`.
+        metric: S.
+
+    Returns:
+        A unit with CSR codes.
+
+    Raises:
+        ValueError: an unknown coder, or a target that it does not reach on x.
+
+    Cost: that of coding x, a few times.
+    """
+    label = f"{name} + {CODERS[coder]}"
+    if coder == "threshold":
+        own = deepcopy(sae)
+        rescale_thresholds_(own, x, target_l0)
+        return Unit(label, own.W_dec.detach(), own.b_dec.detach(), partial(encode_csr, own), False, CODERS[coder])
+    dictionary, bias = sae.W_dec.detach(), sae.b_dec.detach()
+    if coder in ("refit", "threshold_pursuit"):
+        stages = 1 if coder == "refit" else STAGES
+        pursuit = calibrate_threshold_pursuit(sae, x, target_l0, stages, metric)
+        encode = partial(threshold_pursuit, sae, pursuit=pursuit, metric=metric)
+        return Unit(label, dictionary, bias, encode, False, CODERS[coder])
+    search = partial(omp if coder == "omp" else nonnegative_omp, dictionary=dictionary, metric=metric)
+    signed = coder == "omp"
+    encode = _GreedySteps.at(target_l0, x - bias, search, dictionary, metric, signed=signed).encode
+    return Unit(label, dictionary, bias, lambda v: encode(v - bias), signed, CODERS[coder])
+
+
+@final
+@dataclass(frozen=True)
+class _GreedySteps:
+    """A greedy search of K steps, and of one more for vectors whose squared residual that lowers by more than `gain`."""
+
+    search: Callable[..., Tensor]
+    dictionary: Tensor
+    metric: AtomicInnerProduct
+    k: int
+    gain: float
+
+    @classmethod
+    def at(
+        cls,
+        l0: float,
+        y: Tensor,
+        search: Callable[..., Tensor],
+        dictionary: Tensor,
+        metric: AtomicInnerProduct,
+        *,
+        signed: bool,
+    ) -> "_GreedySteps":
+        """Chooses K and the gain so that codes of y have a mean L0, up to 1%."""
+        most = min(dictionary.shape)
+        k = round(l0)
+        if signed and 1 <= k <= most and abs(k - l0) <= _EXACT * l0:  # all values of a least-squares fit count
+            return cls(search, dictionary, metric, k, torch.inf)
+        k = max(1, math.floor(l0))
+        codes = search(y, k=min(k, most))
+        while k < most and (missing := l0 - _mean_size(codes)) > _EXACT * l0:
+            more = search(y, k=k + 1)
+            if _mean_size(more) >= l0:
+                found = cls(search, dictionary, metric, k, 0.0)
+                gains = found._gains(y, codes, more)
+                added = (support_sizes(more) - support_sizes(codes))[gains.argsort(descending=True)].cumsum(0)
+                count = min(int((added < missing * len(y)).sum()) + 1, len(y) - 1)
+                return replace(found, gain=float(gains.sort(descending=True).values[count]))
+            k, codes = k + 1, more
+        return cls(search, dictionary, metric, min(k, most), torch.inf)
+
+    def encode(self, y: Tensor) -> Tensor:
+        codes = self.search(y, k=self.k)
+        if self.gain == torch.inf:
+            return codes
+        more = self.search(y, k=self.k + 1)
+        better = self._gains(y, codes, more) > self.gain
+        parts = []
+        for part, chosen in ((codes, ~better), (more, better)):
+            rows = entry_rows(part)
+            kept = chosen[rows]
+            parts.append((rows[kept], part.col_indices()[kept], part.values()[kept]))
+        rows, columns, values = (torch.cat(each) for each in zip(*parts, strict=True))
+        return sparse_code(rows, columns, values, (len(y), len(self.dictionary)))
+
+    def _gains(self, y: Tensor, codes: Tensor, more: Tensor) -> Tensor:
+        nothing = torch.zeros_like(self.dictionary[0])
+        before, after = (self.metric.whiten(y - decode_csr(c, self.dictionary, nothing)) for c in (codes, more))
+        return before.square().sum(1) - after.square().sum(1)
+
+
+def _mean_size(codes: Tensor) -> float:
+    return float(support_sizes(codes).double().mean())
