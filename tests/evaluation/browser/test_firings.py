@@ -39,7 +39,7 @@ def test_signed_codes_are_searched_on_their_positive_side(data_of: Data) -> None
     data = data_of()
     rows = data.rows["test"]
     one = unit(data.d_in)
-    signed = Unit("signed", one.dictionary, one.bias, lambda x: x @ one.dictionary.T, signed=True)
+    signed = Unit("signed", one.dictionary, one.bias, lambda x: x @ one.dictionary.T, signed=True, coder="identity")
     clamped = replace(signed, encode=lambda x: (x @ one.dictionary.T).clamp(min=0))
     found, expected = (find_firings(each, rows, 100, contexts=3, batch=50) for each in (signed, clamped))
     for name, value in vars(found).items():

@@ -1,14 +1,16 @@
-"""Memory is the excess of a gap over that of a unit that cannot remember."""
+"""What a table lets a reader conclude: memory is the excess of a gap, and a verdict needs an interval."""
 
 import pytest
+import torch
 
 from atomlab.evaluation.rows.conclusion import conclude, with_memory
-from atomlab.report import COLUMNS, cell
+from atomlab.evaluation.rows.differences import with_differences
+from atomlab.report import COLUMNS, Row, cell
 
 
 def row(unit: str, train: float, test: float, train_s: float, test_s: float) -> dict:
     found = {"unit": unit, "r2_train": train, "r2": test, "r2_s_train": train_s, "r2_s": test_s}
-    return found | {"l0": 49.8, "d_sae": 2304, "certified_level_4": 0.856}
+    return found | {"l0": 49.8, "d_sae": 2304, "certified_level_4": 0.856, "samples_documents": 9}
 
 
 # The table of README (natural text): R² train and held out, Euclidean and in the S-norm.
@@ -44,3 +46,94 @@ def test_the_conclusion_says_how_much_is_memory_and_without_random_atoms_that_no
     assert "how much of the difference is memory is not known" in alone
     for text in (said, alone):
         assert "the difference is memory." not in text
+
+
+GROUPS = 50
+
+
+def measured(unit: str, coder: str, r2: float, noise: float = 0.0, *, shared: float = 0.0) -> tuple[Row, dict]:
+    """A row with replicates that scatter by `noise` of their own, and by `shared` that all rows have in common."""
+    generator = torch.Generator().manual_seed(sum(map(ord, unit)))
+    common = shared * torch.randn(4000, generator=torch.Generator().manual_seed(0))
+    replicates = {
+        norm: r2 + common + noise * torch.randn(4000, generator=generator, dtype=torch.float64)
+        for norm in ("r2", "r2_s")
+    }
+    made = row(unit, 0.9, r2, 0.9, r2) | {"coder": coder, "signed": coder == "OMP"}
+    return made | {"r2_interval": {"low": r2 - 0.01, "high": r2 + 0.01}}, replicates
+
+
+def table(*rows: tuple[Row, dict]) -> dict[str, Row]:
+    return {found["unit"]: found for found in with_differences(rows, GROUPS)}
+
+
+def test_controls_are_compared_like_with_like() -> None:
+    found = table(
+        measured("atoms", "one-step", 0.5),
+        measured("neurons", "identity", 1.0),
+        measured("atoms + pursuit", "pursuit", 0.6),
+        measured("atoms + OMP", "OMP", 0.7),
+        measured("data, nearest", "nearest", 0.1),
+        measured("data + one-step", "one-step", 0.2),
+        measured("data + pursuit", "pursuit", 0.3),
+        measured("data + refit", "refit", 0.25),
+        measured("data + OMP", "OMP", 0.65),
+        measured("Gaussian TSAE on its own", "one-step", 0.9),
+    )
+    against = {name: line.get("against") for name, line in found.items()}
+    assert against == {
+        "atoms": None,
+        "neurons": None,
+        "atoms + pursuit": None,
+        "atoms + OMP": None,
+        "data, nearest": "atoms",
+        "data + one-step": "atoms",
+        "data + pursuit": "atoms + pursuit",
+        "data + refit": "atoms + pursuit",
+        "data + OMP": "atoms + pursuit",  # the best non-negative codes, not the signed ones
+        "Gaussian TSAE on its own": None,
+    }
+    assert found["data + OMP"]["r2_difference"]["value"] == pytest.approx(-0.05)
+
+
+def test_a_difference_is_surer_than_the_two_numbers_since_the_documents_are_the_same() -> None:
+    """Both numbers scatter by .1 together and by .002 on their own."""
+    atoms, control = (
+        measured("atoms", "one-step", 0.5, 0.002, shared=0.1),
+        measured("k", "one-step", 0.48, 0.002, shared=0.1),
+    )
+    ends = table(atoms, control)["k"]["r2_difference"]
+    assert ends["value"] == pytest.approx(0.02)
+    # Normal differences of standard deviation .002·√2, and Student's factor of 50 groups.
+    assert (ends["low"], ends["high"]) == pytest.approx((0.02 - 0.0058, 0.02 + 0.0058), abs=0.0006)
+
+
+def test_the_conclusion_names_every_control_as_beaten_ahead_or_undecided() -> None:
+    found = table(
+        measured("atoms", "one-step", 0.5),
+        measured("neurons", "identity", 1.0),
+        measured("atoms + pursuit", "pursuit", 0.6),
+        measured("a + one-step", "one-step", 0.4),
+        measured("b + one-step", "one-step", 0.499, 0.01),
+        measured("c + OMP", "OMP", 0.7),
+        measured("d + pursuit", "pursuit", 0.3),
+        measured("e on its own", "one-step", 0.9),
+    )
+    text = conclude(list(found.values()))
+    one_step, pursuit = text.split("With pursuit codes")
+    assert "one-step codes of the atoms (50.0% [49.0%, 51.0%], 50.0% in the S-norm)" in one_step
+    assert "in the Euclidean norm explain more than a + one-step and are not told apart from b + one-step" in one_step
+    assert "explain more than d + pursuit and explain less than c + OMP (signed)" in pursuit
+    assert "neurons" not in text
+    assert "on its own" not in text
+    assert "9 of them" in text
+    assert "No control was measured" in conclude([found["atoms"], found["neurons"]])
+    two = table(measured("atoms", "one-step", 0.5), measured("a", "one-step", 0.4), measured("b", "one-step", 0.3))
+    assert "explain more than every control" in conclude(list(two.values()))
+
+
+def test_one_document_decides_nothing() -> None:
+    rows = [measured("atoms", "one-step", 0.5), measured("a", "one-step", 0.1)]
+    (_, control) = with_differences(rows, 1)
+    assert control["r2_difference"] == {"value": 0.4, "low": None, "high": None}
+    assert "not told apart from a" in conclude(with_differences(rows, 1))

@@ -27,7 +27,7 @@ from tests.evaluation.conftest import WORDS
 from tests.report.pages import ROWS
 from tests.tiny import tokenizer
 
-PLAIN = ControlledTable(controls=[], certify=False, loss=False, browser=None)
+PLAIN = ControlledTable(controls=[], coders=["threshold"], certify=False, loss=False, browser=None)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,10 @@ def test_a_row_that_fails_does_not_cost_those_before_it(inputs: StudyInputs, mon
     monkeypatch.setattr(retraining, "build", build_once)
     with pytest.raises(RuntimeError, match="out of memory"):
         replace(PLAIN, controls=["gaussian"])(inputs)
-    assert [row["unit"] for row in json.loads((inputs.folder / "results.json").read_text())["rows"]] == ["atoms"]
+    assert [row["unit"] for row in json.loads((inputs.folder / "results.json").read_text())["rows"]] == [
+        "atoms",
+        "neurons",
+    ]
 
 
 def test_a_model_without_a_known_final_norm_has_a_browser_without_logits(inputs: StudyInputs) -> None:
