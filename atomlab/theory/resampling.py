@@ -29,7 +29,7 @@ def group_weights(groups: int, replicates: int, generator: torch.Generator) -> F
 
 
 def bootstrap_interval(
-    replicates: Float[Tensor, " replicates"], groups: int, level: float = 0.95
+    replicates: Float[Tensor, " replicates"], value: float, groups: int, level: float = 0.95
 ) -> tuple[float, float] | None:
     """Gives the expanded percentile interval of a number from its values on resampled groups.
 
@@ -38,8 +38,12 @@ def bootstrap_interval(
     distribution with G − 1 degrees of freedom and Φ the normal distribution function. For the mean of G normal values
     this is the interval of Student's t-test, up to the noise of the resampling.
 
+    The replicates are moved first, so that their mean is the number itself. R² needs it: the variance about the mean of
+    a sample of few documents is too small, so R² of such samples is too small on average.
+
     Args:
         replicates: values of the number, shape `(replicates,)`; NaN ones are left out.
+        value: the number on the groups as they are.
         groups: number of groups G that were resampled.
         level: share of such intervals that should contain the true number.
 
@@ -55,5 +59,5 @@ def bootstrap_interval(
     if groups < 2 or not len(known):
         return None
     tail = float(ndtr(-((groups / (groups - 1)) ** 0.5) * stdtrit(groups - 1, (1 + level) / 2)))
-    low, high = torch.quantile(known, known.new_tensor([tail, 1 - tail])).tolist()
+    low, high = torch.quantile(known - known.mean() + value, known.new_tensor([tail, 1 - tail])).tolist()
     return low, high

@@ -35,7 +35,7 @@ def test_counts_have_mean_one_and_the_variance_of_a_multinomial() -> None:
 def test_the_interval_of_a_mean_is_students(groups: int) -> None:
     values = torch.randn(groups, generator=generator(1), dtype=torch.float64)
     replicates = group_weights(groups, 50_000, generator()) @ values / groups
-    low, high = bootstrap_interval(replicates, groups) or (0, 0)
+    low, high = bootstrap_interval(replicates, float(values.mean()), groups) or (0, 0)
     student = scipy.stats.ttest_1samp(values.numpy(), 0).confidence_interval(0.95)
     width = student.high - student.low
     # Its derivation takes the replicates for normal; they nearly are.
@@ -53,7 +53,8 @@ def test_with_many_groups_it_is_scipys_percentile_interval() -> None:
         (errors, variances), r2, paired=True, vectorized=True, method="percentile", n_resamples=20_000, rng=rng
     ).confidence_interval
     weights = group_weights(400, 20_000, generator())
-    ours = bootstrap_interval(1 - weights @ torch.from_numpy(errors) / (weights @ torch.from_numpy(variances)), 400)
+    replicates = 1 - weights @ torch.from_numpy(errors) / (weights @ torch.from_numpy(variances))
+    ours = bootstrap_interval(replicates, float(r2(errors, variances, 0)), 400)
     assert ours == pytest.approx(tuple(theirs), abs=0.04 * (theirs.high - theirs.low))
 
 
@@ -64,7 +65,7 @@ def test_nine_documents_cover_as_often_as_promised_and_plain_percentiles_do_not(
     covered = plain = 0
     for values in torch.randn(experiments, groups, generator=generator(3), dtype=torch.float64):
         replicates = weights @ values / groups
-        low, high = bootstrap_interval(replicates, groups) or (0, 0)
+        low, high = bootstrap_interval(replicates, float(values.mean()), groups) or (0, 0)
         covered += low <= 0 <= high
         narrow = torch.quantile(replicates, torch.tensor([0.025, 0.975], dtype=torch.float64))
         plain += bool(narrow[0] <= 0 <= narrow[1])
@@ -72,9 +73,32 @@ def test_nine_documents_cover_as_often_as_promised_and_plain_percentiles_do_not(
     assert plain / experiments < 0.95 - 0.036
 
 
+def test_the_interval_lies_around_the_number_and_not_around_what_few_documents_make_of_it() -> None:
+    """R² of vectors with document means: the variance about the mean of a sample of eight documents is too small, and
+    without the move the interval would lie too low.
+    """
+    generator_ = generator(5)
+    x = torch.randn(8, 1, 3, generator=generator_, dtype=torch.float64) + 0.02 * torch.randn(
+        8, 400, 3, generator=generator_, dtype=torch.float64
+    )
+    errors = torch.full((8,), 100.0, dtype=torch.float64) + torch.rand(8, generator=generator_, dtype=torch.float64)
+    weights = group_weights(8, 4000, generator_)
+    squares, sums = x.square().sum((1, 2)), x.sum(1)
+
+    def r2(drawn: torch.Tensor) -> torch.Tensor:
+        return 1 - drawn @ errors / (drawn @ squares - (drawn @ sums).square().sum(1) / (400 * 8))
+
+    value, replicates = float(r2(torch.ones(1, 8, dtype=torch.float64))), r2(weights)
+    assert float(replicates.mean()) < value - 0.01
+    low, high = bootstrap_interval(replicates, value, 8) or (0, 0)
+    assert low < value < high
+    tail = torch.quantile(replicates, torch.tensor([0.5], dtype=torch.float64))
+    assert low < float(tail) + value - float(replicates.mean()) < high
+
+
 def test_one_group_says_nothing_and_nan_counts_for_nothing() -> None:
-    assert bootstrap_interval(torch.ones(10), 1) is None
-    assert bootstrap_interval(torch.full((10,), torch.nan), 5) is None
+    assert bootstrap_interval(torch.ones(10), 1.0, 1) is None
+    assert bootstrap_interval(torch.full((10,), torch.nan), 1.0, 5) is None
     known = torch.arange(100.0)
     with_nan = torch.cat([known, torch.full((7,), torch.nan)])
-    assert bootstrap_interval(with_nan, 50) == bootstrap_interval(known, 50)
+    assert bootstrap_interval(with_nan, 49.5, 50) == bootstrap_interval(known, 49.5, 50)

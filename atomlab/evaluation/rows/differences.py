@@ -49,10 +49,10 @@ def with_differences(measured: Sequence[tuple[Row, Replicates]], groups: int) ->
         atoms, samples = best if signed else own.get(row["coder"], best)
         if row["coder"] == "nearest":
             atoms, samples = measured[0]
-        differences = {
-            f"{norm}_difference": {"value": atoms[norm] - row[norm]}
-            | (interval(samples[norm] - replicates[norm], groups) or {"low": None, "high": None})
-            for norm in NORMS
-        }
+        differences = {}
+        for norm in NORMS:
+            value = atoms[norm] - row[norm]
+            ends = interval(samples[norm] - replicates[norm], value, groups) or {"low": None, "high": None}
+            differences[f"{norm}_difference"] = {"value": value} | ends
         found.append(row | {"against": atoms["unit"]} | differences)
     return found

@@ -118,13 +118,13 @@ def intervals(measured: GroupBootstrap, names: Sequence[str], sample_sizes: Samp
     row: Row = measured.whole()
     replicates = measured.replicates(names, sample_sizes.resampled, sample_sizes.seed)
     for name, values_of_samples in replicates.items():
-        row[f"{name}_interval"] = interval(values_of_samples, measured.groups)
+        row[f"{name}_interval"] = interval(values_of_samples, row[name], measured.groups)
     return row, replicates
 
 
-def interval(replicates: Tensor, groups: int) -> Row | None:
+def interval(replicates: Tensor, value: float, groups: int) -> Row | None:
     """Gives the 95% interval of a number as `low` and `high`; None where there is none (`bootstrap_interval`)."""
-    ends = bootstrap_interval(replicates, groups)
+    ends = bootstrap_interval(replicates, value, groups)
     return None if ends is None else {"low": ends[0], "high": ends[1]}
 
 
