@@ -51,10 +51,11 @@ class Unit:
             codes: shape `(samples, d_sae)`, CSR or dense.
 
         Returns:
-            x̂, shape `(samples, d_in)`.
+            x̂, shape `(samples, d_in)`, in the dtype of the dictionary.
 
         Cost: 2·samples·d_in·d_sae FLOPs for dense codes, 2·d_in FLOPs an entry for CSR codes.
         """
+        codes = codes.to(self.dictionary.dtype)
         if codes.layout == torch.sparse_csr:
             return decode_csr(codes, self.dictionary, self.bias)
         return codes @ self.dictionary + self.bias
