@@ -113,3 +113,19 @@ def test_a_default_is_the_same_in_conf_and_in_the_signature(name: str, words: li
         "activations.tokens.context",
         "sample_sizes.measured",
     } <= compared
+
+
+def test_an_ablation_changes_one_choice_of_the_recipe_and_the_sweep_has_them_all() -> None:
+    def leaves(config: object, path: str = "") -> dict[str, object]:
+        if not isinstance(config, dict):
+            return {path: config}
+        return {key: value for name, part in config.items() for key, value in leaves(part, f"{path}.{name}").items()}
+
+    default = leaves(OmegaConf.to_container(composed([]), resolve=False))
+    names = sorted(file.stem for file in (CONF / "ablation").glob("*.yaml"))
+    for name in names:
+        changed = leaves(OmegaConf.to_container(composed([f"ablation={name}"]), resolve=False))
+        assert changed.keys() == default.keys()
+        assert len([key for key in default if default[key] != changed[key]]) == 1, name
+    swept = OmegaConf.load(CONF / "sweep" / "recipe.yaml").hydra.sweeper.params.ablation
+    assert sorted(swept.split(",")) == sorted(["null", *names])
