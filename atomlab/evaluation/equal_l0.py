@@ -1,5 +1,6 @@
 """What makes the rows of a table comparable: the same vectors, the same metric, and the L0 of the atoms."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -18,7 +19,8 @@ from atomlab.theory import AtomicInnerProduct, support_sizes
 from atomlab.units import CODERS, Unit, atoms, coded
 
 _CLOSE = 0.01  # relative distance of a row's held-out L0 from the atoms' that is not corrected
-_ROUNDS = 3
+_ALLOWED = 0.02  # beyond this distance a row is left out
+_ROUNDS = 6
 
 
 @final
@@ -57,10 +59,10 @@ class Case:
 class EqualL0:
     """The atoms of a table and their L0, which all other units of it are given.
 
-    A coder with thresholds is calibrated on validation vectors for the atoms' L0 there. From one text to another the L0 of
-    one coder may drift more than that of another, so the target is then corrected by the ratio of the held-out L0 of the
-    atoms to that of the unit, until they are within 1%, three times at most. The L0 of K greedy steps does not drift, so
-    K is that of the atoms' held-out L0. Of held-out vectors this uses the number of non-zero values alone, not how well
+    A coder is calibrated on validation vectors for the atoms' L0 there. From one text to another the L0 of one coder may
+    drift more than that of another, so the target is then corrected (secant method on logarithms) until the held-out L0
+    of the unit and of the atoms are within 1%, five times at most. A unit that stays more than 2% away is left out. K of
+    OMP is the atoms' held-out L0. Of held-out vectors all this uses the number of non-zero values alone, not how well
     they are reconstructed.
 
     Attributes:
@@ -117,16 +119,29 @@ class EqualL0:
         Raises:
             ValueError: the coder does not reach this L0 on this dictionary.
         """
-        if coder == "omp":
+        if coder == "omp" and abs(round(self.l0) / self.l0 - 1) <= _CLOSE:  # each vector gets that many
             return coded(name, sae, coder, self.l0, self.validation, self.metric)
-        target, found = self.l0 if coder == "nonnegative_omp" else self.l0_validation, {}
+        target = self.l0 if coder == "nonnegative_omp" else self.l0_validation
+        found: dict[float, Unit] = {}
+        tried: list[tuple[float, float]] = []
         for _ in range(_ROUNDS):
-            unit = coded(name, sae, coder, target, self.validation, self.metric)
+            try:
+                unit = coded(name, sae, coder, target, self.validation, self.metric)
+            except ValueError:
+                if not found:
+                    raise
+                break
             reached = mean_l0(unit, self.case.test.vectors)
-            found[abs(reached / self.l0 - 1)] = unit
+            found.setdefault(abs(reached / self.l0 - 1), unit)
             if min(found) <= _CLOSE:
                 break
-            target *= self.l0 / max(reached, self.l0 / 10)
+            tried.append((math.log(target), math.log(max(reached, self.l0 / 10))))
+            target = math.exp(tried[-1][0] + (math.log(self.l0) - tried[-1][1]) / _slope(tried))
+        if min(found) > _ALLOWED:
+            raise ValueError(
+                f"Its L0 on held-out vectors stays {min(found):.1%} away from the {self.l0:.4g} of the atoms, so it cannot be "
+                "compared with them; leave the coder out of study.coders, or measure more vectors."
+            )
         return found[min(found)]
 
     def cases(
@@ -146,6 +161,14 @@ class EqualL0:
             unit = attempt(f"{name} + {CODERS[coder]}", lambda coder=coder: self.coded(name, sae, coder), missing)
             found += [] if unit is None else [Case(unit, self.case.train, self.case.test, fitted)]
         return found
+
+
+def _slope(tried: Sequence[tuple[float, float]]) -> float:
+    """How fast the held-out L0 grows with the target, both as logarithms: by the last two trials, 1 at first."""
+    if len(tried) < 2 or tried[-1][0] == tried[-2][0]:
+        return 1.0
+    slope = (tried[-1][1] - tried[-2][1]) / (tried[-1][0] - tried[-2][0])
+    return min(max(slope, 0.3), 3.0)
 
 
 def check_coders(names: Sequence[str]) -> None:

@@ -234,6 +234,8 @@ def never(*given: object, **options: object) -> NoReturn:
     [
         ({"controls": ["random", "nonsense"]}, r"study\.controls names nonsense"),
         ({"controls": "random"}, r"study\.controls=\[random\]"),
+        ({"coders": ["omp", "guess"]}, r"study\.coders names guess: choose from threshold, refit"),
+        ({"coders": "omp"}, r"study\.coders=\[omp\]"),
         ({"seeds": "outputs/a"}, r"study\.seeds=\[outputs/a\]"),
         ({"seeds": ["nowhere"]}, "nowhere does not exist"),
         ({"atoms": "nowhere"}, "nowhere does not exist"),

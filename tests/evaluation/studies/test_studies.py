@@ -18,7 +18,7 @@ from atomlab.evaluation import (
     StudyInputs,
     retraining,
 )
-from atomlab.evaluation.studies.paper_table import mean_rows
+from atomlab.evaluation.studies.paper_table import layers_won, mean_rows
 from atomlab.evaluation.surrogates import VectorsDataModule, gaussian_vectors
 from atomlab.training.build import build
 from atomlab.training.recipe import Architecture
@@ -256,3 +256,25 @@ def test_finished_parts_are_kept_and_a_change_of_setting_computes_again(
     trained.clear()
     study(replace(inputs, setting="another"))
     assert trained == [1, 2, 1, 2]
+
+
+def test_a_layer_is_won_where_every_interval_lies_above_zero() -> None:
+    def row(layer: int, unit: str, low: float | None) -> dict:
+        return {
+            "layer": layer,
+            "unit": unit,
+            "against": "atoms",
+            "r2_difference": {"low": low},
+            "r2_s_difference": {"low": 1.0},
+        }
+
+    rows = [
+        {"layer": 0, "unit": "atoms"},
+        row(0, "a", 0.1),
+        row(0, "b", 0.2),
+        row(1, "a", 0.1),
+        row(1, "b", -0.1),
+        row(2, "a", None),
+    ]
+    assert layers_won(rows) == "atoms: more than every control compared with them at 1 of 3 layers, in the S-norm at 3."
+    assert layers_won(rows[:1]) == ""
