@@ -136,9 +136,16 @@ class LastCheckpoint(Callback):
 
 
 def _keep(path: Path, name: Path) -> None:
-    """Gives the file a second name, by a hard link; renames it on file systems without hard links."""
-    name.unlink(missing_ok=True)
+    """Gives the file a second name, by a hard link; renames it on file systems without hard links.
+
+    Whatever has that name already keeps it until the file takes it, so that a kill never finds the name gone.
+    """
+    link = name.with_name(f".{name.name}")
+    link.unlink(missing_ok=True)
     try:
-        name.hardlink_to(path)
+        link.hardlink_to(path)
     except OSError:
         os.replace(path, name)
+        return
+    os.replace(link, name)
+    link.unlink(missing_ok=True)  # a file that has the name already is left with both names
