@@ -76,7 +76,7 @@ def test_evaluate_gives_the_same_numbers_again(first: Path, cache: Path, tmp_pat
     finished = run("evaluate.py", *words, cwd=tmp_path, cache=cache)
     assert finished.returncode == 0, finished.stderr
     again = rows(tmp_path / "again")
-    assert "Gaussian TSAE" in again
+    assert "Gaussian TSAE + one-step" in again
     for unit in ("atoms", "neurons"):
         for key, value in rows(first)[unit].items():
             if key.startswith("memory"):  # beyond random + OMP, a row that this table does not have
