@@ -58,6 +58,7 @@ MAY_IMPORT = {
     "evaluation/surrogates": set(),
     "evaluation/provenance": set(),
     "evaluation/rows": set(),
+    "evaluation/option_checks": set(),
     "evaluation/equal_l0": {"rows"},
     "evaluation/controls": {"retraining", "surrogates", "rows", "equal_l0"},
     "evaluation/study": {"retraining"},  # what every study gets
@@ -67,6 +68,7 @@ MAY_IMPORT = {
         "surrogates",
         "provenance",
         "rows",
+        "option_checks",
         "equal_l0",
         "controls",
         "browser",

@@ -78,9 +78,7 @@ class UnitAtoms:
 
     def residual(self, target: Float[Tensor, "samples d_in"], codes: Tensor) -> Float[Tensor, "samples d_in"]:
         """Subtracts from whitened vectors what CSR codes of the unit atoms reconstruct of them."""
-        values = codes.values().to(self.rows)
-        rounded = csr(codes.crow_indices(), codes.col_indices(), values, (codes.shape[0], codes.shape[1]))
-        return target - decode_csr(rounded, self.rows, self.rows.new_zeros(self.rows.shape[1]))
+        return target - decode_csr(codes, self.rows, self.rows.new_zeros(self.rows.shape[1]))
 
     def as_given(self, codes: Tensor) -> Tensor:
         """Turns CSR codes of the unit atoms, float64, into those of the dictionary as given, in the dtype of `rows`."""

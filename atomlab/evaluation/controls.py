@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.evaluation.equal_l0 import Case, EqualL0, check_coders
+from atomlab.evaluation.equal_l0 import Case, EqualL0
 from atomlab.evaluation.retraining import Retraining
 from atomlab.evaluation.rows.held_out import HeldOut
 from atomlab.evaluation.surrogates import VectorsDataModule, gaussian_vectors
@@ -33,14 +33,6 @@ CONTROLS = {
 }
 CONTROL_SOURCES = ("data", "k-means", "random", "Gaussian TSAE")  # their dictionaries, as the names of rows begin
 _SEEDS = 1_000_003  # so that the data dictionary is not drawn by the same permutation as the measured sample
-
-
-def check_controls(names: Sequence[str]) -> None:
-    """Raises ValueError unless `names` is a list of names of `CONTROLS`."""
-    if isinstance(names, str):
-        raise ValueError(f"study.controls={names} is one word: expected a list, study.controls=[{names}].")
-    if unknown := [name for name in names if name not in CONTROLS]:
-        raise ValueError(f"study.controls names {', '.join(unknown)}: choose from {', '.join(CONTROLS)}.")
 
 
 def control_cases(
@@ -65,12 +57,7 @@ def control_cases(
 
     Returns:
         The cases, control by control.
-
-    Raises:
-        ValueError: an unknown control or coder.
     """
-    check_controls(names)
-    check_coders(coders)
     d_sae, metric = equal.case.unit.d_sae, equal.metric
     mean, generator = data.moments.mean.float(), torch.Generator().manual_seed(_SEEDS + sample_sizes.seed)
     vectors = data.sample("train", sample_sizes.controls)

@@ -1,8 +1,8 @@
 """What makes the rows of a table comparable: the same vectors, the same metric, and the L0 of the atoms."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -16,7 +16,7 @@ from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.report import Row, attempt
 from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct, support_sizes
-from atomlab.units import CODERS, Unit, atoms, coded
+from atomlab.units import CODERS, Unit, atoms, coded, neurons
 
 _CLOSE = 0.01  # relative distance of a row's held-out L0 from the atoms' that is not corrected
 _ALLOWED = 0.02  # beyond this distance a row is left out
@@ -162,6 +162,24 @@ class EqualL0:
             found += [] if unit is None else [Case(unit, self.case.train, self.case.test, fitted)]
         return found
 
+    def trained_cases(
+        self, sae: ThresholdSAE, imported: Mapping[str, ThresholdSAE], coders: Sequence[str], missing: list[str]
+    ) -> list[Case]:
+        """Makes the first cases of a table: the atoms with their own code, neurons, and the atoms and imported SAEs recoded.
+
+        Args:
+            sae: the TSAE of the atoms.
+            imported: SAEs by the name of their row; each has a case as it was released, too.
+            coders: names of `atomlab.units.CODERS`. The atoms' own one-step code has the wanted L0 as it is.
+            missing: gets a sentence for each coder that does not reach the L0, whose case is left out.
+        """
+        own = self.case
+        cases = [own, replace(own, unit=neurons(sae.d_in), fitted=None)]
+        cases += self.cases("atoms", sae, [coder for coder in coders if coder != "threshold"], missing, own.fitted)
+        for name, each in imported.items():
+            cases += [replace(own, unit=atoms(each, name), fitted=None), *self.cases(name, each, coders, missing)]
+        return cases
+
 
 def _slope(tried: Sequence[tuple[float, float]]) -> float:
     """How fast the held-out L0 grows with the target, both as logarithms: by the last two trials, 1 at first."""
@@ -169,14 +187,6 @@ def _slope(tried: Sequence[tuple[float, float]]) -> float:
         return 1.0
     slope = (tried[-1][1] - tried[-2][1]) / (tried[-1][0] - tried[-2][0])
     return min(max(slope, 0.3), 3.0)
-
-
-def check_coders(names: Sequence[str]) -> None:
-    """Raises ValueError unless `names` is a list of names of `atomlab.units.CODERS`."""
-    if isinstance(names, str):
-        raise ValueError(f"study.coders={names} is one word: expected a list, study.coders=[{names}].")
-    if unknown := [name for name in names if name not in CODERS]:
-        raise ValueError(f"study.coders names {', '.join(unknown)}: choose from {', '.join(CODERS)}.")
 
 
 @torch.no_grad()

@@ -140,7 +140,7 @@ def of_vectors(mean: Float[Tensor, " d_in"], metric: AtomicInnerProduct) -> Metr
         for norm, inner in norms.items()
         for name, quantile in quantiles.items()
     }
-    return MetricCollection(found, compute_groups=[[name] for name in found])
+    return MetricCollection(found, compute_groups=[[f"{norm}_vector_{name}" for name in quantiles] for norm in norms])
 
 
 def of_codes(

@@ -6,8 +6,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
-from atomlab.theory import AtomicInnerProduct, explained_variance, reconstruct, refit_codes, variance_sums
+from atomlab.theory import (
+    AtomicInnerProduct,
+    explained_shares,
+    explained_variance,
+    reconstruct,
+    refit_codes,
+    variance_sums,
+)
 
 
 @final
@@ -159,17 +167,9 @@ class ExplainedQuantile(Metric):
         Raises:
             ValueError: NaN or infinite values, or shapes that differ.
         """
-        variance_sums(x, x_hat)  # checks them
-        centred, error = x.double() - self.mean, x.double() - x_hat
-        if self.whitening is not None:
-            centred, error = centred @ self.whitening, error @ self.whitening
-        variance = centred.square().sum(1)
-        self.shares.append((1 - error.square().sum(1) / variance)[variance > 0])
+        shares = explained_shares(x, x_hat, self.mean, self.whitening)
+        self.shares.append(shares[~shares.isnan()])
 
     def compute(self) -> Tensor:
-        shares = torch.cat([*self.shares]) if isinstance(self.shares, list) and self.shares else self.shares
-        if not len(shares):
-            return self.mean.new_full((), torch.nan)
-        assert isinstance(shares, Tensor)
-        ordered, place = shares.sort().values, self.quantile * (len(shares) - 1)
-        return torch.lerp(ordered[int(place)], ordered[min(int(place) + 1, len(shares) - 1)], place % 1)
+        shares = dim_zero_cat(self.shares) if len(self.shares) else self.mean[:0]
+        return torch.quantile(shares, self.quantile) if len(shares) else self.mean.new_full((), torch.nan)

@@ -27,3 +27,6 @@ class Column:
 
 
 UNIT = Column("unit", "units", "The set of units, as described in the text below the tables.", closing=True)
+RESAMPLED = (
+    "over held-out documents, drawn again with replacement (expanded percentiles)"  # ends definitions of intervals
+)

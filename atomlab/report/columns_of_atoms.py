@@ -1,8 +1,7 @@
 """Defines the columns about the dictionary: geometry, stability, uniqueness, recovery and restricted isometry."""
 
-from atomlab.report.column_type import Column
+from atomlab.report.column_type import RESAMPLED, Column
 
-_BOOTSTRAP = "over held-out documents, drawn again with replacement (expanded percentiles)"
 _LOWER = "sufficient, so a lower bound"
 
 GEOMETRY = (
@@ -80,7 +79,7 @@ RECOVERY = (
         "recovery",
         closing=True,
     ),
-    Column("certified_level_1_interval", "cert. 1 95%", f"95% interval of “cert. 1”; {_BOOTSTRAP}.", ".1%", "recovery"),
+    Column("certified_level_1_interval", "cert. 1 95%", f"95% interval of “cert. 1”; {RESAMPLED}.", ".1%", "recovery"),
     Column(
         "certified_level_2a",
         "cert. 2a",
@@ -89,7 +88,7 @@ RECOVERY = (
         "recovery",
     ),
     Column(
-        "certified_level_2a_interval", "cert. 2a 95%", f"95% interval of “cert. 2a”; {_BOOTSTRAP}.", ".1%", "recovery"
+        "certified_level_2a_interval", "cert. 2a 95%", f"95% interval of “cert. 2a”; {RESAMPLED}.", ".1%", "recovery"
     ),
     Column(
         "certified_level_2b",
@@ -99,7 +98,7 @@ RECOVERY = (
         "recovery",
     ),
     Column(
-        "certified_level_2b_interval", "cert. 2b 95%", f"95% interval of “cert. 2b”; {_BOOTSTRAP}.", ".1%", "recovery"
+        "certified_level_2b_interval", "cert. 2b 95%", f"95% interval of “cert. 2b”; {RESAMPLED}.", ".1%", "recovery"
     ),
     Column(
         "certified_level_3",
@@ -108,7 +107,7 @@ RECOVERY = (
         ".1%",
         "recovery",
     ),
-    Column("certified_level_3_interval", "cert. 3 95%", f"95% interval of “cert. 3”; {_BOOTSTRAP}.", ".1%", "recovery"),
+    Column("certified_level_3_interval", "cert. 3 95%", f"95% interval of “cert. 3”; {RESAMPLED}.", ".1%", "recovery"),
     Column(
         "certified_level_4",
         "cert. 4",
@@ -118,7 +117,7 @@ RECOVERY = (
         "recovery",
         closing=True,
     ),
-    Column("certified_level_4_interval", "cert. 4 95%", f"95% interval of “cert. 4”; {_BOOTSTRAP}.", ".1%", "recovery"),
+    Column("certified_level_4_interval", "cert. 4 95%", f"95% interval of “cert. 4”; {RESAMPLED}.", ".1%", "recovery"),
     Column(
         "certified_level_4_signed",
         "cert. 4 ±",
@@ -131,7 +130,7 @@ RECOVERY = (
     Column(
         "certified_level_4_signed_interval",
         "cert. 4 ± 95%",
-        f"95% interval of “cert. 4 ±”; {_BOOTSTRAP}.",
+        f"95% interval of “cert. 4 ±”; {RESAMPLED}.",
         ".1%",
         "recovery",
     ),
@@ -142,7 +141,7 @@ RECOVERY = (
         ".1%",
         "recovery",
     ),
-    Column("solved_level_5_interval", "solved 5 95%", f"95% interval of “solved 5”; {_BOOTSTRAP}.", ".1%", "recovery"),
+    Column("solved_level_5_interval", "solved 5 95%", f"95% interval of “solved 5”; {RESAMPLED}.", ".1%", "recovery"),
     Column(
         "identifiable_a_priori",
         "window",

@@ -1,20 +1,19 @@
 """Defines the columns about reconstructions and codes, and about what a row is measured on."""
 
-from atomlab.report.column_type import Column
+from atomlab.report.column_type import RESAMPLED, Column
 
 _R2 = "1 − Σ‖x − x̂‖² / Σ‖x − x̄‖², pooled over vectors and dimensions"
 _S = "S is the inverse second moment of the reference corpus, so that every direction counts alike"
-_BOOTSTRAP = "over held-out documents, drawn again with replacement (expanded percentiles)"
 _INDEPENDENT = "; runs with starts of their own."
 _SHARED = "; runs that start from the same atoms, so that like ends prove little."
 
 FAITHFULNESS = (
     Column("r2_train", "R² train", f"{_R2}; Euclidean, on training vectors.", closing=True),
     Column("r2", "R² held out", f"{_R2}; Euclidean, on held-out vectors.", closing=True),
-    Column("r2_interval", "R² 95%", f"95% interval of R² held out; {_BOOTSTRAP}."),
+    Column("r2_interval", "R² 95%", f"95% interval of R² held out; {RESAMPLED}."),
     Column("r2_s_train", "R²_S train", f"R² with S-norms on training vectors; {_S}.", closing=True),
     Column("r2_s", "R²_S held out", f"R² with S-norms on held-out vectors; {_S}.", closing=True),
-    Column("r2_s_interval", "R²_S 95%", f"95% interval of R²_S held out; {_BOOTSTRAP}."),
+    Column("r2_s_interval", "R²_S 95%", f"95% interval of R²_S held out; {RESAMPLED}."),
     Column(
         "r2_difference",
         "Δ R²",
@@ -98,7 +97,7 @@ CODES = (
     ),
     Column("l0_train", "L0 train", "Mean number of non-zero codes of a training vector.", ".1f", "codes"),
     Column("l0", "L0", "Mean number of non-zero codes of a held-out vector.", ".1f", "codes", closing=True),
-    Column("l0_interval", "L0 95%", f"95% interval of L0; {_BOOTSTRAP}.", ".1f", "codes"),
+    Column("l0_interval", "L0 95%", f"95% interval of L0; {RESAMPLED}.", ".1f", "codes"),
     Column("l0_median", "L0 median", "Median number of non-zero codes of a held-out vector.", "d", "codes"),
     Column("l0_q998", "L0 99.8%", "99.8% quantile of the number of non-zero codes of a held-out vector.", "d", "codes"),
     Column(

@@ -43,6 +43,7 @@ from atomlab.theory.coherence import (
     welch_bound,
 )
 from atomlab.theory.faithfulness import (
+    explained_shares,
     explained_variance,
     kl_divergence,
     loss_recovered,
@@ -123,6 +124,7 @@ __all__ = [
     "empirical_isometry",
     "exact_recovery_coefficient",
     "exact_recovery_coefficients",
+    "explained_shares",
     "explained_variance",
     "firing_counts",
     "first_samples",

@@ -26,19 +26,57 @@ def variance_sums(
     Raises:
         ValueError: the shapes differ, or values are NaN or infinite.
     """
+    seen, error = _with_error(x, x_hat, whitening)
+    squares = [torch.dot(part.flatten(), part.flatten()) for part in (seen, error)]
+    return _finite(torch.cat([seen.sum(0), torch.stack(squares)]))
+
+
+def explained_shares(
+    x: Float[Tensor, "batch d"],
+    x_hat: Float[Tensor, "batch d"],
+    mean: Float[Tensor, " d"],
+    whitening: Float[Tensor, "d d"] | None = None,
+) -> Float[Tensor, " batch"]:
+    """Computes the share of each vector that its reconstruction explains: 1 − ‖x − x̂‖² / ‖x − m‖².
+
+    R² is the mean of these shares weighted by ‖x − m‖², if m is the mean of the stream. Time: three passes over the
+    batch, and 4·d² float64 FLOPs a vector with a whitening. Memory: two float64 copies of the batch, and as many again
+    with a whitening.
+
+    Args:
+        x: activations, shape `(batch, d)`.
+        x_hat: their reconstructions, shape `(batch, d)`.
+        mean: m, shape `(d,)`.
+        whitening: W = S^½, shape `(d, d)`, float64, if the norms are to be S-norms; Euclidean if None.
+
+    Returns:
+        The shares, shape `(batch,)`, float64, at most 1; exact up to rounding, NaN for a vector that equals m.
+
+    Raises:
+        ValueError: the shapes differ, or values are NaN or infinite.
+    """
+    seen, error = _with_error(x, x_hat, whitening)
+    centre = mean.double() if whitening is None else mean.double() @ whitening
+    variance, lost = (_finite(part.square().sum(1)) for part in (seen - centre, error))
+    return torch.where(variance > 0, 1 - lost / variance, torch.nan)
+
+
+def _with_error(x: Tensor, x_hat: Tensor, whitening: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Gives activations and the errors of their reconstructions in float64, whitened if there is a whitening."""
     if x.shape != x_hat.shape:
         raise ValueError(
             f"Activations have shape {tuple(x.shape)} and reconstructions {tuple(x_hat.shape)}: give each activation one."
         )
     seen = x.double()
     error = seen - x_hat
-    if whitening is not None:
-        seen, error = seen @ whitening, error @ whitening
-    squares = [torch.dot(part.flatten(), part.flatten()) for part in (seen, error)]
-    sums = torch.cat([seen.sum(0), torch.stack(squares)])
-    if not sums[-2:].isfinite().all():
+    return (seen, error) if whitening is None else (seen @ whitening, error @ whitening)
+
+
+def _finite(numbers: Tensor) -> Tensor:
+    """Returns sums of activations and of squares if they are finite, as they are of finite activations."""
+    if not numbers.isfinite().all():
         raise ValueError("The activations or their reconstructions have NaN or infinite values: check their source.")
-    return sums
+    return numbers
 
 
 def explained_variance(

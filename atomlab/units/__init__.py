@@ -10,7 +10,7 @@ To add a dictionary, write a function here; a control is also listed in
 
 from atomlab.units.coded import CODERS, coded
 from atomlab.units.dictionaries import data_dictionary, data_nearest, k_means, random_atoms
-from atomlab.units.unit import Unit, atoms, neurons
+from atomlab.units.unit import Unit, atoms, neurons, source_of
 
 __all__ = [
     "CODERS",
@@ -22,4 +22,5 @@ __all__ = [
     "k_means",
     "neurons",
     "random_atoms",
+    "source_of",
 ]

@@ -72,10 +72,8 @@ def coded(name: str, sae: ThresholdSAE, coder: str, target_l0: float, x: Tensor,
         pursuit = calibrate_threshold_pursuit(sae, x, target_l0, stages, metric)
         encode = partial(threshold_pursuit, sae, pursuit=pursuit, metric=metric)
         return Unit(label, dictionary, bias, encode, False, CODERS[coder])
-    search = partial(omp if coder == "omp" else nonnegative_omp, dictionary=dictionary, metric=metric)
-    signed = coder == "omp"
-    encode = _GreedySteps.at(target_l0, x - bias, search, dictionary, metric, signed=signed).encode
-    return Unit(label, dictionary, bias, lambda v: encode(v - bias), signed, CODERS[coder])
+    steps = _GreedySteps.at(target_l0, omp if coder == "omp" else nonnegative_omp, x - bias, dictionary, metric)
+    return Unit(label, dictionary, bias, lambda v: steps.encode(v - bias), coder == "omp", CODERS[coder])
 
 
 @final
@@ -83,47 +81,41 @@ def coded(name: str, sae: ThresholdSAE, coder: str, target_l0: float, x: Tensor,
 class _GreedySteps:
     """A greedy search of K steps, and of one more for vectors whose squared residual that lowers by more than `gain`."""
 
-    search: Callable[..., Tensor]
+    coder: Callable[..., Tensor]
     dictionary: Tensor
     metric: AtomicInnerProduct
     k: int
-    gain: float
+    gain: float = torch.inf
 
     @classmethod
     def at(
-        cls,
-        l0: float,
-        y: Tensor,
-        search: Callable[..., Tensor],
-        dictionary: Tensor,
-        metric: AtomicInnerProduct,
-        *,
-        signed: bool,
+        cls, l0: float, coder: Callable[..., Tensor], y: Tensor, dictionary: Tensor, metric: AtomicInnerProduct
     ) -> "_GreedySteps":
         """Chooses K and the gain so that codes of y have a mean L0, up to 1%."""
         most = min(dictionary.shape)
-        k = round(l0)
-        if signed and 1 <= k <= most and abs(k - l0) <= _EXACT * l0:  # all values of a least-squares fit count
-            return cls(search, dictionary, metric, k, torch.inf)
-        k = max(1, math.floor(l0))
-        codes = search(y, k=min(k, most))
-        while k < most and (missing := l0 - _mean_size(codes)) > _EXACT * l0:
-            more = search(y, k=k + 1)
+        if coder is omp and 1 <= round(l0) <= most and abs(round(l0) - l0) <= _EXACT * l0:
+            return cls(coder, dictionary, metric, round(l0))  # all values of a least-squares fit count
+        found = cls(coder, dictionary, metric, min(max(1, math.floor(l0)), most))
+        codes = found.search(y, found.k)
+        while found.k < most and (missing := l0 - _mean_size(codes)) > _EXACT * l0:
+            more = found.search(y, found.k + 1)
             if _mean_size(more) >= l0:
-                found = cls(search, dictionary, metric, k, 0.0)
-                gains = found._gains(y, codes, more)
+                gains = found.gains(y, codes, more)
                 added = (support_sizes(more) - support_sizes(codes))[gains.argsort(descending=True)].cumsum(0)
                 count = min(int((added < missing * len(y)).sum()) + 1, len(y) - 1)
                 return replace(found, gain=float(gains.sort(descending=True).values[count]))
-            k, codes = k + 1, more
-        return cls(search, dictionary, metric, min(k, most), torch.inf)
+            found, codes = replace(found, k=found.k + 1), more
+        return found
+
+    def search(self, y: Tensor, k: int) -> Tensor:
+        return self.coder(y, self.dictionary, k, self.metric)
 
     def encode(self, y: Tensor) -> Tensor:
-        codes = self.search(y, k=self.k)
+        codes = self.search(y, self.k)
         if self.gain == torch.inf:
             return codes
-        more = self.search(y, k=self.k + 1)
-        better = self._gains(y, codes, more) > self.gain
+        more = self.search(y, self.k + 1)
+        better = self.gains(y, codes, more) > self.gain
         parts = []
         for part, chosen in ((codes, ~better), (more, better)):
             rows = entry_rows(part)
@@ -132,7 +124,7 @@ class _GreedySteps:
         rows, columns, values = (torch.cat(each) for each in zip(*parts, strict=True))
         return sparse_code(rows, columns, values, (len(y), len(self.dictionary)))
 
-    def _gains(self, y: Tensor, codes: Tensor, more: Tensor) -> Tensor:
+    def gains(self, y: Tensor, codes: Tensor, more: Tensor) -> Tensor:
         nothing = torch.zeros_like(self.dictionary[0])
         before, after = (self.metric.whiten(y - decode_csr(c, self.dictionary, nothing)) for c in (codes, more))
         return before.square().sum(1) - after.square().sum(1)

@@ -36,7 +36,7 @@ class Unit:
     @property
     def source(self) -> str:
         """The name of the dictionary, which units with other coders share."""
-        return self.name.split(" + ")[0]
+        return source_of(self.name)
 
     @property
     def d_sae(self) -> int:
@@ -55,15 +55,19 @@ class Unit:
 
         Cost: 2·samples·d_in·d_sae FLOPs for dense codes, 2·d_in FLOPs an entry for CSR codes.
         """
-        codes = codes.to(self.dictionary.dtype)
         if codes.layout == torch.sparse_csr:
             return decode_csr(codes, self.dictionary, self.bias)
-        return codes @ self.dictionary + self.bias
+        return codes.to(self.dictionary.dtype) @ self.dictionary + self.bias
 
     @no_autocast()
     def reconstruct(self, x: Float[Tensor, "samples d_in"]) -> Float[Tensor, "samples d_in"]:
         """Encodes raw activations and decodes their codes: x̂ of x, both of shape `(samples, d_in)`."""
         return self.decode(self.encode(x))
+
+
+def source_of(name: str) -> str:
+    """Returns the dictionary's part of the name of a unit, `<dictionary>` or `<dictionary> + <coder>`."""
+    return name.split(" + ")[0]
 
 
 def atoms(sae: ThresholdSAE, name: str = "atoms") -> Unit:

@@ -101,6 +101,7 @@ CALLS: dict[str, Callable[[Inputs], object]] = {
     "supports": lambda i: theory.supports(i.codes),
     "threshold_windows": lambda i: theory.threshold_windows(i.codes, i.dictionary, i.metric),
     "unit_rows": lambda i: theory.unit_rows(i.dictionary, i.metric),
+    "explained_shares": lambda i: theory.explained_shares(i.x, i.x / 2, i.x[0], i.metric.whitening.to(i.x.device)),
     "variance_sums": lambda i: theory.variance_sums(i.x, i.x / 2, i.metric.whitening.to(i.x.device)),
 }
 # Functions of sizes, verdicts, float64 moments or nothing.

@@ -48,7 +48,7 @@ def atom_browser(
         samples=len(firings.rows),
         columns=_columns(sae.threshold.detach(), cosines, firings, entropies, effects),
         nearest=[
-            [(atom, _short(cosine)) for atom, cosine in zip(numbers, values, strict=True)]
+            [(atom, short(cosine)) for atom, cosine in zip(numbers, values, strict=True)]
             for numbers, values in zip(neighbours.tolist(), cosines.tolist(), strict=True)
         ],
         raised=unknown if effects is None else _tokens(effects.raised_ids, vocabulary),
@@ -104,7 +104,7 @@ def _contexts(firings: Firings, rows: Rows, vocabulary: _Vocabulary) -> list[lis
     fires = values > 0
     texts = rows.contexts(firings.rows[samples[fires]], before=BEFORE, after=AFTER)
     entries = [
-        [_short(value), place, *map(vocabulary.number, ids.tolist())]
+        [short(value), place, *map(vocabulary.number, ids.tolist())]
         for value, (ids, place) in zip(values[fires].tolist(), texts, strict=True)
     ]
     remaining = iter(entries)
@@ -140,11 +140,11 @@ def _columns(
         what = "Largest direct effect of the atom, at unit root mean square, on a logit."
         columns.append(("logit", "logit", what, effects.raised[:, 0]))
     return [
-        AtomColumn(key, header, definition, [_short(value) for value in values.tolist()])
+        AtomColumn(key, header, definition, [short(value) for value in values.tolist()])
         for key, header, definition, values in columns
     ]
 
 
-def _short(value: float) -> float:
+def short(value: float) -> float:
     """Rounds a number to the four digits that the page shows."""
     return value if isinstance(value, int) else float(f"{value:.4g}")

@@ -8,7 +8,7 @@ from typing import final
 import torch
 
 from atomlab.activations.model.language_model import LanguageModel
-from atomlab.evaluation.browser.atom_fields import atom_browser
+from atomlab.evaluation.browser.atom_fields import atom_browser, short
 from atomlab.evaluation.browser.context_similarity import measure_agreement
 from atomlab.evaluation.browser.delphi import export_delphi
 from atomlab.evaluation.browser.entropies import Entropies, measure_entropies
@@ -87,7 +87,7 @@ def browse(
     cosines = measured[0][1].get("matched_cosines")
     if cosines is None:
         return browser
-    found_again = AtomColumn("seeds", "seeds", _FOUND_AGAIN, [float(f"{cosine:.4g}") for cosine in cosines])
+    found_again = AtomColumn("seeds", "seeds", _FOUND_AGAIN, [short(cosine) for cosine in cosines])
     return replace(browser, columns=[*browser.columns, found_again])
 
 

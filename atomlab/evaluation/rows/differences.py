@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from atomlab.evaluation.rows.measure import Replicates, interval
 from atomlab.report import Row
+from atomlab.units import source_of
 
 NORMS = {"r2": "Euclidean norm", "r2_s": "S-norm"}
 _NO_GAP_OF_ITS_OWN = ("neurons",)  # exact by construction, on any vectors
@@ -18,14 +19,14 @@ def competes(unit: str) -> bool:
 
 def is_atoms(row: Row) -> bool:
     """Says whether a row is of the trained atoms, with whatever coder."""
-    return row["unit"].split(" + ")[0] == "atoms"
+    return source_of(row["unit"]) == "atoms"
 
 
 def with_differences(measured: Sequence[tuple[Row, Replicates]], groups: int) -> list[Row]:
     """Adds to each control the difference between the atoms and it, like with like.
 
-    A control is compared with the atoms that have the same coder. Where there are none (OMP by default), and for OMP
-    codes always, it is compared with the best non-negative codes of the atoms: those of a pursuit, else refitted ones, else
+    A control is compared with the atoms that have the same coder. Where there are none, and for signed codes (OMP)
+    always, it is compared with the best non-negative codes of the atoms: those of a pursuit, else refitted ones, else
     the one-step codes.
 
     Args:
@@ -45,8 +46,7 @@ def with_differences(measured: Sequence[tuple[Row, Replicates]], groups: int) ->
         if is_atoms(row) or not competes(row["unit"]):
             found.append(row)
             continue
-        signed = row["coder"].startswith("OMP")
-        atoms, samples = best if signed else own.get(row["coder"], best)
+        atoms, samples = best if row["signed"] else own.get(row["coder"], best)
         if row["coder"] == "nearest":
             atoms, samples = measured[0]
         differences = {}

@@ -28,7 +28,7 @@ from atomlab.report import (
 from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct, firing_counts, per_atom_coherence, welch_bound
 from atomlab.training.build import reference_metric
-from atomlab.units import k_means, neurons, random_atoms
+from atomlab.units import k_means, random_atoms
 
 
 def evaluate_run(
@@ -64,8 +64,7 @@ def evaluate_run(
     mean, vectors = data.moments.mean.float(), data.sample("train", sample_sizes.controls)
     random = random_atoms(sae.d_sae, data.d_in, metric, torch.Generator().manual_seed(sample_sizes.seed))
     centroids = k_means(vectors, mean, sae.d_sae, metric, sample_sizes.seed)
-    cases = [trained, Case(neurons(data.d_in), trained.train, trained.test)]
-    cases += equal.cases("atoms", sae, ["threshold_pursuit"], missing, trained.fitted)
+    cases = equal.trained_cases(sae, {}, ["threshold_pursuit"], missing)
     cases += equal.cases("k-means", equal.encoder_of(centroids, mean), ["omp"], missing, len(vectors))
     cases += equal.cases("random", equal.encoder_of(random, mean), ["omp"], missing)
     measured = [case.measured(metric, sample_sizes) for case in cases]

@@ -10,8 +10,9 @@ import torch
 
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.browser.browse import BrowserOptions, browse
-from atomlab.evaluation.controls import CONTROL_SOURCES, CONTROLS, check_controls, control_cases
-from atomlab.evaluation.equal_l0 import Case, EqualL0, atoms_case, check_coders
+from atomlab.evaluation.controls import CONTROL_SOURCES, CONTROLS, control_cases
+from atomlab.evaluation.equal_l0 import Case, EqualL0, atoms_case
+from atomlab.evaluation.option_checks import check_names
 from atomlab.evaluation.provenance import describe, metric_of, origin_of, trained_on
 from atomlab.evaluation.rows.certify import certify
 from atomlab.evaluation.rows.conclusion import conclude, with_memory
@@ -31,7 +32,7 @@ from atomlab.report import AtomBrowser, Page, Results, Row, attempt, write_numbe
 from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.build import reference_metric
-from atomlab.units import atoms, neurons
+from atomlab.units import CODERS
 
 SOURCES = ("atoms", "neurons", *CONTROL_SOURCES)
 NOTES = {
@@ -121,8 +122,8 @@ class ControlledTable:
 
     def _check(self, inputs: StudyInputs) -> None:
         """Raises for everything that can be wrong with the options, before anything is harvested, trained or measured."""
-        check_controls(self.controls)
-        check_coders(self.coders)
+        check_names("controls", self.controls, CONTROLS)
+        check_names("coders", self.coders, CODERS)
         if isinstance(self.seeds, str):
             raise ValueError(f"study.seeds={self.seeds} is one word: expected a list, study.seeds=[{self.seeds}].")
         if taken := [name for name in self.features or {} if name in SOURCES or " + " in name]:
@@ -167,11 +168,7 @@ class ControlledTable:
         data, sizes = inputs.data, inputs.sample_sizes
         own = atoms_case(sae, data, sizes.measured, trained_on(data) if self.atoms is None else None)
         equal = EqualL0.of(own, data, metric, sizes.measured)
-        cases = [own, Case(neurons(data.d_in), own.train, own.test)]
-        coders = [coder for coder in self.coders if coder != "threshold"]
-        cases += equal.cases("atoms", sae, coders, missing, own.fitted)
-        for name, each in imported.items():
-            cases += [Case(atoms(each, name), own.train, own.test), *equal.cases(name, each, self.coders, missing)]
+        cases = equal.trained_cases(sae, imported, self.coders, missing)
         measured: list[tuple[Row, Replicates]] = []
         rows: list[Row] = []
 

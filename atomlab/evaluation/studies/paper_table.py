@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, final
 import torch
 
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.evaluation.controls import CONTROLS, check_controls, control_cases
-from atomlab.evaluation.equal_l0 import Case, EqualL0, atoms_case, check_coders
+from atomlab.evaluation.controls import CONTROLS, control_cases
+from atomlab.evaluation.equal_l0 import EqualL0, atoms_case
+from atomlab.evaluation.option_checks import check_names
 from atomlab.evaluation.provenance import describe, metric_of, origin_of, trained_on
 from atomlab.evaluation.rows.conclusion import with_memory
 from atomlab.evaluation.rows.differences import with_differences
@@ -19,7 +20,7 @@ from atomlab.interop.locate import load_at_site, locate
 from atomlab.interop.saelens import save_sae
 from atomlab.report import COLUMNS, UNIT, Column, Page, Results, Row, layers_figure, write_results
 from atomlab.training.build import reference_metric
-from atomlab.units import atoms, neurons
+from atomlab.units import CODERS
 
 _LAYERS = Column("layers", "layers", "Layers that the row is a mean of.", "d")
 _ALSO = ("l0_train", "stability_pairwise_train", "stability_pairwise_random", "stability_per_atom_random")
@@ -108,8 +109,8 @@ class PaperTable:
 
         Cost: one training for each layer; the memory of the activations of one layer.
         """
-        check_controls(self.controls)
-        check_coders(self.coders)
+        check_names("controls", self.controls, CONTROLS)
+        check_names("coders", self.coders, CODERS)
         known = PUBLISHED.get(inputs.data.model.name)
         layers = layers_of(inputs.data, self.layers, known.layers if known else inputs.data.model.num_layers)
         first = inputs.data.over_layers(layers)
@@ -140,13 +141,11 @@ class PaperTable:
         own = atoms_case(sae, data, sample_sizes.measured, trained_on(data))
         equal = EqualL0.of(own, data, metric, sample_sizes.measured)
         missing: list[str] = []
-        cases = [own, Case(neurons(data.d_in), own.train, own.test)]
-        others = [coder for coder in self.coders if coder != "threshold"]
-        cases += equal.cases("atoms", sae, others, missing, own.fitted)
-        for name, path in (self.features or {}).items():
-            imported = load_at_site(path.format(layer=data.hook_points.layer), data, metric)
-            cases += [Case(atoms(imported, name), own.train, own.test)]
-            cases += equal.cases(name, imported, self.coders, missing)
+        imported = {
+            name: load_at_site(path.format(layer=data.hook_points.layer), data, metric)
+            for name, path in (self.features or {}).items()
+        }
+        cases = equal.trained_cases(sae, imported, self.coders, missing)
         cases += control_cases(self.controls, self.coders, equal, data, inputs.retraining, sample_sizes, missing)
         measured = [case.measured(metric, sample_sizes) for case in cases]
         measured[0][0].update(on_validation(own.unit, data, metric, sample_sizes))

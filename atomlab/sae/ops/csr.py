@@ -50,16 +50,17 @@ def decode_csr(
     """Decodes a CSR matrix of codes: x̂ = f W_dec + b_dec.
 
     Args:
-        codes: f, a CSR tensor of shape `(samples, d_sae)`.
+        codes: f, a CSR tensor of shape `(samples, d_sae)`, of any floating dtype; values are rounded to that of W_dec.
         W_dec: atoms as rows, shape `(d_sae, d_in)`.
         b_dec: shape `(d_in,)`.
 
     Returns:
-        x̂, shape `(samples, d_in)`.
+        x̂, shape `(samples, d_in)`, in the dtype of W_dec.
 
     Cost: 2·d_in FLOPs an entry.
     """
     rows = entry_rows(codes)
     kernels = kernels_for(W_dec.device)
-    x_hat = kernels.bag_sum(kernels.operand(W_dec), codes.col_indices(), rows, codes.values(), codes.shape[0])
+    values = codes.values().to(W_dec.dtype)
+    x_hat = kernels.bag_sum(kernels.operand(W_dec), codes.col_indices(), rows, values, codes.shape[0])
     return x_hat + b_dec
