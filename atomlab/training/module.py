@@ -78,7 +78,7 @@ class SAEModule(LightningModule):
             target=x,
         )
         loss = terms.loss
-        if self.recipe.incoherence.coefficient:
+        if self.recipe.incoherence.acts_in(batch_idx):
             drawn = generator(self.seed, batch_idx, "atoms", device=x.device)  # the same in all processes
             loss = loss + self.recipe.incoherence(self.sae, drawn)
         check_finite(loss, batch, self.trainer.global_step, self.rates[0])

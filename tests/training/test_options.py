@@ -40,6 +40,8 @@ BAD = [
     (Incoherence, "training.incoherence.coefficient", [-1.0, None, math.inf]),
     (Incoherence, "training.incoherence.bound", [-0.1, 1.1, None]),
     (Incoherence, "training.incoherence.rows", [0, 2.5, True]),
+    (Incoherence, "training.incoherence.nearest", [0, 2.5, True]),
+    (Incoherence, "training.incoherence.every", [0, 2.5, True]),
     (TrainingRecipe, "training.noise", [-0.1, None, math.nan]),
     (Calibration, "training.calibration.l0", [0, -3, "many"]),
     (Calibration, "training.calibration.samples", [0, -1]),
