@@ -109,7 +109,8 @@ def identity_in(found: Path) -> Identity | None:
 def check_seed(found: Path, ours: Identity | None) -> None:
     """Checks that an SAE differs from the measured run only in its seed, so that the two can be compared as seeds.
 
-    The check passes if either side has no record of its run.
+    Two runs that started from the atoms of other runs may have started from those of different ones. The check passes if
+    either side has no record of its run.
 
     Args:
         found: an SAE as `locate` returns it.
@@ -121,13 +122,37 @@ def check_seed(found: Path, ours: Identity | None) -> None:
     """
     theirs = identity_in(found)
     if ours is not None and theirs is not None:
+        foreign = all(_trained_start(record) is not None for record in (ours, theirs))
+        start = ("training.initial_atoms.source",) if foreign else ()
         check_same(
             ours,
             theirs,
             what=f"The SAE in {found}, named in study.seeds,",
             remedy="name runs that differ in their seed only",
-            may_differ=("seed", "activations.batches.seed", *MAY_DIFFER),
+            may_differ=("seed", "activations.batches.seed", *start, *MAY_DIFFER),
         )
+
+
+def same_start(found: Path, ours: Identity | None) -> bool:
+    """Says whether an SAE's training and the measured run started from the atoms of the same other runs.
+
+    Args:
+        found: an SAE as `locate` returns it.
+        ours: the record of the run that is measured, or None if it has none.
+
+    Returns:
+        Whether their records name the same paths; False where one of them names none or there is no record.
+    """
+    theirs = identity_in(found)
+    if ours is None or theirs is None or (start := _trained_start(ours)) is None:
+        return False
+    return start == _trained_start(theirs)
+
+
+def _trained_start(record: Identity) -> object:
+    """Returns the paths of the runs whose atoms a run started from, as its record has them; None where it had no such start."""
+    source = record.get("training", {}).get("initial_atoms", {}).get("source")
+    return None if source in ("data", "kmeans", "random") else source
 
 
 def _check_site(found: Path, data: ActivationDataModule) -> None:

@@ -1,5 +1,7 @@
 """From data and a recipe to a module that is ready to train."""
 
+import sys
+
 import torch
 
 from atomlab.activations.datamodule import ActivationDataModule
@@ -8,7 +10,7 @@ from atomlab.interop.locate import load_at_site
 from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.sae import InputTransform, ThresholdSAE, calibrate_thresholds_
 from atomlab.theory import AtomicInnerProduct
-from atomlab.training.initial_atoms import in_coordinates, initial_atoms
+from atomlab.training.initial_atoms import common_atoms, in_coordinates, initial_atoms
 from atomlab.training.module import SAEModule
 from atomlab.training.recipe import Architecture, InitialAtoms, TrainingRecipe, check_shrinkage
 from atomlab.training.training_data import TrainingData
@@ -89,19 +91,27 @@ def _start_atoms_(
     seed = int(torch.randint(2**31, ()))  # drawn in every process, so that all go on with the same random numbers
     if options.source == "random" or (torch.distributed.is_initialized() and torch.distributed.get_rank() > 0):
         return
-    if not options.is_path:
+    generator = torch.Generator().manual_seed(seed)
+    if not options.paths:
         x = transform(data.sample("train", options.samples))
-        sae.start_from_(initial_atoms(x, sae.d_sae, options, torch.Generator().manual_seed(seed)))
+        sae.start_from_(initial_atoms(x, sae.d_sae, options, generator))
         return
     if not isinstance(data, ActivationDataModule):
         raise ValueError(
             f"training.initial_atoms.source={options.source} is a path, and these vectors have no model and site that its "
             "atoms could belong to: use kmeans, data or random."
         )
-    other = load_at_site(options.source, data, metric)
-    if other.d_sae != sae.d_sae:
+    others = [load_at_site(path, data, metric).W_dec.detach() for path in options.paths]
+    if len(others) > 1:
+        found = [torch.nn.functional.normalize(metric.whiten(atoms), dim=1) for atoms in others]
+        common = in_coordinates(common_atoms(found, options.agreement) @ metric.unwhitening.float(), transform)
+        x = transform(data.sample("train", options.samples))
+        sae.start_from_(initial_atoms(x, sae.d_sae, options, generator, first=common))
+        sys.stderr.write(f"atomlab: {len(common):,} atoms are in more than half of {len(others)} runs\n")
+        return
+    if len(others[0]) != sae.d_sae:
         raise ValueError(
-            f"training.initial_atoms.source={options.source} has {other.d_sae} atoms and this run {sae.d_sae}: set "
-            f"sae.expansion={other.d_sae / sae.d_in:g}, or start from kmeans."
+            f"training.initial_atoms.source={options.source} has {len(others[0])} atoms and this run {sae.d_sae}: set "
+            f"sae.expansion={len(others[0]) / sae.d_in:g}, or start from kmeans."
         )
-    sae.start_from_(in_coordinates(other.W_dec.detach(), transform))
+    sae.start_from_(in_coordinates(others[0], transform))

@@ -4,6 +4,7 @@ None of these types needs data, so a value that no data could train with is refu
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, final, get_args
 
@@ -101,35 +102,48 @@ class InitialAtoms:
 
     Attributes:
         source: `data` (training vectors), `kmeans` (centroids of training vectors, in the coordinates of the training),
-            `random` (uniform on the unit sphere), or the path of a run's folder, a checkpoint or an SAE of the same site
-            and number of latents.
+            `random` (uniform on the unit sphere), the path of a run's folder, a checkpoint or an SAE of the same site
+            and number of latents, or a list of two or more such paths of any number of latents: the atoms that more than
+            half of them have, and training vectors for the rest.
         samples: training vectors that centroids and vectors are taken from.
         passes: passes over these that k-means makes, at most.
         bound: largest |cos| of two initial atoms. A vector or centroid nearer to an earlier one than this is left out, and
             another vector takes its place; k-means alone leaves twins, since it knows distances and no directions.
+        agreement: of a list of paths, the |cos| in the metric S from which on two atoms of different runs count as one.
 
     Raises:
         ValueError: a value outside of its range; the message names the key of conf/.
     """
 
-    source: str = "data"
+    source: str | Sequence[str] = "data"
     samples: int = 100_000
     passes: int = 20
     bound: float = 0.5
+    agreement: float = 0.7
 
     def __post_init__(self) -> None:
-        if not isinstance(self.source, str) or not self.source:
+        named = [self.source] if isinstance(self.source, str) else self.source
+        if not isinstance(named, Sequence) or not named or not all(isinstance(name, str) and name for name in named):
             raise ValueError(
-                f"training.initial_atoms.source={self.source} should be kmeans, data, random, or the path of a run or an SAE."
+                f"training.initial_atoms.source={self.source} should be kmeans, data, random, the path of a run or an SAE, or "
+                "a list of such paths."
+            )
+        if not isinstance(self.source, str) and (len(named) < 2 or {"data", "kmeans", "random"} & set(named)):
+            raise ValueError(
+                f"training.initial_atoms.source={list(named)} should list two or more runs or SAEs, whose common atoms are "
+                "the start: give one path without brackets, or kmeans, data or random alone."
             )
         _check_count("training.initial_atoms.samples", self.samples)
         _check_count("training.initial_atoms.passes", self.passes)
         _check_share("training.initial_atoms.bound", self.bound)
+        _check_share("training.initial_atoms.agreement", self.agreement)
 
     @property
-    def is_path(self) -> bool:
-        """Whether the atoms are those of another training."""
-        return self.source not in ("data", "kmeans", "random")
+    def paths(self) -> tuple[str, ...]:
+        """The other trainings whose atoms these are; none for training vectors, centroids and random atoms."""
+        if not isinstance(self.source, str):
+            return tuple(self.source)
+        return () if self.source in ("data", "kmeans", "random") else (self.source,)
 
 
 @final
@@ -277,7 +291,7 @@ class TrainingRecipe:
 
     def without_foreign_atoms(self) -> "TrainingRecipe":
         """Returns this recipe with training vectors as initial atoms if they would be those of another training."""
-        if not self.initial_atoms.is_path:
+        if not self.initial_atoms.paths:
             return self
         return replace(self, initial_atoms=replace(self.initial_atoms, source="data"))
 

@@ -21,7 +21,7 @@ from atomlab.evaluation.controls import CONTROL_SOURCES, CONTROLS
 from atomlab.evaluation.studies.controlled_table import SOURCES
 from atomlab.evaluation.studies.controlled_table_figures import table_figures
 from atomlab.evaluation.surrogates import VectorsDataModule
-from atomlab.interop.locate import load_at_site, locate
+from atomlab.interop.locate import check_seed, load_at_site, locate, same_start
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.build import build, reference_metric
 from atomlab.training.callbacks import DecoderNorm
@@ -85,6 +85,40 @@ def test_a_training_starts_from_the_atoms_of_another_run(inputs: StudyInputs, tm
         build(vectors, plan.architecture, recipe, shrinkage=plan.shrinkage)
     foreign = replace(plan, recipe=recipe, steps=20)  # a surrogate's own training starts from its own vectors
     assert replace(recipe.initial_atoms, source="data") == foreign.recipe.without_foreign_atoms().initial_atoms
+
+
+def test_a_training_starts_from_the_atoms_that_most_of_several_runs_have(
+    inputs: StudyInputs, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Two copies of one run share all atoms, in whatever coordinates; the number of atoms may be another."""
+    run = trained(inputs, tmp_path / "run", alpha=0.5)
+    plan = inputs.retraining
+    recipe = replace(plan.recipe, initial_atoms=InitialAtoms([str(run), str(run / "sae")], bound=0.999))
+    module = build(inputs.data, replace(plan.architecture, expansion=3), recipe, shrinkage=plan.shrinkage)
+    theirs = load_sae(run / "sae").W_dec.detach() @ module.transform.matrix
+    cosines = torch.nn.functional.normalize(theirs, dim=1) @ module.sae.W_dec.detach().T
+    torch.testing.assert_close(cosines.amax(1), torch.ones(len(theirs)), rtol=0, atol=1e-4)
+    assert module.sae.d_sae == 48
+    assert "32 atoms are in more than half of 2 runs" in capfd.readouterr().err
+
+
+def test_two_runs_from_the_same_atoms_are_reported_apart_from_two_of_different_starts(
+    inputs: StudyInputs, tmp_path: Path
+) -> None:
+    record = inputs.identity
+    starts = {"a": "one", "b": "two", "c": "data"}
+    records: dict[str, Any] = {
+        name: {**record, "training": {"initial_atoms": {"source": source}}} for name, source in starts.items()
+    }
+    for name, own in records.items():
+        run = trained(replace(inputs, identity=own), tmp_path / name)
+        check_seed(run / "sae", own)
+    assert same_start(tmp_path / "a" / "sae", records["a"])
+    assert not same_start(tmp_path / "b" / "sae", records["a"])
+    assert not same_start(tmp_path / "c" / "sae", records["c"])  # each drew its own vectors
+    check_seed(tmp_path / "b" / "sae", records["a"])
+    with pytest.raises(ValueError, match=r"training\.initial_atoms\.source was data and is one now"):
+        check_seed(tmp_path / "c" / "sae", records["a"])
 
 
 def test_a_stopped_run_is_measured_and_seeds_may_be_of_every_kind(inputs: StudyInputs, tmp_path: Path) -> None:

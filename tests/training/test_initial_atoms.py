@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from atomlab.sae import InputTransform, ThresholdSAE, fold
 from atomlab.theory import AtomicInnerProduct, random_dictionary
-from atomlab.training.initial_atoms import in_coordinates, initial_atoms
+from atomlab.training.initial_atoms import common_atoms, in_coordinates, initial_atoms
 from atomlab.training.recipe import InitialAtoms
 
 
@@ -67,3 +67,36 @@ def test_atoms_of_another_training_are_its_own_in_the_same_coordinates() -> None
     folded = fold(sae, transform).with_unit_norm_decoder(metric.matrix.float())
     found = in_coordinates(folded.W_dec.detach(), transform)
     torch.testing.assert_close(found, sae.W_dec.detach(), rtol=0, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=25)
+@given(runs=st.integers(2, 5), seed=st.integers(0, 99), noise=st.sampled_from([0.0, 0.1]))
+def test_common_atoms_are_those_of_more_than_half_of_the_dictionaries(runs: int, seed: int, noise: float) -> None:
+    """Planted atoms in a known number of runs, with signs and orders of each run's own, beside atoms of one run alone."""
+    generator = torch.Generator().manual_seed(seed)
+    planted = torch.linalg.qr(torch.randn(60, 60, generator=generator))[0]  # no two of them are alike
+    shared, own = planted[:10], planted[10:].split(10)
+    owners = torch.randint(0, runs + 1, (10,), generator=generator)  # in how many runs each shared atom is
+    dictionaries = []
+    for run in range(runs):
+        some = torch.cat([shared[owners > run], own[run]])
+        some = some[torch.randperm(len(some), generator=generator)]
+        some = some * torch.randn(len(some), 1, generator=generator).sign()
+        some = some + noise * torch.randn(some.shape, generator=generator) / 60**0.5
+        dictionaries.append(torch.nn.functional.normalize(some, dim=1))
+    found = common_atoms(dictionaries, 0.7)
+    near = (found @ shared.T).abs()
+    assert len(found) == int((2 * owners > runs).sum())
+    assert bool((near.amax(1) > 0.95).all()) if len(found) else True
+    assert set(near.argmax(1).tolist()) == set((2 * owners > runs).nonzero()[:, 0].tolist())
+    counted = owners[near.argmax(1)]
+    assert bool((counted.diff() <= 0).all())
+
+
+def test_given_atoms_come_first_and_near_copies_of_them_are_left_out() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 12, generator=generator)
+    given = torch.linalg.qr(torch.randn(12, 12, generator=generator))[0][:4]
+    found = initial_atoms(x, 10, InitialAtoms("data", bound=0.7), generator, first=torch.cat([given, -given]))
+    torch.testing.assert_close(found[:4], given)
+    assert float((found[4:] @ given.T).abs().max()) <= 0.7 + 1e-6

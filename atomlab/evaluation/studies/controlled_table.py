@@ -25,8 +25,8 @@ from atomlab.evaluation.rows.splicing import splice
 from atomlab.evaluation.rows.vector_tables import band_tables
 from atomlab.evaluation.studies.controlled_table_figures import shift_figures, table_figures
 from atomlab.evaluation.study import StudyInputs
-from atomlab.identity import check_same
-from atomlab.interop.locate import check_seed, identity_in, load_at_site, locate
+from atomlab.identity import Identity, check_same
+from atomlab.interop.locate import check_seed, identity_in, load_at_site, locate, same_start
 from atomlab.interop.saelens import save_sae
 from atomlab.report import AtomBrowser, Page, Results, Row, attempt, write_numbers, write_results
 from atomlab.sae import ThresholdSAE
@@ -133,8 +133,7 @@ class ControlledTable:
             )
         if self.browser is not None and (embedder := self.browser.embedder) is not None:
             _ = embedder.config, embedder.tokenizer  # read here, so that a wrong name is found now
-        own = self._own(inputs)
-        ours = inputs.identity if own is None else identity_in(locate(own, inputs.data))
+        ours = self._identity(inputs)
         if self.atoms is None and ours is not None:
             remedy = (
                 f"put back what {inputs.run} was left with, or name the other SAE as study.atoms beside its own options"
@@ -147,6 +146,11 @@ class ControlledTable:
 
     def _own(self, inputs: StudyInputs) -> str | Path | None:
         return inputs.run if self.atoms is None else self.atoms
+
+    def _identity(self, inputs: StudyInputs) -> Identity | None:
+        """Returns the record of the run whose atoms are measured; None where the SAE has none."""
+        own = self._own(inputs)
+        return inputs.identity if own is None else identity_in(locate(own, inputs.data))
 
     def _sae(self, metric: AtomicInnerProduct, inputs: StudyInputs) -> ThresholdSAE:
         own = self._own(inputs)
@@ -206,7 +210,10 @@ class ControlledTable:
         others = seeds + [
             retraining.train(inputs.data, seed=inputs.seed + i + 1, expansion=expansion) for i in range(self.retrain)
         ]
-        shared = retraining.recipe.initial_atoms.is_path
+        start = retraining.recipe.initial_atoms.paths
+        shared = bool(start and self.retrain) or any(
+            same_start(locate(path, inputs.data), self._identity(inputs)) for path in self.seeds
+        )
         sizes = inputs.sample_sizes
         return returning(sae, others, test, metric, batch=sizes.batch, seed=sizes.seed, shared_start=shared)
 
