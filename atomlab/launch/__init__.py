@@ -5,6 +5,7 @@
 - `options.py`: compares the composed configuration with the signatures that it goes to.
 - `run_folders.py`: reserves the folder of a run or a sweep, and writes over nothing.
 - `sweep_jobs.py`: runs each job of a sweep (`-m`) in a process of its own.
+- `sweep_folder.py`: the folder of a sweep, with the status of each job.
 - `ranks.py`: tells the first process of a distributed run from the further ones.
 - `run_to_measure.py`: what evaluate.py takes from the run folder that it measures.
 - `signals.py`: what SIGINT and SIGTERM do.

@@ -24,12 +24,13 @@ from omegaconf.errors import OmegaConfBaseException
 from atomlab.launch.error_sentences import one_sentence
 from atomlab.launch.options import check_options
 from atomlab.launch.ranks import first_process_ends, folder_of_further_process, is_first_process
-from atomlab.launch.run_folders import FolderRefused
+from atomlab.launch.run_folders import FolderRefused, SweepFailed, resumed_sweep
 from atomlab.launch.signals import Stopped, end_with_parent, ended_by_signals
-from atomlab.launch.sweep_jobs import JOB, JobFailed, one_process_per_job
+from atomlab.launch.sweep_folder import register_name_of_sweep
+from atomlab.launch.sweep_jobs import JOB, RESULT_FILE, run_job
 
 _TRACE = "HYDRA_FULL_ERROR"
-_MISTAKES = (ValueError, OSError, JobFailed, HydraException, OmegaConfBaseException, MisconfigurationException)
+_MISTAKES = (ValueError, OSError, HydraException, OmegaConfBaseException, MisconfigurationException)
 
 
 def launch(task: FunctionType, config_path: str, config_name: str) -> None:
@@ -50,14 +51,18 @@ def launch(task: FunctionType, config_path: str, config_name: str) -> None:
     _quieten()
     folder = str(Path(task.__code__.co_filename).resolve().parent / config_path)
     mistakes: list[Exception] = []
-    guarded = _guarded(one_process_per_job(task), mistakes, os.environ.get(_TRACE))
+    guarded = _guarded(task, mistakes, os.environ.get(_TRACE), folder)
+    register_name_of_sweep()
     if os.environ.get(JOB):
         end_with_parent(grace=None)
     try:
+        sys.argv = [*sys.argv[:1], *resumed_sweep(sys.argv[1:])]
         with ended_by_signals(), folder_of_further_process(), _environment(_TRACE, "1"):  # Hydra raises, prints nothing
             hydra.main(config_path=folder, config_name=config_name, version_base="1.3")(guarded)()
     except FolderRefused as refusal:
         _end(str(refusal), 2)
+    except SweepFailed as failure:
+        _end(str(failure), failure.code)
     except Stopped as stop:
         _end(stop.sentence or f"stopped by {stop.name} before anything was done.", stop.code)
     except _MISTAKES as error:
@@ -109,39 +114,57 @@ def _set(name: str, value: str | None) -> None:
 
 
 def _guarded(
-    task: Callable[[Any], float | None], mistakes: list[Exception], trace: str | None
+    task: Callable[[Any], float | None], mistakes: list[Exception], trace: str | None, folder: str
 ) -> Callable[[Any], float | None]:
     """Wraps a task so that the configuration is checked first and mistakes of the user are collected.
 
-    Collected mistakes are not raised, so Hydra adds no words of its own, and the other jobs of a sweep go on. A run that
-    left nothing of its own in its folder leaves no folder, unless the program was at fault. Some launchers run the jobs in
-    other processes, whose list nobody reads; there mistakes are raised.
+    Collected mistakes are not raised, so Hydra adds no words of its own. A run that left nothing of its own in its folder
+    leaves no folder, unless the program was at fault. A job of a sweep becomes a single run in a new process (`run_job`).
     """
-    home = os.getpid()
+    script = task.__code__.co_filename  # pyright: ignore[reportFunctionMemberAccess]
 
-    def run(config: Any) -> float | None:
-        folder, name = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().job.name
+    def mistake_in(config: Any) -> str | None:
         try:
-            with _environment(_TRACE, trace):  # jobs of a sweep and further ranks get what the user set
+            check_options(config, _defaults(config))
+        except _MISTAKES as error:
+            return one_sentence(error, folder, str(HydraConfig.get().job.config_name))
+        return None
+
+    def single(config: Any) -> float | None:
+        run, name = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().job.name
+        try:
+            with _environment(_TRACE, trace):  # further ranks get what the user set
                 check_options(config, _defaults(config))
                 objective = task(config)
-                _remove_empty_run(folder, name)  # a harvest or a dry run leaves nothing of its own in it
+                if objective is not None:  # of the first process; the others return None
+                    (run / RESULT_FILE).write_text(repr(objective), encoding="utf-8")
+                _remove_empty_run(run, name)  # a harvest or a dry run leaves nothing of its own in it
                 return objective
         except Stopped as stop:
-            stop.sentence = stop.sentence or _how_to_go_on(stop.name, folder, name)
-            _remove_empty_run(folder, name)
+            stop.sentence = stop.sentence or _how_to_go_on(stop.name, run, name)
+            _remove_empty_run(run, name)
             raise
         except _MISTAKES as error:
-            if not _remove_empty_run(folder, name):
-                _write_trace(error, folder / f"{name}.log")
-            if trace or os.getpid() != home:
+            if not _remove_empty_run(run, name):
+                _write_trace(error, run / f"{name}.log")
+            if trace:
                 raise
             mistakes.append(error)
             return None
         except Exception as error:
-            _write_trace(error, folder / f"{name}.log")
-            error.add_note(f"atomlab: this is a fault, not a mistake of yours; it stands in {folder / name}.log too.")
+            _write_trace(error, run / f"{name}.log")
+            error.add_note(f"atomlab: this is a fault, not a mistake of yours; it stands in {run / name}.log too.")
             raise
+
+    def run(config: Any) -> float | None:
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            return single(config)
+        job, name = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().job.name
+        try:
+            with _environment(_TRACE, trace):  # jobs of a sweep get what the user set
+                return run_job(config, str(Path(script).resolve()), mistake_in)
+        finally:
+            _remove_empty_run(job, name)
 
     return run
 
@@ -199,6 +222,7 @@ def _write_trace(error: Exception, log: Path) -> None:
 
 def _crash(error: Exception) -> None:
     """Shows the stack trace of a fault; a further process stays silent if the first one ends too."""
+    _tell_the_sweep("".join(traceback.format_exception_only(error)).strip())
     if is_first_process() or not first_process_ends():
         traceback.print_exception(error)
     sys.exit(1)
@@ -206,6 +230,14 @@ def _crash(error: Exception) -> None:
 
 def _end(sentence: str, code: Any) -> None:
     """Prints the sentence once for all processes of a run, and ends this process."""
+    _tell_the_sweep(sentence)
     if is_first_process() or (code == 2 and not first_process_ends()):
         sys.stderr.write(f"atomlab: {sentence}\n")
     sys.exit(code)
+
+
+def _tell_the_sweep(sentence: str) -> None:
+    """Hands the closing sentence of a job's first process to the sweep that started it."""
+    if (file := os.environ.get(JOB)) and is_first_process():
+        with contextlib.suppress(OSError):
+            Path(file).write_text(sentence, encoding="utf-8")

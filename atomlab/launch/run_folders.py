@@ -6,17 +6,34 @@ from typing import Any, final
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
+from atomlab.files import atomic_write
 from atomlab.launch.ranks import is_first_process
+from atomlab.launch.sweep_folder import failures
 
 _MAY_DIFFER = ("cache_dir", "trainer", "model.device")  # options that no number of a study depends on
 NO_CONFIGURATION = "hydra.output_subdir=null"
+_SWEEP = "multirun.yaml"
 
 
 class FolderRefused(BaseException):
     """A folder cannot be used. This is no Exception, since Hydra turns the exceptions of a callback into warnings."""
+
+
+class SweepFailed(BaseException):
+    """Jobs of a sweep failed. This is no Exception, since Hydra turns the exceptions of a callback into warnings.
+
+    Args:
+        sentence: names the failed jobs with their errors.
+        code: the exit code of the sweep.
+    """
+
+    def __init__(self, sentence: str, code: int) -> None:
+        super().__init__(sentence)
+        self.code = code
 
 
 @final
@@ -24,15 +41,21 @@ class ClaimFolder(Callback):
     """Reserves the folder of a run or a sweep before Hydra writes into it. Of several runs at once only one succeeds.
 
     A run reserves its folder by making `.hydra` in it, and a sweep by making `multirun.yaml`. A job of a sweep is a run of
-    its own; the process of the sweep leaves nothing in the job's folder but an empty log.
+    its own; the process of the sweep leaves nothing in the job's folder but an empty log. The folder of a sweep may always
+    be given again with the same configuration: finished jobs are skipped then. At the end of a sweep whose jobs failed
+    `SweepFailed` is raised, whichever launcher ran them.
 
     Args:
-        goes_on: whether a folder with the same configuration may be given again, to continue a long study in it.
+        goes_on: whether a run's folder with the same configuration may be given again, to continue a long study in it.
     """
 
     def __init__(self, goes_on: bool = False) -> None:
         self.goes_on = goes_on
         self.lock: FileLock | None = None  # held until the run ends
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out the lock, which this process alone holds: launchers send callbacks to other processes."""
+        return {"goes_on": self.goes_on, "lock": None}
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         _or_refuse(self._claim_run, config)
@@ -58,7 +81,7 @@ class ClaimFolder(Callback):
                 mark.rmdir()
                 raise _not_empty(folder, "hydra.run.dir")
         if self.goes_on:
-            self._hold(folder)
+            self._hold(folder, folder / ".hydra" / "lock", "hydra.run.dir")
 
     def _claim_sweep(self, config: DictConfig) -> None:
         if not is_first_process():
@@ -68,27 +91,66 @@ class ClaimFolder(Callback):
         HydraConfig.instance().set_config(config)
         folder = Path(str(config.hydra.sweep.dir))
         _make(folder, "hydra.sweep.dir")
-        mark = folder / "multirun.yaml"
-        try:
-            with mark.open("x", encoding="utf-8") as stream:
-                OmegaConf.save(config, stream)
-        except FileExistsError:
-            raise _not_empty(folder, "hydra.sweep.dir") from None
-        if not _is_empty(folder, besides={mark.name}):
-            mark.unlink()
+        self._hold(folder, folder / "lock", "hydra.sweep.dir")
+        mark = folder / _SWEEP
+        if mark.exists():
+            _compare_sweeps(folder, config)
+        elif not _is_empty(folder, besides={"lock"}):
             raise _not_empty(folder, "hydra.sweep.dir")
+        else:
+            with atomic_write(mark) as temporary:
+                OmegaConf.save(config, temporary)
         words = config.hydra.overrides.hydra
         with read_write(words):
             words.append(NO_CONFIGURATION)  # each job writes its own configuration
 
-    def _hold(self, folder: Path) -> None:
-        self.lock = FileLock(folder / ".hydra" / "lock")
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        sentence, code = failures(Path(str(config.hydra.sweep.dir)))
+        if sentence:
+            raise SweepFailed(sentence, code)
+
+    def _hold(self, folder: Path, lock: Path, key: str) -> None:
+        self.lock = FileLock(lock)
         try:
             self.lock.acquire(timeout=0)
         except Timeout:
             raise FolderRefused(
-                f"hydra.run.dir={folder} is in use by another run: wait for it, or give another folder."
+                f"{key}={folder} is in use by another process: wait for it, or give another folder."
             ) from None
+
+
+def resumed_sweep(words: list[str]) -> list[str]:
+    """Replaces `resume_sweep=<folder>` by the command line that the sweep in the folder was started with.
+
+    Args:
+        words: of the command line, without the script.
+
+    Returns:
+        The words with which the sweep goes on; `words` itself if none of them is `resume_sweep=`.
+
+    Raises:
+        ValueError: other words beside it, or the folder holds no sweep.
+    """
+    named = [word for word in words if word.startswith("resume_sweep=")]
+    if not named:
+        return words
+    folder = Path(named[0].partition("=")[2].strip("'\""))
+    if beside := [word for word in words if word not in (named[0], "-m", "--multirun")]:
+        raise ValueError(
+            f"resume_sweep={folder} takes the whole command line of that sweep: leave out {' '.join(beside)}."
+        )
+    file = folder / _SWEEP
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"resume_sweep={folder} is no folder of a sweep: it has no {_SWEEP}. Give the folder that train.py -m made."
+        )
+    hydra = OmegaConf.load(file).hydra
+    more = [
+        f"--config-dir={source.path}" for source in hydra.runtime.config_sources if source.provider == "command-line"
+    ]
+    own = [word for word in hydra.overrides.hydra if not word.startswith(("hydra.sweep.dir=", "hydra.mode="))]
+    quoted = QuotedString(str(folder), Quote.single).with_quotes()
+    return ["-m", *more, *hydra.overrides.task, *own, f"hydra.sweep.dir={quoted}"]
 
 
 def _or_refuse(claim: Callable[[DictConfig], None], config: DictConfig) -> None:
@@ -119,18 +181,42 @@ def _not_empty(folder: Path, key: str) -> FolderRefused:
 
 
 def _compare(folder: Path, config: DictConfig) -> None:
-    """Refuses a folder whose configuration differs, and names both values of the first key that does."""
+    """Refuses a run's folder whose configuration differs, and names both values of the first key that does."""
     file = folder / ".hydra" / "config.yaml"
     if not file.exists():
         raise _not_empty(folder, "hydra.run.dir")
     old = _flat(OmegaConf.to_container(OmegaConf.load(file)))
-    new = _flat({key: value for key, value in _plain(config).items() if key != "hydra"})
+    _refuse_difference(old, _flat(_without_hydra(config)), f"hydra.run.dir={folder} holds a run")
+
+
+def _compare_sweeps(folder: Path, config: DictConfig) -> None:
+    """Refuses a sweep's folder whose configuration, or whose words, differ."""
+    then = OmegaConf.load(folder / _SWEEP)
+    assert isinstance(then, DictConfig)
+    old, new = (_flat({**_without_hydra(one), "the sweep": _words_of(one)}) for one in (then, config))
+    _refuse_difference(old, new, f"hydra.sweep.dir={folder} holds a sweep")
+
+
+def _words_of(config: DictConfig) -> str:
+    """Returns what a sweep varies, and all words of its command line."""
+    hydra = config.hydra
+    params = hydra.sweeper.get("params")
+    plain = OmegaConf.to_container(params, resolve=False) if OmegaConf.is_config(params) else None
+    varied = [f"{key}={value}" for key, value in plain.items()] if isinstance(plain, dict) else []
+    return " ".join([*sorted(varied), *sorted(hydra.overrides.task)])
+
+
+def _refuse_difference(old: dict[str, Any], new: dict[str, Any], what: str) -> None:
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key) and not f"{key}.".startswith(tuple(f"{may}." for may in _MAY_DIFFER)):
             raise FolderRefused(
-                f"hydra.run.dir={folder} holds a run with {key}={old.get(key, 'nothing')}, and now it is "
-                f"{new.get(key, 'nothing')}: give the same value to go on, or another folder."
+                f"{what} with {key}={old.get(key, 'nothing')}, and now it is {new.get(key, 'nothing')}: give the same value "
+                "to go on, or another folder."
             )
+
+
+def _without_hydra(config: DictConfig) -> dict[str, Any]:
+    return {str(key): value for key, value in _plain(config).items() if key != "hydra"}
 
 
 def _plain(config: DictConfig) -> dict[Any, Any]:

@@ -1,76 +1,108 @@
-"""Runs each job of a sweep (`-m`) in a process of its own.
+"""Runs each job of a sweep (`-m`) in a process of its own, once, and writes down how it ended.
 
-So sweeps work with Lightning's launchers, and nothing leaks from job to job.
+So sweeps work with Lightning's launchers, nothing leaks from job to job, and every launcher of Hydra ends alike.
 """
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from functools import wraps
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FunctionType
-from typing import Any
 
+import torch
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.types import RunMode
+from omegaconf import DictConfig
 
 from atomlab.launch.run_folders import NO_CONFIGURATION
 from atomlab.launch.signals import Stopped, wait_and_forward_signals
+from atomlab.launch.sweep_folder import (
+    JobStatus,
+    forget_interrupted,
+    read_status,
+    set_aside,
+    status_file,
+    statuses,
+    write_status,
+)
 
 RESULT_FILE = "objective.txt"
-JOB = "ATOMLAB_JOB"  # environment variable that is set in the process of a job
-
-
-class JobFailed(Exception):
-    """A job of a sweep ended with an error, which it has reported itself."""
-
+JOB = "ATOMLAB_JOB"  # environment variable of a job's process: the file that its closing sentence goes to
 
 _LAUNCHER = ("hydra.mode", "hydra.run", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra/sweeper")
 _DISTRIBUTED = ("LOCAL_RANK", "NODE_RANK", "RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_GPUS = "CUDA_VISIBLE_DEVICES"
 
 
-def one_process_per_job(task: FunctionType) -> Callable[[Any], float | None]:
-    """Wraps a task of Hydra so that a job of a sweep becomes a single run in a new process.
+def run_job(config: DictConfig, script: str, mistake_in: Callable[[DictConfig], str | None]) -> float | None:
+    """Runs a job of a sweep as a single run in a new process, unless it is finished already.
 
     Lightning starts further ranks by repeating the command line, and under `-m` each of them would run the whole sweep
-    again. The objective of the job is read from a file that its first process wrote into its run folder. The job has a
-    process group of its own, so SIGINT and SIGTERM reach it through this process only, which then waits for it.
+    again. The job has a process group of its own, so SIGINT and SIGTERM reach it through this process only, which then waits
+    for it. A job that was interrupted goes on from its last checkpoint. A job that fails is written down as failed and fails
+    alone, whichever launcher called this function.
 
     Args:
-        task: maps a configuration to an objective, or to None. A single run calls it directly.
+        config: of the job, as Hydra composed it.
+        script: path of the script whose task the job runs; under some launchers `sys.argv[0]` is their own worker's.
+        mistake_in: returns what is wrong with a configuration, in one sentence, or None.
 
     Returns:
-        The wrapped task. It raises JobFailed if the process of the job failed, and Stopped if a signal came: then the job
-        has ended, and no further job starts.
+        The objective; None where the job has none, or failed.
+
+    Raises:
+        Stopped: a signal came. The job has ended, and no further job starts.
+        ValueError: the folder of the sweep has another job of this number, or a damaged status.
     """
-    script = str(
-        Path(task.__code__.co_filename).resolve()
-    )  # under some launchers sys.argv[0] is their own worker's script
-
-    @wraps(task)
-    def run(config: Any) -> float | None:
-        hydra = HydraConfig.get()
-        folder = Path(hydra.runtime.output_dir)
-        if hydra.mode != RunMode.MULTIRUN:
-            objective = task(config)
-            if objective is not None:  # of the first process; the others return None
-                (folder / RESULT_FILE).write_text(repr(objective), encoding="utf-8")
-            return objective
-        job = subprocess.Popen(
-            [sys.executable, script, *_command_line(hydra, folder)], env=_environment(hydra), process_group=0
+    hydra = HydraConfig.get()
+    sweep, number, run = Path(hydra.sweep.dir), int(hydra.job.num), Path(hydra.runtime.output_dir)
+    words, file = tuple(hydra.overrides.task), status_file(sweep, number)
+    before = read_status(file)
+    if before is not None and before.overrides != words:
+        raise ValueError(
+            f"{sweep} has a job {number} with {' '.join(before.overrides)}, and now it has {' '.join(words)}: give a new "
+            "folder with hydra.sweep.dir=..."
         )
-        code, number = wait_and_forward_signals(job)
-        if number:
-            raise Stopped(number, _what_is_left(Path(hydra.sweep.dir), number, hydra))
-        if code:
-            raise JobFailed(f"Job {hydra.job.num} ({hydra.job.override_dirname}) ended with exit code {code}.")
-        result = folder / RESULT_FILE
-        return float(result.read_text(encoding="utf-8")) if result.exists() else None
+    if before is not None and before.state == "finished":
+        return before.objective
+    if mistake := mistake_in(config):
+        write_status(file, JobStatus(words, "failed", 2, error=mistake))
+        return None
+    checkpoint = None if before is None else set_aside(run, sweep, number)
+    write_status(file, JobStatus(words, "running"))
+    resume = [] if checkpoint is None or "resume" not in config else [f"resume={_quoted(checkpoint)}"]
+    command = [sys.executable, script, *_command_line(hydra, run), *resume]
+    with tempfile.TemporaryDirectory(prefix="atomlab-job-") as folder:
+        said = Path(folder) / "sentence"
+        job = subprocess.Popen(command, env=_environment(hydra, said), process_group=0)
+        code, signal = wait_and_forward_signals(job)
+        error = said.read_text(encoding="utf-8") if said.exists() else None
+    if signal:
+        write_status(file, JobStatus(words, "stopped", code))
+        raise Stopped(signal, _what_is_left(sweep, number))
+    if code:
+        write_status(file, JobStatus(words, "failed", code, error=error or f"it ended with exit code {code}."))
+        return None
+    result = run / RESULT_FILE
+    objective = float(result.read_text(encoding="utf-8")) if result.exists() else None
+    write_status(file, JobStatus(words, "finished", 0, objective))
+    forget_interrupted(sweep, number)
+    return objective
 
-    return run
+
+def gpu_of_job(number: int, gpus: Sequence[str]) -> Mapping[str, str]:
+    """Chooses the GPU of a job among several that run at once.
+
+    Args:
+        number: of the job.
+        gpus: those that this machine has, as CUDA_VISIBLE_DEVICES names them.
+
+    Returns:
+        The environment variable that leaves the job one GPU, by its number in turn; nothing where there are fewer than two.
+    """
+    return {_GPUS: gpus[number % len(gpus)]} if len(gpus) > 1 else {}
 
 
 def _command_line(hydra: HydraConf, folder: Path) -> list[str]:
@@ -81,23 +113,34 @@ def _command_line(hydra: HydraConf, folder: Path) -> list[str]:
         words.append(f"--config-dir={sources['command-line']}")
     own = [word for word in hydra.overrides.hydra if not word.lstrip("+~").startswith(_LAUNCHER)]
     words += [*hydra.overrides.task, *(word for word in own if word != NO_CONFIGURATION)]
-    quoted = QuotedString(str(folder), Quote.single).with_quotes()
-    return [*words, f"hydra.run.dir={quoted}", "hydra.mode=RUN", "hydra/launcher=basic", "hydra/sweeper=basic"]
+    return [*words, f"hydra.run.dir={_quoted(folder)}", "hydra.mode=RUN", "hydra/launcher=basic", "hydra/sweeper=basic"]
 
 
-def _environment(hydra: HydraConf) -> dict[str, str]:
+def _quoted(path: Path) -> str:
+    return QuotedString(str(path), Quote.single).with_quotes()
+
+
+def _environment(hydra: HydraConf, said: Path) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
         if name not in _DISTRIBUTED and not name.startswith("TORCHELASTIC_")
     }
-    kept.setdefault("WANDB_RUN_GROUP", "-".join(Path(hydra.sweep.dir).parts[-2:]))
-    return kept | {JOB: "1"}
+    kept.setdefault("WANDB_RUN_GROUP", Path(hydra.sweep.dir).name)
+    if str(hydra.launcher.get("_target_", "")).endswith("JoblibLauncher"):  # several jobs at once on this machine
+        kept |= gpu_of_job(int(hydra.job.num), _visible_gpus())
+    return kept | {JOB: str(said)}
 
 
-def _what_is_left(sweep: Path, number: int, hydra: HydraConf) -> str:
-    complete = sorted(str(result.parent.relative_to(sweep)) for result in sweep.rglob(RESULT_FILE))
+def _visible_gpus() -> list[str]:
+    if named := os.environ.get(_GPUS):
+        return named.split(",")
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _what_is_left(sweep: Path, number: int) -> str:
+    complete = [str(job) for job, status in statuses(sweep).items() if status.state == "finished"]
     return (
-        f"the sweep was stopped in job {hydra.job.num}, and no further job starts; complete in {sweep}: "
-        f"{', '.join(complete) or 'none'}."
+        f"the sweep was stopped in job {number}, and no further job starts; finished in {sweep}: jobs "
+        f"{', '.join(complete) or 'none'}. The same command goes on."
     )

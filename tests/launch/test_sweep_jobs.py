@@ -1,7 +1,6 @@
 """A job of a sweep under any launcher, folder and configuration (faults.md D7, D11, C6)."""
 
 import json
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from atomlab.launch.sweep_jobs import JobFailed
+from atomlab.launch.sweep_folder import JobStatus, read_status, status_file
+from atomlab.launch.sweep_jobs import gpu_of_job
 from tests.processes import ROOT, environment
 
 NAME = "a=b, 'c' {d}"
@@ -60,6 +60,8 @@ def test_each_job_runs_the_tasks_own_script_in_its_own_folder(swept) -> None:
     assert [job[2] for job in jobs] == [str(work / NAME / str(number)) for number in (0, 1)]
     for number in (0, 1):
         assert (work / NAME / str(number) / "objective.txt").read_text() == "0.5"
+        wanted = JobStatus(("extra=mine", f"width={number + 1}"), "finished", 0, 0.5)
+        assert read_status(status_file(work / NAME, number)) == wanted
         assert (work / NAME / str(number) / ".hydra" / "config.yaml").exists()
     assert sorted(path.name for path in work.iterdir()) == sorted([NAME, "conf", "more", "own.py"])
 
@@ -72,7 +74,12 @@ def test_jobs_see_the_environment_that_the_user_set(swept) -> None:
             assert "HYDRA_FULL_ERROR" not in json.loads(line)[3]
 
 
-def test_a_failed_job_is_an_exception_that_another_process_can_send() -> None:
-    """D11: under submitit and Ray the sweep exited 0 without a message; launchers send exceptions as pickles."""
-    error = pickle.loads(pickle.dumps(JobFailed("Job 0 ended.")))
-    assert str(error) == "Job 0 ended."
+def test_jobs_that_run_at_once_on_one_machine_get_a_gpu_each_in_turn() -> None:
+    assert [gpu_of_job(number, ["4", "6", "7"])["CUDA_VISIBLE_DEVICES"] for number in range(5)] == [
+        "4",
+        "6",
+        "7",
+        "4",
+        "6",
+    ]
+    assert gpu_of_job(3, ["0"]) == {} == gpu_of_job(3, [])
