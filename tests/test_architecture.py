@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "sae": {"autocast"},
     "activations": {"files", "identity"},  # a harvest is compared with what is asked for
     "report": set(),
-    "launch": set(),
+    "launch": {"files"},
     "metrics": {"theory"},
     "interop": {"files", "identity", "theory", "sae", "activations"},  # activations: the site that an SAE belongs to
     "coders": {"autocast", "theory", "sae"},  # a code is chosen for a dictionary, whatever it comes from

@@ -19,7 +19,7 @@ def commands(text: str) -> list[str]:
     blocks = "\n".join(re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)).replace("\\\n", " ")
     inline = [" ".join(found.split()) for found in re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.S))]
     lines = [line.strip() for line in blocks.splitlines()] + inline
-    return [line for line in lines if re.match(r"(srun )?python (train|evaluate)\.py ", line)]
+    return [line for line in lines if re.match(r"(srun )?python (train|evaluate)\.py (?!--help)", line)]
 
 
 FOUND = [
@@ -38,8 +38,11 @@ def test_a_command_of_the_documents_composes(file: str, command: str) -> None:
     words = through_a_shell(command)
     name = words[words.index("python") + 1].removesuffix(".py")
     overrides = [word for word in words[words.index("python") + 2 :] if word not in FLAGS]
+    own = [word for word in overrides if not word.startswith("resume_sweep=")]  # read before Hydra reads the rest
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        compose(name, [word for word in overrides if not re.match(r"[\w.]+=[^\[{(']*,", word)])  # a sweep's lists
+        compose(
+            name, [word for word in own if not re.match(r"[\w.]+=([^\[{(']*,|interval\()", word)]
+        )  # a sweep's values
     assert overrides
 
 

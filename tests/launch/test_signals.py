@@ -101,7 +101,10 @@ def test_a_sweep_hands_the_signal_to_its_job_and_starts_no_further_one(name: str
     assert returned == code, said
     last = folder / "out" / "0" / "checkpoints" / "last.ckpt"
     assert f"stopped after step {whole_checkpoint(last)}; go on with resume={last}" in said
-    assert "the sweep was stopped in job 0, and no further job starts; complete in out: none." in said
+    assert (
+        "the sweep was stopped in job 0, and no further job starts; finished in out: jobs none. The same command goes on."
+        in said
+    )
     assert not (folder / "out" / "1").exists()
     assert running_in(folder) == []
 

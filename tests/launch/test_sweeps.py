@@ -98,6 +98,25 @@ def test_a_sweep_goes_on_by_its_folder_alone(place: Path) -> None:
     assert [status.objective for status in statuses(folder).values()] == [0.5, 1.0]
 
 
+def test_optuna_sees_the_objectives_and_finished_jobs_do_not_run_again(place: Path) -> None:
+    words = [
+        "-m", "hydra/sweeper=optuna", "hydra.sweeper.direction=maximize", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1",
+        "hydra.sweeper.sampler.seed=0", "hydra.sweeper.max_failure_rate=1.0", "width=choice(1,2,3)",
+    ]  # fmt: skip
+    finished = sweep(place, *words)
+    (folder,) = (place / "out").iterdir()
+    found = statuses(folder)
+    proposed = [int(status.overrides[-1].removeprefix("width=")) for status in found.values()]
+    assert len(proposed) == 3
+    assert finished.returncode == (2 if 2 in proposed else 0), finished.stderr
+    best = OmegaConf.load(folder / "optimization_results.yaml")
+    assert best.best_value == max(status.objective for status in found.values() if status.objective is not None)
+    before = called(place)
+    again = sweep(place, *words)
+    assert again.returncode == finished.returncode
+    assert called(place) == sorted([*before, *(width for width in proposed if width == 2)])
+
+
 def test_an_error_that_all_jobs_share_is_the_users_mistake(place: Path) -> None:
     finished = sweep(place, "-m", "width=2", "other=1,2")
     assert finished.returncode == 2
