@@ -19,6 +19,7 @@ from atomlab.launch import launch, plain
 from atomlab.training.build import build
 from atomlab.training.forecast import Forecast, forecast, render
 from atomlab.training.last_checkpoint import LastCheckpoint
+from atomlab.training.loggers import WandbRun
 from atomlab.training.objective import validation_objective
 from atomlab.training.recipe import check_shrinkage
 from atomlab.training.resuming import RunIdentity, check_resumable
@@ -86,6 +87,8 @@ def train(config: DictConfig) -> float | None:
     sys.stdout.write(f"{text}\n")
     for logger in trainer.loggers:
         logger.log_metrics({f"table/{row['unit']}/{k}": v for row in rows for k, v in row.items() if type(v) is float})
+        if isinstance(logger, WandbRun):
+            logger.log_rows("table", rows)
         logger.finalize("success")
     for callback in callbacks:
         if isinstance(callback, LastCheckpoint):

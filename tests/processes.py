@@ -19,7 +19,8 @@ from pathlib import Path
 from unittest import mock
 
 ROOT = Path(__file__).parent.parent
-_PRELOADED = ["lightning", "transformers", "datasets", "hydra", "wandb", "matplotlib.pyplot", "atomlab.evaluation"]
+# wandb is left out: it makes a temporary folder when it is imported, which the first child would remove for all of them.
+_PRELOADED = ["lightning", "transformers", "datasets", "hydra", "matplotlib.pyplot", "atomlab.evaluation"]
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(_PRELOADED)
 

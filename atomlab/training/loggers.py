@@ -1,15 +1,107 @@
-"""Makes loggers that work without an account."""
+"""Makes loggers that work without an account, and what they show beside single numbers."""
 
 import os
+import secrets
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, final
 
+import numpy as np
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from atomlab.files import atomic_write
+
+AXIS = "data/vectors"
+_RUN_ID = "wandb_run.txt"  # in the folder of a run: the id that a resumed run takes over
+_BEST = {"validation/r2_s": "max", "validation/r2": "max"}
+_TAG_LENGTH = 64  # that wandb allows
+_BINS = 64
+
+
+@final
+class WandbRun(WandbLogger):
+    """A wandb run whose charts have the number of training vectors as their axis.
+
+    Runs of different batch sizes can so be compared; `trainer/global_step` is there as well. The summary keeps the best
+    `validation/r2_s` and `validation/r2`.
+
+    Args:
+        run_id: of the wandb run. It is kept in the folder of the run once that begins, for a run that goes on from it.
+        options: of `WandbLogger`.
+    """
+
+    def __init__(self, run_id: str, **options: Any) -> None:
+        super().__init__(id=run_id, **options)
+        self.run_id, self.vectors_a_step = run_id, 1
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Sends the configuration of the run, from which the vectors of a step are known, and defines the charts' axis.
+
+        Args:
+            params: the configuration of train.py, with `batch_size` and `trainer.accumulate_grad_batches`.
+            args, kwargs: of `WandbLogger.log_hyperparams`.
+        """
+        super().log_hyperparams(params, *args, **kwargs)
+        self.vectors_a_step = params["batch_size"] * (params["trainer"].get("accumulate_grad_batches") or 1)
+        self.experiment.define_metric(AXIS, hidden=True)
+        self.experiment.define_metric("*", step_metric=AXIS, step_sync=True)
+        for name, best in _BEST.items():
+            self.experiment.define_metric(name, step_metric=AXIS, step_sync=True, summary=best)
+        self._keep_id()
+
+    @rank_zero_only
+    def _keep_id(self) -> None:
+        with atomic_write(Path(str(self.save_dir)) / _RUN_ID) as temporary:
+            temporary.write_text(f"{self.run_id}\n", encoding="utf-8")
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Sends numbers, with the number of vectors that have been trained on.
+
+        Args:
+            metrics: numbers by name.
+            step: of the optimiser; None for numbers that belong to no step, such as those of the closing table.
+        """
+        super().log_metrics(dict(metrics) if step is None else {**metrics, AXIS: step * self.vectors_a_step}, step)
+
+    def log_histograms(self, values: Mapping[str, Tensor], step: int) -> None:
+        """Sends histograms of 64 bins, counted here, so that no more than the counts is stored.
+
+        Args:
+            values: numbers of any shape, by name; those that are not finite are left out.
+            step: of the optimiser.
+        """
+        import wandb  # here, since it takes a second that no other run should wait for
+
+        found: dict[str, Any] = {"trainer/global_step": step, AXIS: step * self.vectors_a_step}
+        for name, numbers in values.items():
+            flat = numbers.detach().cpu().double().flatten().numpy()
+            counted = np.histogram(flat[np.isfinite(flat)], bins=_BINS)
+            found[name] = wandb.Histogram(np_histogram=counted)
+        self.experiment.log(found)
+
+    def log_rows(self, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Sends a table: one line a row, one column a number or a word that some row has.
+
+        Args:
+            key: its name.
+            rows: of the closing table. Values that are neither numbers nor words, such as intervals, are left out.
+        """
+        plain = [{name: value for name, value in row.items() if isinstance(value, int | float | str)} for row in rows]
+        columns = list(dict.fromkeys(name for row in plain for name in row))
+        self.log_table(key, columns=columns, data=[[row.get(name) for name in columns] for row in plain])
 
 
 def wandb_logger(
-    save_dir: str, project: str = "atomlab", name: str | None = None, group: str | None = None
-) -> WandbLogger:
+    save_dir: str,
+    project: str = "atomlab",
+    name: str | None = None,
+    group: str | None = None,
+    tags: Sequence[str] = (),
+    resume: str | None = None,
+) -> WandbRun:
     """Makes a wandb logger that works offline, with one line of notice, where there is no key.
 
     `wandb sync` uploads such a run later.
@@ -17,8 +109,10 @@ def wandb_logger(
     Args:
         save_dir: the folder of the run, for wandb's files.
         project: of the run.
-        name: of the run. None: the last two parts of its folder, such as the time of a sweep and the number of a job.
+        name: of the run. None: the last two parts of its folder, such as the name of a sweep and the number of a job.
         group: of the run. None: the environment variable WANDB_RUN_GROUP, which a sweep sets for its jobs.
+        tags: of the run, such as the words of its command line; cut to the 64 characters that wandb allows.
+        resume: a checkpoint of an earlier run, whose wandb run is continued, or None.
 
     Returns:
         The logger. The environment variables WANDB_SILENT, and WANDB_MODE where there is no key, are set.
@@ -31,8 +125,26 @@ def wandb_logger(
     if not (os.environ.get("WANDB_MODE") or os.environ.get("WANDB_API_KEY") or _netrc_has_key()):
         os.environ["WANDB_MODE"] = "offline"
         sys.stderr.write(f"wandb: no key found, logging offline to {save_dir} (upload later with `wandb sync`).\n")
-    name = name or "/".join(Path(save_dir).resolve().parts[-2:])
-    return WandbLogger(project=project, name=name, save_dir=save_dir, group=group or os.environ.get("WANDB_RUN_GROUP"))
+    return WandbRun(
+        project=project,
+        name=name or "/".join(Path(save_dir).resolve().parts[-2:]),
+        save_dir=save_dir,
+        group=group or os.environ.get("WANDB_RUN_GROUP"),
+        tags=_tags(tags),
+        run_id=_run_id(resume),
+    )
+
+
+def _run_id(resume: str | None) -> str:
+    """Returns the id of the wandb run that is continued, or a new one."""
+    kept = None if resume is None else Path(resume).parent.parent / _RUN_ID
+    found = kept.read_text(encoding="utf-8").strip() if kept is not None and kept.is_file() else ""
+    return found if found.isalnum() else secrets.token_hex(4)
+
+
+def _tags(words: Iterable[str]) -> list[str]:
+    """Cuts words to tags that wandb takes, each once."""
+    return list(dict.fromkeys(str(word)[:_TAG_LENGTH] for word in words if word))
 
 
 def _netrc_has_key() -> bool:

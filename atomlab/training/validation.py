@@ -21,6 +21,7 @@ from atomlab.sae.ops import decode_csr, encode_csr
 from atomlab.theory import (
     AtomicInnerProduct,
     Supports,
+    firing_counts,
     first_samples,
     random_codes,
     supports,
@@ -79,6 +80,8 @@ class Measurement:
             self.measured.append(of_codes(_OF_SIZES, random, suffix="_random"))
             self.random = of_codes(_OF_SUPPORTS, random, suffix="_random")
         self.chosen: list[Supports] = []
+        self.firings = torch.zeros(sae.d_sae, dtype=torch.int64, device=dictionary.device)
+        self.seen = 0
 
     @torch.no_grad()
     def update(self, batch: Tensor) -> None:
@@ -89,6 +92,8 @@ class Measurement:
         self.measured_left -= len(batch)
         codes = encode_csr(self.sae, batch)
         self.reconstructions.update(batch, decode_csr(codes, self.sae.W_dec, self.sae.b_dec))
+        self.firings += firing_counts(codes)
+        self.seen += len(batch)
         for collection in self.measured:
             collection.update(codes)
         if self.certified_left > 0:
@@ -109,6 +114,21 @@ class Measurement:
         for collection in collections:
             found |= flat(values(collection))
         return found | self._restricted_isometry(found)
+
+    def of_atoms(self) -> dict[str, Tensor]:
+        """Returns what differs from atom to atom, for histograms, each of shape `(d_sae,)`.
+
+        Returns:
+            `threshold` of the TSAE of raw activations with atoms of unit S-norm; `log10_firing`, the common logarithm of
+            the share of measured vectors that an atom fires on, −∞ where it fires on none; `coherence`, its largest |cos_S|
+            with another atom. With several processes the shares are those of this one.
+        """
+        fired = self.firings.to(torch.float64) / max(1, self.seen)
+        return {
+            "threshold": self.sae.threshold.detach(),
+            "log10_firing": fired.log10(),
+            "coherence": self.geometry.coherence.per_atom,
+        }
 
     def _restricted_isometry(self, found: dict[str, float]) -> dict[str, float]:
         """The interval of δ_K at the median K; NaN where no certified vector has an atom."""

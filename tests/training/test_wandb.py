@@ -1,13 +1,16 @@
-"""What a wandb run says of itself (faults.md D11: an empty configuration and no name)."""
+"""What a wandb run says of itself (faults.md D11: an empty configuration and no name), read from real offline files."""
 
 import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
 from wandb.proto import wandb_internal_pb2
 
-from tests.processes import run
+from atomlab import load_sae
+from tests.processes import one_sentence, run
 from tests.tiny import OPTIONS
 
 
@@ -26,22 +29,111 @@ def records(file: Path) -> Iterator[wandb_internal_pb2.Record]:
             parts = b""
 
 
-def test_a_wandb_run_has_its_folders_name_and_the_whole_configuration(tiny: Path, tmp_path: Path) -> None:
-    """Read from the file of a real offline run."""
-    for part in ("model", "text.txt"):
-        (tmp_path / part).symlink_to(tiny / part)
-    words = [*OPTIONS, "logger=wandb", "steps=5", "hydra.run.dir=runs/mine"]
-    finished = run("train.py", *words, cwd=tmp_path, cache=tiny / "cache")
-    assert finished.returncode == 0, finished.stderr
-    (file,) = (tmp_path / "runs" / "mine").glob("wandb/offline-run-*/*.wandb")
-    names, config = [], {}
+Run = tuple[dict[str, Any], wandb_internal_pb2.RunRecord, list[wandb_internal_pb2.MetricRecord], list[dict[str, Any]]]
+
+
+def read(folder: Path) -> Run:
+    """Configuration, run, axes and history of the newest offline run in a folder."""
+    file = max(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns)
+    config: dict[str, Any] = {}
+    runs, metrics, history = [], [], []
     for record in records(file):
         updates = [*record.config.update]
-        if record.WhichOneof("record_type") == "run":
-            names.append(record.run.display_name)
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            runs.append(record.run)
             updates += record.run.config.update
+        if kind == "metric":
+            metrics.append(record.metric)
+        if kind == "history":
+            history.append(
+                {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+            )
         config |= {update.key or "/".join(update.nested_key): json.loads(update.value_json) for update in updates}
-    assert names[0] == "runs/mine"
-    assert config["steps"] == 5
+    return config, runs[0], metrics, history
+
+
+@pytest.fixture(scope="module")
+def logged(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 20 steps, and one that goes on from it to step 30."""
+    folder = tmp_path_factory.mktemp("wandb")
+    for part in ("model", "text.txt"):
+        (folder / part).symlink_to(tiny / part)
+    words = [*OPTIONS, "logger=wandb", "trainer.accumulate_grad_batches=2", "trainer.log_every_n_steps=5"]
+    more = ["steps=30", "resume=runs/mine/checkpoints/last.ckpt", "hydra.run.dir=runs/more"]
+    for own in (["steps=20", "hydra.run.dir=runs/mine"], more):
+        finished = run(
+            "train.py", *words, *own, cwd=folder, cache=tiny / "cache", env={"WANDB_RUN_GROUP": "of a sweep"}
+        )
+        assert finished.returncode == 0, finished.stderr
+    return folder
+
+
+def test_a_wandb_run_has_name_group_tags_and_the_whole_configuration(logged: Path) -> None:
+    """Read from the file of a real offline run."""
+    config, own, _, _ = read(logged / "runs" / "mine")
+    assert own.display_name == "runs/mine"
+    assert own.run_group == "of a sweep"
+    assert "steps=20" in own.tags
+    assert config["steps"] == 20
     assert config["sae"]["expansion"] == 2
-    assert config["trainer"]["max_steps"] == 5
+    assert config["trainer"]["max_steps"] == 20
+
+
+def test_a_resumed_run_is_the_same_wandb_run(logged: Path) -> None:
+    _, first, _, _ = read(logged / "runs" / "mine")
+    _, second, _, history = read(logged / "runs" / "more")
+    assert first.run_id == second.run_id
+    assert min(line["trainer/global_step"] for line in history if "train/loss" in line) > 19
+
+
+def test_vectors_are_the_axis_of_every_chart_and_the_summary_keeps_the_best(logged: Path) -> None:
+    _, _, metrics, history = read(logged / "runs" / "mine")
+    by_name = {metric.name or metric.glob_name: metric for metric in metrics}
+    assert by_name["*"].step_metric == "data/vectors"
+    assert by_name["validation/r2_s"].summary.max
+    trained = [line for line in history if "train/loss" in line]
+    assert trained
+    for line in trained:
+        assert line["data/vectors"] == line["trainer/global_step"] * 128 * 2
+
+
+def test_histograms_of_the_atoms_are_counts_of_all_of_them(logged: Path) -> None:
+    _, _, _, history = read(logged / "runs" / "mine")
+    lines = [line for line in history if any(key.startswith("dictionary/threshold") for key in line)]
+    assert lines
+    last: dict[str, dict[str, Any]] = {}
+    for key, value in lines[-1].items():
+        if key.startswith("dictionary/"):
+            _, name, part = key.split("/")
+            last.setdefault(name, {})[part] = value
+    assert set(last) == {"threshold", "log10_firing", "coherence"}
+    sae = load_sae(logged / "runs" / "mine" / "sae")
+    for name, histogram in last.items():
+        assert len(histogram["bins"]) == len(histogram["values"]) + 1 == 65
+        assert sum(histogram["values"]) <= sae.d_sae
+        assert name == "log10_firing" or sum(histogram["values"]) == sae.d_sae
+    assert last["threshold"]["bins"][0] == pytest.approx(float(sae.threshold.detach().min()), rel=1e-4)
+    assert last["coherence"]["bins"][-1] == pytest.approx(rows(logged)[0]["coherence"], rel=1e-4)
+
+
+def test_the_closing_table_is_a_table(logged: Path) -> None:
+    (file,) = (logged / "runs" / "mine").glob("wandb/offline-run-*/files/media/table/table_*.json")
+    found = json.loads(file.read_text())
+    wanted = rows(logged)
+    assert [line[found["columns"].index("unit")] for line in found["data"]] == [row["unit"] for row in wanted]
+    r2 = [line[found["columns"].index("r2_s")] for line in found["data"]]
+    assert r2 == [pytest.approx(row["r2_s"]) for row in wanted]
+
+
+def rows(logged: Path) -> list[dict[str, Any]]:
+    return json.loads((logged / "runs" / "mine" / "results.json").read_text())["rows"]
+
+
+def test_a_run_that_is_refused_leaves_no_folder(tiny: Path, tmp_path: Path) -> None:
+    """The id of a wandb run is kept once the run begins, and not when it is made."""
+    for part in ("model", "text.txt"):
+        (tmp_path / part).symlink_to(tiny / part)
+    words = [*OPTIONS, "logger=wandb", "hydra.run.dir=out", "layer=99"]
+    one_sentence(run("train.py", *words, cwd=tmp_path, cache=tiny / "cache"))
+    assert not (tmp_path / "out").exists()
