@@ -20,7 +20,7 @@ from atomlab.training.build import build
 from atomlab.training.forecast import Forecast, forecast, render
 from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.loggers import WandbRun
-from atomlab.training.objective import validation_objective
+from atomlab.training.objective import objective_of_row, validation_objective
 from atomlab.training.recipe import check_shrinkage
 from atomlab.training.resuming import RunIdentity, check_resumable
 from atomlab.training.trainer_checks import check_finished, check_trainer
@@ -29,9 +29,10 @@ from atomlab.training.trainer_checks import check_finished, check_trainer
 def train(config: DictConfig) -> float | None:
     """Checks, harvests what is missing, trains, validates, saves the TSAE, and writes the table and the report.
 
-    Returns the R² in the S-norm on validation vectors, the objective of a sweep; the test split is read by the table
-    alone. None on all processes but the first, with harvest_only, which stops after the harvest with statistics of the
-    sites, and with dry_run, which stops after the checks with sizes, memory and time.
+    Returns the objective of a sweep: the R² in the S-norm on validation vectors, so that the test split is read by the table
+    alone, or the number of the atoms' row that `objective` names. None on all processes but the first, with harvest_only,
+    which stops after the harvest with statistics of the sites, and with dry_run, which stops after the checks with sizes,
+    memory and time.
     """
     architecture, recipe = instantiate(config.sae), instantiate(config.training)  # refused before the harvest
     check_shrinkage(config.shrinkage)
@@ -93,7 +94,7 @@ def train(config: DictConfig) -> float | None:
     for callback in callbacks:
         if isinstance(callback, LastCheckpoint):
             callback.require_saved()
-    return objective
+    return objective if config.objective is None else objective_of_row(rows[0], config.objective)
 
 
 if __name__ == "__main__":

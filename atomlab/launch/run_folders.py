@@ -91,12 +91,12 @@ class ClaimFolder(Callback):
         HydraConfig.instance().set_config(config)
         folder = Path(str(config.hydra.sweep.dir))
         _make(folder, "hydra.sweep.dir")
-        self._hold(folder, folder / "lock", "hydra.sweep.dir")
         mark = folder / _SWEEP
+        if not mark.exists() and not _is_empty(folder, besides={"lock"}):
+            raise _not_empty(folder, "hydra.sweep.dir")
+        self._hold(folder, folder / "lock", "hydra.sweep.dir")
         if mark.exists():
             _compare_sweeps(folder, config)
-        elif not _is_empty(folder, besides={"lock"}):
-            raise _not_empty(folder, "hydra.sweep.dir")
         else:
             with atomic_write(mark) as temporary:
                 OmegaConf.save(config, temporary)

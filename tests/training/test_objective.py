@@ -13,7 +13,7 @@ from atomlab.metrics import ExplainedVariance
 from atomlab.sae.ops import DensitySwitch
 from atomlab.training.callbacks import DecoderNorm
 from atomlab.training.module import SAEModule
-from atomlab.training.objective import validation_objective
+from atomlab.training.objective import objective_of_row, validation_objective
 from tests.training.runs import QUIET, Stream, batches, module
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice on workers and resumed epochs
@@ -68,3 +68,16 @@ def test_without_validation_there_is_none_and_a_sentence(tmp_path: Path, capsys:
     trainer, found = fitted(tmp_path, limit_val_batches=0)
     assert validation_objective(trainer, found, Vectors()) is None
     assert "no validation ran (trainer.limit_val_batches=0)" in capsys.readouterr().err
+
+
+def test_an_objective_is_a_number_of_the_row(capfd: pytest.CaptureFixture[str]) -> None:
+    row = {"unit": "atoms", "r2_s": 0.5, "r2_s_validation": 0.25, "d_sae": 64, "bands": [], "signed": True}
+    assert objective_of_row(row, "r2_s_validation") == 0.25
+    assert capfd.readouterr().err == ""
+    assert objective_of_row(row, "d_sae") == 64.0
+    assert "objective=d_sae is of held-out test vectors" in capfd.readouterr().err
+    for key in ("r2s", "unit", "bands", "signed"):
+        with pytest.raises(ValueError, match=f"objective={key} is no number of the atoms' row"):
+            objective_of_row(row, key)
+    with pytest.raises(ValueError, match=r"such as r2_s"):
+        objective_of_row(row, "r2s")
