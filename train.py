@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from atomlab import save_sae
 from atomlab.activations.harvest.preflight import Prepared
 from atomlab.evaluation import evaluate_run, origin_of
+from atomlab.evaluation.sweep import summarise_sweep
 from atomlab.identity import identity_of, write_identity
 from atomlab.interop.checkpoint import read_checkpoint
 from atomlab.launch import launch, plain
@@ -98,4 +99,4 @@ def train(config: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    launch(train, "conf", "train")
+    launch(train, "conf", "train", after_sweep=summarise_sweep)

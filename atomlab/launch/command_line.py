@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from atomlab.launch.error_sentences import one_sentence
 from atomlab.launch.options import check_options
 from atomlab.launch.ranks import first_process_ends, folder_of_further_process, is_first_process
-from atomlab.launch.run_folders import FolderRefused, SweepFailed, resumed_sweep
+from atomlab.launch.run_folders import FolderRefused, SweepEnded, resumed_sweep
 from atomlab.launch.signals import Stopped, end_with_parent, ended_by_signals
 from atomlab.launch.sweep_folder import register_name_of_sweep
 from atomlab.launch.sweep_jobs import JOB, RESULT_FILE, run_job
@@ -33,7 +33,9 @@ _TRACE = "HYDRA_FULL_ERROR"
 _MISTAKES = (ValueError, OSError, HydraException, OmegaConfBaseException, MisconfigurationException)
 
 
-def launch(task: FunctionType, config_path: str, config_name: str) -> None:
+def launch(
+    task: FunctionType, config_path: str, config_name: str, after_sweep: Callable[[Path], str] | None = None
+) -> None:
     """Composes the configuration from the command line, checks it, and runs a task on it.
 
     The exit code is 2 after a mistake of the user, 1 after a fault of the program, 130 after SIGINT and 143 after SIGTERM.
@@ -46,6 +48,7 @@ def launch(task: FunctionType, config_path: str, config_name: str) -> None:
         task: maps a configuration to an objective, or to None.
         config_path: path of the configuration's folder, relative to the file of the task.
         config_name: name of the primary configuration.
+        after_sweep: called with the folder of a sweep when all its jobs have ended; returns text to print.
     """
     wants_trace = bool(os.environ.get(_TRACE))
     _quieten()
@@ -61,8 +64,8 @@ def launch(task: FunctionType, config_path: str, config_name: str) -> None:
             hydra.main(config_path=folder, config_name=config_name, version_base="1.3")(guarded)()
     except FolderRefused as refusal:
         _end(str(refusal), 2)
-    except SweepFailed as failure:
-        _end(str(failure), failure.code)
+    except SweepEnded as end:
+        _after(end, after_sweep)
     except Stopped as stop:
         _end(stop.sentence or f"stopped by {stop.name} before anything was done.", stop.code)
     except _MISTAKES as error:
@@ -73,6 +76,18 @@ def launch(task: FunctionType, config_path: str, config_name: str) -> None:
         _crash(error)
     if mistakes:
         _end("\natomlab: ".join(one_sentence(mistake, folder, config_name) for mistake in mistakes), 2)
+
+
+def _after(end: SweepEnded, after_sweep: Callable[[Path], str] | None) -> None:
+    """Prints what a sweep found and which of its jobs failed; ends this process where some did."""
+    if after_sweep is not None:
+        try:
+            if text := after_sweep(end.folder):
+                sys.stdout.write(f"{text}\n")
+        except (ValueError, OSError) as error:  # the jobs are done, and each has its own table
+            sys.stderr.write(f"atomlab: the tables of the sweep could not be put together: {error}\n")
+    if end.sentence:
+        _end(end.sentence, end.code)
 
 
 _NOISE = (

@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from atomlab.files import atomic_write
+from atomlab.files import UNFINISHED, atomic_write
 from atomlab.launch.ranks import is_first_process
 from atomlab.launch.sweep_folder import failures
 
@@ -23,17 +23,18 @@ class FolderRefused(BaseException):
     """A folder cannot be used. This is no Exception, since Hydra turns the exceptions of a callback into warnings."""
 
 
-class SweepFailed(BaseException):
-    """Jobs of a sweep failed. This is no Exception, since Hydra turns the exceptions of a callback into warnings.
+class SweepEnded(BaseException):
+    """All jobs of a sweep have ended. This is no Exception, since Hydra turns the exceptions of a callback into warnings.
 
     Args:
-        sentence: names the failed jobs with their errors.
+        folder: of the sweep.
+        sentence: names the failed jobs with their errors; empty where none failed.
         code: the exit code of the sweep.
     """
 
-    def __init__(self, sentence: str, code: int) -> None:
+    def __init__(self, folder: Path, sentence: str, code: int) -> None:
         super().__init__(sentence)
-        self.code = code
+        self.folder, self.sentence, self.code = folder, sentence, code
 
 
 @final
@@ -42,8 +43,8 @@ class ClaimFolder(Callback):
 
     A run reserves its folder by making `.hydra` in it, and a sweep by making `multirun.yaml`. A job of a sweep is a run of
     its own; the process of the sweep leaves nothing in the job's folder but an empty log. The folder of a sweep may always
-    be given again with the same configuration: finished jobs are skipped then. At the end of a sweep whose jobs failed
-    `SweepFailed` is raised, whichever launcher ran them.
+    be given again with the same configuration: finished jobs are skipped then. At its end `SweepEnded` is raised, whichever
+    launcher ran the jobs.
 
     Args:
         goes_on: whether a run's folder with the same configuration may be given again, to continue a long study in it.
@@ -92,7 +93,10 @@ class ClaimFolder(Callback):
         folder = Path(str(config.hydra.sweep.dir))
         _make(folder, "hydra.sweep.dir")
         mark = folder / _SWEEP
-        if not mark.exists() and not _is_empty(folder, besides={"lock"}):
+        foreign = [
+            entry for entry in folder.iterdir() if entry.name != "lock" and not entry.name.startswith(UNFINISHED)
+        ]
+        if foreign and not mark.exists():
             raise _not_empty(folder, "hydra.sweep.dir")
         self._hold(folder, folder / "lock", "hydra.sweep.dir")
         if mark.exists():
@@ -105,9 +109,8 @@ class ClaimFolder(Callback):
             words.append(NO_CONFIGURATION)  # each job writes its own configuration
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        sentence, code = failures(Path(str(config.hydra.sweep.dir)))
-        if sentence:
-            raise SweepFailed(sentence, code)
+        folder = Path(str(config.hydra.sweep.dir))
+        raise SweepEnded(folder, *failures(folder))
 
     def _hold(self, folder: Path, lock: Path, key: str) -> None:
         self.lock = FileLock(lock)

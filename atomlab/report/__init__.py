@@ -28,6 +28,7 @@ from atomlab.report.figures import (
     isometry_figure,
     layers_figure,
     rates_figure,
+    series_figure,
     spectrum_figure,
     thresholds_figure,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "rates_figure",
     "render_markdown",
     "render_text",
+    "series_figure",
     "spectrum_figure",
     "thresholds_figure",
     "write_csv",

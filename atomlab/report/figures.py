@@ -169,6 +169,31 @@ def layers_figure(layers: Sequence[int], series: Mapping[str, ArrayLike], ylabel
     return figure
 
 
+def series_figure(series: Mapping[str, Sequence[tuple[float, float]]], xlabel: str, ylabel: str) -> Figure:
+    """Draws one number against an option of a sweep, on a logarithmic axis where the option is positive.
+
+    Args:
+        series: (option, number) of each run, by what else was varied. Runs of one option, such as seeds, are drawn at one place.
+        xlabel: the option.
+        ylabel: what the number is.
+
+    Returns:
+        The figure, with one line for each name through the means; of more than 24 names the first 24 are drawn.
+    """
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for (name, points), colour in zip(series.items(), _COLOURS * 3, strict=False):
+        options = sorted({option for option, _ in points})
+        means = [float(np.mean([number for other, number in points if other == option])) for option in options]
+        axes.plot(options, means, "--" if "training" in name else "-", color=colour, label=name, linewidth=1.6)
+        axes.plot(*zip(*points, strict=True), "o", color=colour, markersize=4)
+    if all(option > 0 for points in series.values() for option, _ in points):
+        axes.set_xscale("log", base=2)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    figure.legend(**_BESIDE)
+    return figure
+
+
 def angles_figure(histograms: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
     """Draws histograms of angles on a logarithmic axis, the observed ones as a line and those of the null dotted.
 

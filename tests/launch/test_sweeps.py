@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -229,6 +230,10 @@ def test_after_sigkill_the_same_command_ends_as_an_undisturbed_sweep(tiny: Path,
         rows = [json.loads((folder / "results.json").read_text())["rows"] for folder in (ours, theirs)]
         assert rows[0] == rows[1]
     assert statuses(places[0] / "out") == statuses(places[1] / "out")
+    tables = [pq.read_table(folder / "out" / "sweep.parquet") for folder in places]
+    assert tables[0].equals(tables[1])
+    assert tables[0]["sae.expansion"].to_pylist()[0] == 1.0
+    assert (places[0] / "out" / "report.html").exists()
     assert not (places[0] / "out" / "interrupted").exists()
 
 
