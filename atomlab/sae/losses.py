@@ -148,7 +148,7 @@ class Incoherence:
         ValueError: a value outside of its range; the message names the key of conf/.
     """
 
-    coefficient: float = 0.3
+    coefficient: float = 0.6
     bound: float = 0.25
     rows: int = 64
     nearest: int = 8
