@@ -77,6 +77,9 @@ def train(arguments: argparse.Namespace) -> None:
                     lr_warm_up_steps=arguments.steps // 10,
                     lr_decay_steps=arguments.steps // 2,
                     n_batches_for_norm_estimate=100,
+                    dead_feature_window=max(
+                        10, arguments.steps // 30
+                    ),  # its default, 1,000 steps, is a whole short run
                 )
                 trained = SAETrainer(options, sae, batches(x, arguments.batch)).fit()
                 folder = Path(arguments.folder) / f"{name}{scaling}_{l0:g}"
