@@ -149,6 +149,7 @@ def train(sae: ThresholdSAE, x: Tensor, l0: float, name: str, steps: int) -> tup
         metric,
         TrainingRecipe(TargetL0(1.0, l0), schedule=Schedule(learning_rate=1e-4)),
         SWITCHES[name](),
+        root_mean_square=d_in**-0.5,  # of the inputs, whose noise would bury them otherwise
     )
     clock = Clock(x)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
