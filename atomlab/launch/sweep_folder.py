@@ -11,8 +11,10 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import re
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +41,7 @@ class JobStatus:
         exit_code: of its process; None while it runs.
         objective: what the job returned; None before its end, and for a task without an objective.
         error: the sentence with which a failed job ended.
+        process: number of the process of a running job.
     """
 
     overrides: tuple[str, ...]
@@ -46,6 +49,7 @@ class JobStatus:
     exit_code: int | None = None
     objective: float | None = None
     error: str | None = None
+    process: int | None = None
 
 
 def status_file(sweep: Path, number: int) -> Path:
@@ -114,6 +118,22 @@ def varied(every: dict[int, JobStatus], number: int) -> str:
     """Returns the words of a job that not all jobs of the sweep have, or all its words where it is alone."""
     shared = set.intersection(*(set(status.overrides) for status in every.values())) if len(every) > 1 else set()
     return " ".join(word for word in every[number].overrides if word not in shared)
+
+
+def wait_for_end(status: JobStatus, seconds: float = 60.0) -> None:
+    """Waits for the process of a job whose sweep was killed: it saves its checkpoint and ends by itself.
+
+    Args:
+        status: of the job, as the killed sweep left it.
+        seconds: to wait at most; the number may be that of another machine's process, or used again.
+    """
+    until = time.monotonic() + seconds
+    while status.state == "running" and status.process is not None and time.monotonic() < until:
+        try:
+            os.kill(status.process, 0)
+        except OSError:
+            return
+        time.sleep(0.2)
 
 
 def set_aside(run: Path, sweep: Path, number: int) -> Path | None:

@@ -25,6 +25,7 @@ from atomlab.launch.sweep_folder import (
     set_aside,
     status_file,
     statuses,
+    wait_for_end,
     write_status,
 )
 
@@ -70,13 +71,16 @@ def run_job(config: DictConfig, script: str, mistake_in: Callable[[DictConfig], 
     if mistake := mistake_in(config):
         write_status(file, JobStatus(words, "failed", 2, error=mistake))
         return None
-    checkpoint = None if before is None else set_aside(run, sweep, number)
-    write_status(file, JobStatus(words, "running"))
+    checkpoint = None
+    if before is not None:
+        wait_for_end(before)
+        checkpoint = set_aside(run, sweep, number)
     resume = [] if checkpoint is None or "resume" not in config else [f"resume={_quoted(checkpoint)}"]
     command = [sys.executable, script, *_command_line(hydra, run), *resume]
     with tempfile.TemporaryDirectory(prefix="atomlab-job-") as folder:
         said = Path(folder) / "sentence"
         job = subprocess.Popen(command, env=_environment(hydra, said), process_group=0)
+        write_status(file, JobStatus(words, "running", process=job.pid))
         code, signal = wait_and_forward_signals(job)
         error = said.read_text(encoding="utf-8") if said.exists() else None
     if signal:

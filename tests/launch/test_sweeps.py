@@ -1,9 +1,12 @@
 """A sweep under every launcher: failed jobs fail alone and are named, and the same command goes on (issue of the sweeps)."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,7 +15,15 @@ import torch
 from omegaconf import OmegaConf
 
 from atomlab import load_sae
-from atomlab.launch.sweep_folder import name_of_sweep, read_status, set_aside, status_file, statuses
+from atomlab.launch.sweep_folder import (
+    JobStatus,
+    name_of_sweep,
+    read_status,
+    set_aside,
+    status_file,
+    statuses,
+    wait_for_end,
+)
 from tests.processes import ROOT, Started, environment, one_sentence, run
 from tests.tiny import OPTIONS
 
@@ -198,6 +209,22 @@ def test_what_an_interrupted_job_had_done_is_kept_until_there_is_more(tmp_path: 
         assert checkpoint is not None
         assert checkpoint.read_text() == wanted
         assert not work.exists()
+
+
+def test_a_job_that_still_saves_is_waited_for() -> None:
+    """Its sweep was killed a moment ago, and the same command is given at once."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1.5)"]) as job:
+        reaped = threading.Thread(target=job.wait)
+        reaped.start()
+        wait_for_end(JobStatus((), "running", process=job.pid))
+        assert job.poll() == 0
+        reaped.join()
+    since = time.monotonic()
+    wait_for_end(JobStatus((), "running", process=os.getpid()), seconds=0.5)
+    assert 0.4 < time.monotonic() - since < 5
+    for status in (JobStatus((), "stopped", process=os.getpid()), JobStatus((), "running")):
+        wait_for_end(status)
+    assert time.monotonic() - since < 10
 
 
 SWEEP = ["-m", *OPTIONS, "logger=none", "steps=300", "sae.expansion=1,2", "hydra.sweep.dir=out"]
