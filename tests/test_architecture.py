@@ -79,7 +79,7 @@ ONLY_IN = {
     "transformers": {"activations"},
     "datasets": {"activations"},
     "huggingface_hub": {"activations"},
-    "pyarrow": {"activations"},
+    "pyarrow": {"activations", "evaluation/sweep.py"},  # the tidy table of a sweep
     "tokenizers": {"activations"},
     "wandb": {"training", "evaluation"},
     "sklearn": {"theory", "units", "evaluation"},
