@@ -9,13 +9,17 @@
 """
 
 import argparse
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+SCALINGS = {"": "expected_average_only_in", "_whitened": "covariance_whitening"}  # of the inputs, by the end of a name
 
 
 def export(run: str, file: Path) -> None:
@@ -40,51 +44,46 @@ def batches(x: Tensor, size: int) -> Iterator[Tensor]:
                 yield x[numbers]
 
 
-def train(arguments: argparse.Namespace) -> None:
+def untrained(name: str, l0: float, steps: int, shape: dict[str, Any]) -> Any:
+    """Makes a peer's SAE, and draws its weights from seed 0."""
     from sae_lens import (  # pyright: ignore
         BatchTopKTrainingSAE,
         BatchTopKTrainingSAEConfig,
         JumpReLUTrainingSAE,
         JumpReLUTrainingSAEConfig,
     )
+
+    torch.manual_seed(0)
+    if name == "batchtopk":
+        return BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(**shape, k=l0))
+    target = {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": l0, "l0_warm_up_steps": steps // 10}
+    return JumpReLUTrainingSAE(JumpReLUTrainingSAEConfig(**shape, **target))
+
+
+def train(arguments: argparse.Namespace) -> None:
     from sae_lens.config import SAETrainerConfig  # pyright: ignore
     from sae_lens.training.sae_trainer import SAETrainer  # pyright: ignore
 
     torch.set_num_threads(arguments.threads)
-    x = load_file(arguments.vectors)["x"]
-    shape = {"d_in": x.shape[1], "d_sae": round(arguments.expansion * x.shape[1])}
-    for scaling, scaled in (("", "expected_average_only_in"), ("_whitened", "covariance_whitening")):
-        for name in arguments.architectures:
-            for l0 in arguments.l0:
-                torch.manual_seed(0)
-                if name == "batchtopk":
-                    sae = BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(**shape, k=l0, normalize_activations=scaled))
-                else:
-                    config = JumpReLUTrainingSAEConfig(
-                        **shape,
-                        normalize_activations=scaled,
-                        jumprelu_sparsity_loss_mode="quadratic",
-                        target_l0=l0,
-                        l0_coefficient=1.0,
-                        l0_warm_up_steps=arguments.steps // 10,
-                    )
-                    sae = JumpReLUTrainingSAE(config)
-                options = SAETrainerConfig(
-                    total_training_samples=arguments.steps * arguments.batch,
-                    train_batch_size_samples=arguments.batch,
-                    lr=arguments.lr,
-                    lr_end=arguments.lr / 10,  # what its runner takes
-                    lr_warm_up_steps=arguments.steps // 10,
-                    lr_decay_steps=arguments.steps // 2,
-                    n_batches_for_norm_estimate=100,
-                    dead_feature_window=max(
-                        10, arguments.steps // 30
-                    ),  # its default, 1,000 steps, is a whole short run
-                )
-                trained = SAETrainer(options, sae, batches(x, arguments.batch)).fit()
-                folder = Path(arguments.folder) / f"{name}{scaling}_{l0:g}"
-                trained.save_inference_model(str(folder))
-                sys.stdout.write(f"{folder}\n")
+    x, steps = load_file(arguments.vectors)["x"], arguments.steps
+    names: list[str] = arguments.architectures
+    targets: list[float] = arguments.l0
+    for (end, scaling), name, l0 in itertools.product(SCALINGS.items(), names, targets):
+        shape = {"d_in": x.shape[1], "d_sae": round(arguments.expansion * x.shape[1]), "normalize_activations": scaling}
+        options = SAETrainerConfig(
+            total_training_samples=steps * arguments.batch,
+            train_batch_size_samples=arguments.batch,
+            lr=arguments.lr,
+            lr_end=arguments.lr / 10,  # what its runner takes
+            lr_warm_up_steps=steps // 10,
+            lr_decay_steps=steps // 2,
+            n_batches_for_norm_estimate=100,
+            dead_feature_window=max(10, steps // 30),  # its default, 1,000 steps, is a whole short run
+        )
+        trained = SAETrainer(options, untrained(name, l0, steps, shape), batches(x, arguments.batch)).fit()
+        folder = Path(arguments.folder) / f"{name}{end}_{l0:g}"
+        trained.save_inference_model(str(folder))
+        sys.stdout.write(f"{folder}\n")
 
 
 def main() -> None:

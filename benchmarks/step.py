@@ -203,6 +203,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where the figures go")
     parser.add_argument("--peak", choices=list(SWITCHES), help="only run steps and print the peak memory in bytes")
     arguments = parser.parse_args()
+    if arguments.repeats < (least := Incoherence().every):
+        parser.error(
+            f"--repeats {arguments.repeats} should be {least} or more: one step in {least} has the incoherence term"
+        )
     torch.set_num_threads(arguments.threads)
     sae, x = problem(arguments.d_in, arguments.d_sae, arguments.batch, arguments.l0, arguments.device)
     if arguments.peak:

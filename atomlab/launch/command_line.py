@@ -129,14 +129,14 @@ def _set(name: str, value: str | None) -> None:
 
 
 def _guarded(
-    task: Callable[[Any], float | None], mistakes: list[Exception], trace: str | None, folder: str
+    task: FunctionType, mistakes: list[Exception], trace: str | None, folder: str
 ) -> Callable[[Any], float | None]:
     """Wraps a task so that the configuration is checked first and mistakes of the user are collected.
 
     Collected mistakes are not raised, so Hydra adds no words of its own. A run that left nothing of its own in its folder
     leaves no folder, unless the program was at fault. A job of a sweep becomes a single run in a new process (`run_job`).
     """
-    script = task.__code__.co_filename  # pyright: ignore[reportFunctionMemberAccess]
+    script = str(Path(task.__code__.co_filename).resolve())  # here: a launcher's worker may run in another folder
 
     def mistake_in(config: Any) -> str | None:
         try:
@@ -177,7 +177,7 @@ def _guarded(
         job, name = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().job.name
         try:
             with _environment(_TRACE, trace):  # jobs of a sweep get what the user set
-                return run_job(config, str(Path(script).resolve()), mistake_in)
+                return run_job(config, script, mistake_in)
         finally:
             _remove_empty_run(job, name)
 

@@ -6,13 +6,12 @@ from typing import Any, final
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from atomlab.files import UNFINISHED, atomic_write
 from atomlab.launch.ranks import is_first_process
-from atomlab.launch.sweep_folder import failures
+from atomlab.launch.sweep_folder import content_of_sweep, failures, quoted
 
 _MAY_DIFFER = ("cache_dir", "trainer", "model.device")  # options that no number of a study depends on
 NO_CONFIGURATION = "hydra.output_subdir=null"
@@ -152,8 +151,7 @@ def resumed_sweep(words: list[str]) -> list[str]:
         f"--config-dir={source.path}" for source in hydra.runtime.config_sources if source.provider == "command-line"
     ]
     own = [word for word in hydra.overrides.hydra if not word.startswith(("hydra.sweep.dir=", "hydra.mode="))]
-    quoted = QuotedString(str(folder), Quote.single).with_quotes()
-    return ["-m", *more, *hydra.overrides.task, *own, f"hydra.sweep.dir={quoted}"]
+    return ["-m", *more, *hydra.overrides.task, *own, f"hydra.sweep.dir={quoted(folder)}"]
 
 
 def _or_refuse(claim: Callable[[DictConfig], None], config: DictConfig) -> None:
@@ -196,17 +194,12 @@ def _compare_sweeps(folder: Path, config: DictConfig) -> None:
     """Refuses a sweep's folder whose configuration, or whose words, differ."""
     then = OmegaConf.load(folder / _SWEEP)
     assert isinstance(then, DictConfig)
-    old, new = (_flat({**_without_hydra(one), "the sweep": _words_of(one)}) for one in (then, config))
+    old, new = (_flat({**_without_hydra(one), "the sweep": _said(one)}) for one in (then, config))
     _refuse_difference(old, new, f"hydra.sweep.dir={folder} holds a sweep")
 
 
-def _words_of(config: DictConfig) -> str:
-    """Returns what a sweep varies, and all words of its command line."""
-    hydra = config.hydra
-    params = hydra.sweeper.get("params")
-    plain = OmegaConf.to_container(params, resolve=False) if OmegaConf.is_config(params) else None
-    varied = [f"{key}={value}" for key, value in plain.items()] if isinstance(plain, dict) else []
-    return " ".join([*sorted(varied), *sorted(hydra.overrides.task)])
+def _said(config: DictConfig) -> str:
+    return " ".join(content_of_sweep(config.hydra.overrides.task, config.hydra.sweeper.get("params")))
 
 
 def _refuse_difference(old: dict[str, Any], new: dict[str, Any], what: str) -> None:

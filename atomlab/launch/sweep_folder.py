@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final, get_args
 
+from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import OmegaConf
 
 from atomlab.files import atomic_write, regular
@@ -167,6 +168,25 @@ def forget_interrupted(sweep: Path, number: int) -> None:
         (sweep / _INTERRUPTED).rmdir()
 
 
+def content_of_sweep(words: Sequence[str], params: Any) -> list[str]:
+    """Returns all that a sweep was told, in an order that does not depend on how it was written.
+
+    Args:
+        words: of the command line, without those of Hydra.
+        params: what the sweep varies beside them, as a preset of conf/sweep has it; a mapping, or None.
+
+    Returns:
+        `key=value` of each of `params`, and the words.
+    """
+    varied = [f"{key}={value}" for key, value in (params or {}).items()]
+    return [*sorted(varied), *sorted(words)]
+
+
+def quoted(path: Path) -> str:
+    """Returns a path as a value that Hydra reads, whatever characters it has."""
+    return QuotedString(str(path), Quote.single).with_quotes()
+
+
 def name_of_sweep(words: Sequence[str], params: Any, job: str) -> str:
     """Names the folder of a sweep by what it is, so that the same command finds the same folder again.
 
@@ -178,8 +198,7 @@ def name_of_sweep(words: Sequence[str], params: Any, job: str) -> str:
     Returns:
         What is varied, shortened to a name of a folder, and 8 digits of the SHA-256 of all of it.
     """
-    plain = OmegaConf.to_container(params, resolve=False) if OmegaConf.is_config(params) else params
-    content = json.dumps([sorted(words), plain, job], sort_keys=True)
+    content = json.dumps([*content_of_sweep(words, params), job])
     shown = [word for word in words if re.match(r"[^=]+=[^\[{(\"']*,", word) or word.startswith("sweep=")] or [job]
     readable = re.sub(r"[^\w.=,+-]+", "_", " ".join(shown))[:_NAME_LENGTH]
     return f"{readable}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"

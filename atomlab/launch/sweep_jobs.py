@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig
 
 from atomlab.launch.run_folders import NO_CONFIGURATION
@@ -21,6 +20,7 @@ from atomlab.launch.signals import Stopped, wait_and_forward_signals
 from atomlab.launch.sweep_folder import (
     JobStatus,
     forget_interrupted,
+    quoted,
     read_status,
     set_aside,
     status_file,
@@ -75,7 +75,7 @@ def run_job(config: DictConfig, script: str, mistake_in: Callable[[DictConfig], 
     if before is not None:
         wait_for_end(before)
         checkpoint = set_aside(run, sweep, number)
-    resume = [] if checkpoint is None or "resume" not in config else [f"resume={_quoted(checkpoint)}"]
+    resume = [] if checkpoint is None or "resume" not in config else [f"resume={quoted(checkpoint)}"]
     command = [sys.executable, script, *_command_line(hydra, run), *resume]
     with tempfile.TemporaryDirectory(prefix="atomlab-job-") as folder:
         said = Path(folder) / "sentence"
@@ -117,11 +117,7 @@ def _command_line(hydra: HydraConf, folder: Path) -> list[str]:
         words.append(f"--config-dir={sources['command-line']}")
     own = [word for word in hydra.overrides.hydra if not word.lstrip("+~").startswith(_LAUNCHER)]
     words += [*hydra.overrides.task, *(word for word in own if word != NO_CONFIGURATION)]
-    return [*words, f"hydra.run.dir={_quoted(folder)}", "hydra.mode=RUN", "hydra/launcher=basic", "hydra/sweeper=basic"]
-
-
-def _quoted(path: Path) -> str:
-    return QuotedString(str(path), Quote.single).with_quotes()
+    return [*words, f"hydra.run.dir={quoted(folder)}", "hydra.mode=RUN", "hydra/launcher=basic", "hydra/sweeper=basic"]
 
 
 def _environment(hydra: HydraConf, said: Path) -> dict[str, str]:

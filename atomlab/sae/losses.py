@@ -133,16 +133,16 @@ def incoherence_penalty(
 @final
 @dataclass(frozen=True)
 class Incoherence:
-    """The term λ_μ · `incoherence_penalty` over atoms that are drawn anew, in every n-th step n times as strong.
+    """The term λ_μ · `incoherence_penalty` over atoms that are drawn anew, in every n-th batch n times as strong.
 
     The cosines are those of the coordinates of the training: with inputs whitened by S those of the metric S.
 
     Attributes:
         coefficient: λ_μ, 0 or above; 0 leaves the term out.
         bound: b, from 0 to 1: cosines up to b cost nothing.
-        rows: number of atoms that a step draws, with replacement.
+        rows: number of atoms that are drawn at a time, with replacement.
         nearest: number of atoms that each of them is kept apart from: those nearest to it.
-        every: n. The steps between have no such term, which saves its time.
+        every: n. The batches between have no such term, which saves its time.
 
     Raises:
         ValueError: a value outside of its range; the message names the key of conf/.
@@ -163,12 +163,12 @@ class Incoherence:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"training.incoherence.{name}={value} should be 1 or more.")
 
-    def acts_in(self, step: int) -> bool:
-        """Whether a step, counted from 0, has the term."""
-        return self.coefficient > 0 and step % self.every == 0
+    def acts_in(self, batch: int) -> bool:
+        """Whether a batch, by its number counted from 0, has the term."""
+        return self.coefficient > 0 and batch % self.every == 0
 
     def __call__(self, sae: ThresholdSAE, generator: torch.Generator) -> Tensor:
-        """Computes n times the term, a scalar, for a step that has it.
+        """Computes n times the term, a scalar, for a batch that has it.
 
         Args:
             sae: the TSAE, whose atoms have unit norm.

@@ -91,27 +91,34 @@ def _start_atoms_(
     seed = int(torch.randint(2**31, ()))  # drawn in every process, so that all go on with the same random numbers
     if options.source == "random" or (torch.distributed.is_initialized() and torch.distributed.get_rank() > 0):
         return
+    first = None
+    if options.paths:
+        others = _other_atoms(options, data, metric)
+        if len(others) == 1:
+            _check_number(options, len(others[0]), sae)
+            sae.start_from_(in_coordinates(others[0], transform))
+            return
+        white = [torch.nn.functional.normalize(metric.whiten(atoms), dim=1) for atoms in others]
+        first = in_coordinates(common_atoms(white, options.agreement) @ metric.unwhitening.float(), transform)
+        sys.stderr.write(f"atomlab: {len(first):,} atoms are in more than half of {len(others)} runs\n")
+    x = transform(data.sample("train", options.samples))
     generator = torch.Generator().manual_seed(seed)
-    if not options.paths:
-        x = transform(data.sample("train", options.samples))
-        sae.start_from_(initial_atoms(x, sae.d_sae, options, generator))
-        return
+    sae.start_from_(initial_atoms(x, sae.d_sae, options, generator, first))
+
+
+def _other_atoms(options: InitialAtoms, data: TrainingData, metric: AtomicInnerProduct) -> list[torch.Tensor]:
+    """Reads the atoms of the other trainings that this one starts from."""
     if not isinstance(data, ActivationDataModule):
         raise ValueError(
             f"training.initial_atoms.source={options.source} is a path, and these vectors have no model and site that its "
             "atoms could belong to: use kmeans, data or random."
         )
-    others = [load_at_site(path, data, metric).W_dec.detach() for path in options.paths]
-    if len(others) > 1:
-        found = [torch.nn.functional.normalize(metric.whiten(atoms), dim=1) for atoms in others]
-        common = in_coordinates(common_atoms(found, options.agreement) @ metric.unwhitening.float(), transform)
-        x = transform(data.sample("train", options.samples))
-        sae.start_from_(initial_atoms(x, sae.d_sae, options, generator, first=common))
-        sys.stderr.write(f"atomlab: {len(common):,} atoms are in more than half of {len(others)} runs\n")
-        return
-    if len(others[0]) != sae.d_sae:
+    return [load_at_site(path, data, metric).W_dec.detach() for path in options.paths]
+
+
+def _check_number(options: InitialAtoms, found: int, sae: ThresholdSAE) -> None:
+    if found != sae.d_sae:
         raise ValueError(
-            f"training.initial_atoms.source={options.source} has {len(others[0])} atoms and this run {sae.d_sae}: set "
-            f"sae.expansion={len(others[0]) / sae.d_in:g}, or start from kmeans."
+            f"training.initial_atoms.source={options.source} has {found} atoms and this run {sae.d_sae}: set "
+            f"sae.expansion={found / sae.d_in:g}, or start from kmeans."
         )
-    sae.start_from_(in_coordinates(others[0], transform))

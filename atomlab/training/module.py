@@ -170,8 +170,8 @@ class SAEModule(LightningModule):
         values = self.measurement.values()
         self.validated = (self.trainer.global_step, values["r2_s"])
         self.log_dict({f"validation/{name}": value for name, value in values.items()}, rank_zero_only=False)
-        atoms = {f"dictionary/{name}": value for name, value in self.measurement.of_atoms().items()}
         for logger in self.loggers:
             if isinstance(logger, WandbRun) and not self.trainer.sanity_checking:
+                atoms = {f"dictionary/{name}": value for name, value in self.measurement.of_atoms().items()}
                 logger.log_histograms(atoms, self.trainer.global_step)
         self.measurement = None

@@ -16,12 +16,12 @@ from atomlab.metrics.by_name import (
     values,
 )
 from atomlab.metrics.sample_sizes import SampleSizes
+from atomlab.metrics.support_sizes import FiringShare
 from atomlab.sae import ThresholdSAE
 from atomlab.sae.ops import decode_csr, encode_csr
 from atomlab.theory import (
     AtomicInnerProduct,
     Supports,
-    firing_counts,
     first_samples,
     random_codes,
     supports,
@@ -80,8 +80,6 @@ class Measurement:
             self.measured.append(of_codes(_OF_SIZES, random, suffix="_random"))
             self.random = of_codes(_OF_SUPPORTS, random, suffix="_random")
         self.chosen: list[Supports] = []
-        self.firings = torch.zeros(sae.d_sae, dtype=torch.int64, device=dictionary.device)
-        self.seen = 0
 
     @torch.no_grad()
     def update(self, batch: Tensor) -> None:
@@ -92,8 +90,6 @@ class Measurement:
         self.measured_left -= len(batch)
         codes = encode_csr(self.sae, batch)
         self.reconstructions.update(batch, decode_csr(codes, self.sae.W_dec, self.sae.b_dec))
-        self.firings += firing_counts(codes)
-        self.seen += len(batch)
         for collection in self.measured:
             collection.update(codes)
         if self.certified_left > 0:
@@ -123,7 +119,10 @@ class Measurement:
             the share of measured vectors that an atom fires on, −∞ where it fires on none; `coherence`, its largest |cos_S|
             with another atom. With several processes the shares are those of this one.
         """
-        fired = self.firings.to(torch.float64) / max(1, self.seen)
+        dead = self.measured[0]["dead"]
+        assert isinstance(dead, FiringShare)
+        seen = _share(self.sizes.measured) - self.measured_left
+        fired = dead.firing.double() / max(1, seen)
         return {
             "threshold": self.sae.threshold.detach(),
             "log10_firing": fired.log10(),
