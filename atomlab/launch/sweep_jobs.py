@@ -42,8 +42,9 @@ def run_job(config: DictConfig, script: str, mistake_in: Callable[[DictConfig], 
 
     Lightning starts further ranks by repeating the command line, and under `-m` each of them would run the whole sweep
     again. The job has a process group of its own, so SIGINT and SIGTERM reach it through this process only, which then waits
-    for it. A job that was interrupted goes on from its last checkpoint. A job that fails is written down as failed and fails
-    alone, whichever launcher called this function.
+    for it. A job that was interrupted goes on from its last checkpoint, or in its folder if that is what its folder is for
+    (`ClaimFolder.goes_on`). A job that fails is written down as failed and fails alone, whichever launcher called this
+    function.
 
     Args:
         config: of the job, as Hydra composed it.
@@ -74,7 +75,8 @@ def run_job(config: DictConfig, script: str, mistake_in: Callable[[DictConfig], 
     checkpoint = None
     if before is not None:
         wait_for_end(before)
-        checkpoint = set_aside(run, sweep, number)
+        if not (hydra.callbacks.get("folder") or {}).get("goes_on", False):  # a study goes on in its own folder
+            checkpoint = set_aside(run, sweep, number)
     resume = [] if checkpoint is None or "resume" not in config else [f"resume={quoted(checkpoint)}"]
     command = [sys.executable, script, *_command_line(hydra, run), *resume]
     with tempfile.TemporaryDirectory(prefix="atomlab-job-") as folder:

@@ -129,6 +129,25 @@ def test_optuna_sees_the_objectives_and_finished_jobs_do_not_run_again(place: Pa
     assert called(place) == sorted([*before, *(width for width in proposed if width == 2)])
 
 
+def test_a_study_in_a_sweep_goes_on_in_its_folder(place: Path) -> None:
+    """Not reported: its finished parts were removed with the folder when the sweep was given again."""
+    file = place / "conf" / "train.yaml"
+    config = OmegaConf.load(file)
+    config.hydra.callbacks.folder.goes_on = True
+    OmegaConf.save(config, file)
+    assert sweep(place, "-m", "width=2,4", "hydra.sweep.dir=out").returncode == 1
+    part = place / "out" / "0" / "part"
+    part.parent.mkdir(exist_ok=True)
+    (part.parent / ".hydra").mkdir(exist_ok=True)
+    part.write_text("done")
+    OmegaConf.save(OmegaConf.create({"width": 2, "other": 0}), part.parent / ".hydra" / "config.yaml")
+    (place / "mended").touch()
+    again = sweep(place, "-m", "width=2,4", "hydra.sweep.dir=out")
+    assert again.returncode == 0, again.stderr
+    assert part.read_text() == "done"
+    assert [status.objective for status in statuses(place / "out").values()] == [1.0, 2.0]
+
+
 def test_an_error_that_all_jobs_share_is_the_users_mistake(place: Path) -> None:
     finished = sweep(place, "-m", "width=2", "other=1,2")
     assert finished.returncode == 2
