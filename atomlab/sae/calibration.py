@@ -15,8 +15,10 @@ def calibrate_thresholds_(
 ) -> float:
     """Sets each threshold θ so that its latent fires on a share target_l0 / d_sae of the samples.
 
-    θ is the empirical quantile of the latent's pre-activations, but at least 0. A latent that is positive on fewer
-    samples than that share therefore fires less often, and the mean L0 falls below the target.
+    θ lies halfway between two successive order statistics of the latent's pre-activations, but not below 0: just above the
+    largest value on which the latent does not fire. So θ equals no value of the samples, and the rounding of a product does
+    not decide which samples fire. A latent that is positive on fewer samples than its share fires less often, and the
+    mean L0 falls below the target.
 
     Args:
         sae: the TSAE; its thresholds change in place.
@@ -39,10 +41,23 @@ def calibrate_thresholds_(
     fired = 0
     for latents in torch.arange(sae.d_sae).split(block):
         z = centred @ sae.W_enc[:, latents] + sae.b_enc[latents]
-        threshold = z.kthvalue(rank, dim=0).values.clamp(min=0)
+        threshold = _halfway_above(z, z.kthvalue(rank, dim=0).values).clamp(min=0)
         sae.threshold[latents] = threshold
         fired += int((z > threshold).sum())
     return fired / len(x)
+
+
+def _halfway_above(z: Tensor, value: Tensor) -> Tensor:
+    """Moves a value of each column halfway to the next larger one of the column, shape `(columns,)`.
+
+    Above the largest value of a column there is none, and the step is half the distance to the next smaller one; it is 0 where
+    all values are equal. Two neighbouring floating-point numbers have none between them, and the lower one is kept.
+    """
+    above = torch.where(z > value, z, torch.inf).amin(0)
+    below = torch.where(z < value, z, -torch.inf).amax(0)
+    gap = torch.where(above < torch.inf, above - value, torch.where(below > -torch.inf, value - below, 0))
+    halfway = value + gap / 2
+    return torch.where(halfway < above, halfway, value)
 
 
 @torch.no_grad()

@@ -122,3 +122,32 @@ def test_quantiles_and_one_factor_agree_where_the_quantiles_are_right_already() 
     sae, x = of_thresholds(torch.ones(40))
     reached = calibrate_thresholds_(sae, x, 4.0)
     assert rescale_thresholds_(sae, x, reached) == pytest.approx(1, rel=0.05)
+
+
+@torch.no_grad()
+def test_calibrated_thresholds_lie_halfway_between_two_samples_and_choose_what_the_quantile_chose() -> None:
+    torch.manual_seed(0)
+    sae, x = ThresholdSAE(6, 40).double(), torch.randn(301, 6, dtype=torch.float64)
+    sae.b_enc[3] = -100.0  # fires nowhere
+    reached = calibrate_thresholds_(sae, x, 7.0, block=13)
+    z = sae.pre_activations(x)
+    quantile = z.sort(0).values[round(301 * (1 - 7.0 / 40)) - 1].clamp(min=0)
+    assert torch.equal(z > sae.threshold, z > quantile)
+    assert reached == float((z > quantile).sum()) / 301
+    above = torch.where(z > sae.threshold, z, torch.inf).amin(0) - sae.threshold
+    below = sae.threshold - torch.where(z < sae.threshold, z, -torch.inf).amax(0)
+    free = sae.threshold > 0
+    assert 30 < free.sum() < 40
+    torch.testing.assert_close(above[free], below[free], rtol=1e-9, atol=0)
+    assert sae.threshold[3] == 0
+
+
+@torch.no_grad()
+def test_a_calibration_without_a_next_sample_leaves_no_sample_on_the_threshold() -> None:
+    """So few firings are asked for that the threshold lies above all samples; a latent whose samples are equal keeps them."""
+    sae = ThresholdSAE(2, 3, tied=False).double()
+    sae.W_enc.copy_(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+    sae.b_enc.copy_(torch.tensor([0.0, 0.0, 5.0]))
+    x = torch.tensor([[1.0, -1.0], [3.0, -2.0], [2.0, -4.0]], dtype=torch.float64)
+    assert calibrate_thresholds_(sae, x, 0.1) == 0
+    assert sae.threshold.tolist() == [3.5, 0.0, 5.0]

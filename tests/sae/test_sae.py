@@ -181,7 +181,7 @@ def test_calibration_reaches_its_target_on_the_sample() -> None:
         sae.b_enc[::9] = -5.0  # these are positive on too few samples, so that θ = 0
     found = calibrate_thresholds_(sae, x, 5.0, block=27)
     share = (sae.encode(x) != 0).sum(0) / 2000
-    assert found == pytest.approx(float(share.sum()), abs=64 / 2000)  # the sample on θ itself, of each latent
+    assert found == pytest.approx(float(share.sum()), abs=1e-6)  # rounding decides nothing: no sample lies on θ
     reached = sae.threshold > 0
     assert 0 < (~reached).sum() < 32
     torch.testing.assert_close(share[reached], torch.full_like(share[reached], 5 / 64), rtol=0, atol=1.5 / 2000)
