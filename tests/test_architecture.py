@@ -37,12 +37,22 @@ MAY_IMPORT = {
     # the autoencoder, its losses, and on top of both the arithmetic of a step
     "sae/thresholding": set(),
     "sae/sparse_code": set(),
-    "sae/autoencoder": {"thresholding"},
+    "sae/decoder": set(),  # the rows of any decoder
+    "sae/autoencoder": {"decoder", "thresholding"},
+    "sae/baselines": {"autoencoder", "decoder", "sparse_code"},  # the TSAE with the same codes
     "sae/calibration": {"autoencoder"},
-    "sae/input_transform": {"autoencoder"},
-    "sae/losses": {"autoencoder", "sparse_code", "thresholding"},
-    "sae/ops": {"autoencoder", "losses", "sparse_code"},
-    "sae/__init__": {"autoencoder", "calibration", "input_transform", "losses", "thresholding"},
+    "sae/input_transform": {"autoencoder", "baselines"},
+    "sae/losses": {"autoencoder", "decoder", "sparse_code", "thresholding"},
+    "sae/ops": {"autoencoder", "baselines", "decoder", "losses", "sparse_code"},
+    "sae/__init__": {
+        "autoencoder",
+        "baselines",
+        "calibration",
+        "decoder",
+        "input_transform",
+        "losses",
+        "thresholding",
+    },
     # the way of the data inside activations: text -> tokens -> activations on disk -> batches
     "activations/model": set(),
     "activations/corpora": set(),

@@ -1,6 +1,7 @@
 """Threshold-activated sparse autoencoders (TSAEs): the model, its losses and the arithmetic of a training step.
 
-- `autoencoder`: the model, `ThresholdSAE`.
+- `autoencoder`: the model, `ThresholdSAE`. `decoder`: what is done to the rows of any decoder.
+- `baselines`: the architectures that it is compared with, `BaselineSAE` with one of four activations.
 - `thresholding`: the activation σ_θ and the step H, with their straight-through gradients.
 - `losses`: the reconstruction error, the sparsity terms, the incoherence of the atoms and the term for dead latents.
 - `calibration`: thresholds from data, each for itself or all by one factor.
@@ -12,8 +13,10 @@ To add a sparsity term, write a frozen dataclass in `losses` that is a `Sparsity
 training step, write one of `ops.Operators`.
 """
 
-from atomlab.sae.autoencoder import ThresholdSAE, decoder_norms
+from atomlab.sae.autoencoder import ThresholdSAE
+from atomlab.sae.baselines import SAE, BaselineSAE, BatchTopK, Gated, Relu, TopK
 from atomlab.sae.calibration import calibrate_thresholds_, rescale_thresholds_
+from atomlab.sae.decoder import decoder_norms
 from atomlab.sae.input_transform import InputTransform, fold
 from atomlab.sae.losses import (
     L0,
@@ -30,12 +33,18 @@ from atomlab.sae.thresholding import step, threshold_activation
 
 __all__ = [
     "L0",
+    "SAE",
+    "BaselineSAE",
+    "BatchTopK",
+    "Gated",
     "Incoherence",
     "InputTransform",
+    "Relu",
     "Sparsity",
     "Tanh",
     "TargetL0",
     "ThresholdSAE",
+    "TopK",
     "calibrate_thresholds_",
     "decoder_norms",
     "fold",

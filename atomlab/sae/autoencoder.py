@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from atomlab.autocast import no_autocast
+from atomlab.sae.decoder import decoder_norms, norms_without_zero, remove_parallel_gradient_
 from atomlab.sae.thresholding import threshold_activation
 
 
@@ -151,21 +151,8 @@ class ThresholdSAE(nn.Module):
 
     @torch.no_grad()
     def remove_parallel_gradient_(self, gram: Float[Tensor, "d_in d_in"] | None = None, block: int = 1024) -> None:
-        """Removes from the gradient of W_dec, in place, the component that would only change the norms of the atoms.
-
-        To first order a step along −g changes the norm √(d G dᵀ) of an atom d by −g·n up to a factor, n = G d. The
-        gradient g becomes g − (g·n / n·n) n.
-
-        Args:
-            gram: G, shape `(d_in, d_in)`, symmetric; None means the Euclidean norm.
-            block: number of atoms that are handled at a time, small enough for the cache. It does not change the result.
-        """
-        if self.W_dec.grad is None:
-            return
-        for atoms, gradient in zip(self.W_dec.split(block), self.W_dec.grad.split(block), strict=True):
-            normal = atoms if gram is None else atoms @ gram
-            share = (gradient * normal).sum(1) / normal.square().sum(1).clamp(min=torch.finfo(normal.dtype).tiny)
-            gradient.addcmul_(normal, share[:, None], value=-1)
+        """Removes the part of W_dec's gradient that would only change norms (`atomlab.sae.decoder`), in place."""
+        remove_parallel_gradient_(self.W_dec, gram, block)
 
     @torch.no_grad()
     def with_unit_norm_decoder(self, gram: Float[Tensor, "d_in d_in"] | None = None) -> "ThresholdSAE":
@@ -183,14 +170,25 @@ class ThresholdSAE(nn.Module):
         Raises:
             ValueError: an atom is zero.
         """
-        norms = decoder_norms(self.W_dec, gram)
-        if (norms == 0).any():
-            raise ValueError(
-                f"Atom {int((norms == 0).nonzero()[0])} is zero and cannot be scaled to unit norm: leave its latent out."
-            )
+        norms = norms_without_zero(self.W_dec, gram)
         return self.with_weights(
             self.W_enc * norms, self.b_enc * norms, self.W_dec / norms[:, None], self.b_dec, self.threshold * norms
         )
+
+    def one_step(self) -> "ThresholdSAE":
+        """Returns this TSAE, whose codes are one-step threshold codes already."""
+        return self
+
+    def moved(self, W_enc: Tensor, shift: Tensor, W_dec: Tensor, b_dec: Tensor) -> "ThresholdSAE":
+        """Makes a TSAE of other coordinates: with these weights, and pre-activations that are lower by a shift.
+
+        Args:
+            W_enc: shape `(d_in, d_sae)`.
+            shift: shape `(d_sae,)`.
+            W_dec: shape `(d_sae, d_in)`.
+            b_dec: shape `(d_in,)`.
+        """
+        return self.with_weights(W_enc, self.b_enc - shift, W_dec, b_dec, self.threshold)
 
     @torch.no_grad()
     def with_weights(
@@ -218,21 +216,3 @@ class ThresholdSAE(nn.Module):
         ).to(W_dec)
         other.load_state_dict({"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec, "threshold": threshold})
         return other
-
-
-@no_autocast()
-def decoder_norms(
-    W_dec: Float[Tensor, "d_sae d_in"], gram: Float[Tensor, "d_in d_in"] | None = None
-) -> Float[Tensor, " d_sae"]:
-    """Computes the norm √(d G dᵀ) of each atom d.
-
-    Args:
-        W_dec: atoms as rows, shape `(d_sae, d_in)`.
-        gram: G, shape `(d_in, d_in)`, symmetric and positive semidefinite; None means the Euclidean norm.
-
-    Returns:
-        Norms, shape `(d_sae,)`, in the dtype of `W_dec`.
-
-    Cost: 2·d_sae·d_in² FLOPs with `gram`, 2·d_sae·d_in without.
-    """
-    return W_dec.norm(dim=1) if gram is None else ((W_dec @ gram) * W_dec).sum(1).clamp(min=0).sqrt()

@@ -1,6 +1,6 @@
 """The coordinates x̃ = (x − mean) M that a TSAE is trained in, and the way back to raw activations."""
 
-from typing import final
+from typing import TypeVar, final
 
 import torch
 from jaxtyping import Float
@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from atomlab.autocast import no_autocast
 from atomlab.sae.autoencoder import ThresholdSAE
+from atomlab.sae.baselines.baseline_sae import BaselineSAE
+
+AnySAE = TypeVar("AnySAE", ThresholdSAE, BaselineSAE)
 
 
 @final
@@ -87,19 +90,20 @@ def _mean_square(matrix: Tensor, mean: Tensor, second_moment: Tensor) -> Tensor:
 
 @torch.no_grad()
 @no_autocast()
-def fold(sae: ThresholdSAE, transform: InputTransform) -> ThresholdSAE:
-    """Makes the TSAE of raw activations that has the codes of a TSAE of transformed ones.
+def fold(sae: AnySAE, transform: InputTransform) -> AnySAE:
+    """Makes the SAE of raw activations that has the codes of an SAE of transformed ones.
 
     From z = (x − mean) M W̃_enc + b̃_enc follow W_enc = M W̃_enc and b_enc = b̃_enc − mean W_enc; from
-    x̂ = (f W̃_dec + b̃_dec) M⁻¹ + mean follow W_dec = W̃_dec M⁻¹ and b_dec = b̃_dec M⁻¹ + mean. The thresholds stay.
+    x̂ = (f W̃_dec + b̃_dec) M⁻¹ + mean follow W_dec = W̃_dec M⁻¹ and b_dec = b̃_dec M⁻¹ + mean. The pre-activations stay,
+    and with them what makes codes of them.
 
     Args:
-        sae: the TSAE of transformed activations x̃.
+        sae: the SAE of transformed activations x̃.
         transform: the map from raw activations to x̃.
 
     Returns:
-        A TSAE with an encoder of its own, equal to `transform.restore(sae(transform(x)))` up to rounding. Its atoms
-        do not have unit norm in general.
+        An SAE of the same kind with an encoder of its own, equal to `transform.restore(sae(transform(x)))` up to
+        rounding. Its atoms do not have unit norm in general.
 
     Cost: 4·d_in²·d_sae FLOPs.
     """
@@ -107,10 +111,4 @@ def fold(sae: ThresholdSAE, transform: InputTransform) -> ThresholdSAE:
     shift = transform.mean @ W_enc
     if sae.apply_b_dec_to_input:  # x minus the folded b_dec, b̃_dec M⁻¹ + mean, is already shifted by the mean
         shift = torch.zeros_like(shift)
-    return sae.with_weights(
-        W_enc,
-        sae.b_enc - shift,
-        sae.W_dec @ transform.inverse,
-        sae.b_dec @ transform.inverse + transform.mean,
-        sae.threshold,
-    )
+    return sae.moved(W_enc, shift, sae.W_dec @ transform.inverse, sae.b_dec @ transform.inverse + transform.mean)

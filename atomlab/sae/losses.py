@@ -14,7 +14,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from atomlab.autocast import no_autocast
-from atomlab.sae.autoencoder import ThresholdSAE, decoder_norms
+from atomlab.sae.autoencoder import ThresholdSAE
+from atomlab.sae.decoder import decoder_norms
 from atomlab.sae.sparse_code import Code
 from atomlab.sae.thresholding import step
 

@@ -6,7 +6,8 @@ from typing import Protocol, final, runtime_checkable
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from atomlab.sae.autoencoder import ThresholdSAE, decoder_norms
+from atomlab.sae.autoencoder import ThresholdSAE
+from atomlab.sae.decoder import decoder_norms
 from atomlab.sae.losses import Sparsity, pre_activation_penalty, reconstruction_loss
 from atomlab.sae.sparse_code import Code
 
