@@ -1,31 +1,17 @@
 """Reads checkpoints of train.py; each is checked as a whole before any of it is used."""
 
-import pickle
-import zipfile
-import zlib
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from atomlab.files import regular
+from atomlab.interop.checkpoint_file import read_checkpoint_file
 from atomlab.interop.sae_from_tensors import read_transform, sae_of_weights
 from atomlab.sae import InputTransform, ThresholdSAE
 
-_PARTS = ("state_dict", "optimizer_states", "loops", "global_step")
-_UNREADABLE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    pickle.UnpicklingError,
-    OSError,
-    RuntimeError,  # of PyTorch, and of zipfile for an encrypted record
-    EOFError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ValueError,
-)  # fmt: skip
+_PARTS = {"state_dict": dict, "optimizer_states": list, "loops": dict, "global_step": int}
 
 
 def load_checkpoint(file: Path) -> tuple[ThresholdSAE, InputTransform]:
@@ -53,22 +39,22 @@ def load_checkpoint(file: Path) -> tuple[ThresholdSAE, InputTransform]:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint of train.py without running any code that it might contain (`weights_only`).
+    """Reads a checkpoint of train.py. It holds no pickles, so no code that somebody put into it can run.
 
-    Every record is compared with the CRC-32 that PyTorch wrote beside it. This finds accidental damage, down to one
-    flipped bit; it does not find a change made on purpose, since whoever can write the file can also write the CRC.
+    Everything that is read is compared with a SHA-256 in the file. This finds accidental damage, down to one flipped
+    bit; it does not find a change made on purpose, since whoever can write the file can also write the digest.
 
     Args:
         path: the file; a leading ~ is the home folder.
 
     Returns:
-        The checkpoint as Lightning wrote it: at least `state_dict`, `optimizer_states`, `loops` and `global_step`. Its
+        The checkpoint as Lightning made it: at least `state_dict`, `optimizer_states`, `loops` and `global_step`. Its
         tensors are on the CPU and memory-mapped.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file is damaged, cut off, not from train.py, or has weights that are not finite. Both errors
-            name the newest readable checkpoint in the same folder, if there is one.
+        ValueError: the file is damaged, cut off, not from train.py, of a newer format, or has weights that are not finite.
+            Both errors name the newest readable checkpoint in the same folder, if there is one.
 
     Cost: one read of the file.
     """
@@ -77,21 +63,66 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         return _read(file)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"The checkpoint {path} does not exist{_alternative(file)}") from error
-    except _UNREADABLE as error:
+    except (OSError, ValueError) as error:
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise ValueError(
             f"{path} is no readable checkpoint of train.py ({reason.rstrip('.')}){_alternative(file)}"
         ) from error
 
 
+def find_checkpoint(path: str | Path) -> Path:
+    """Finds the checkpoint that a run goes on from: the one that is named, or the newest one that can be read.
+
+    Checkpoints are newer by the number of their steps, not by the clock. If the named checkpoint cannot be read and
+    another one beside it can, that one is taken, and a line on standard error says so.
+
+    Args:
+        path: a checkpoint, or the folder of a run; a leading ~ is the home folder.
+
+    Returns:
+        The path of a checkpoint that can be read as a whole.
+
+    Raises:
+        FileNotFoundError: the path does not exist, or the folder has no checkpoints.
+        ValueError: the checkpoint, or every checkpoint of the folder, is unreadable.
+
+    Cost: one read of each checkpoint of the folder, or of the named one if it can be read.
+    """
+    file = Path(path).expanduser()
+    if file.is_dir():
+        folder = file / "checkpoints" if (file / "checkpoints").is_dir() else file
+        readable, unreadable = _sorted_by_steps(folder)
+    else:
+        folder = file.parent
+        try:
+            _read(file)
+        except FileNotFoundError:
+            read_checkpoint(path)  # raises, and names what lies beside it
+        except (OSError, ValueError) as error:
+            readable, unreadable = _sorted_by_steps(folder)
+            unreadable = {file: error, **unreadable}
+        else:
+            return file
+    if not readable and not unreadable:
+        raise FileNotFoundError(f"{path} has no checkpoints: give the folder of a run that was stopped.")
+    for damaged, error in unreadable.items():
+        if not readable:
+            raise ValueError(
+                f"{damaged} is no readable checkpoint of train.py ({str(error).rstrip('.')}), and none beside it is: start a "
+                "new run in another folder."
+            ) from error
+        sys.stderr.write(f"atomlab: {damaged} is left out: it is no readable checkpoint ({str(error).rstrip('.')}).\n")
+    step, newest = max(readable.items())
+    if unreadable:
+        sys.stderr.write(f"atomlab: {newest} is used in its place; it goes on after step {step}.\n")
+    return newest
+
+
 def _read(file: Path) -> dict[str, Any]:
-    with zipfile.ZipFile(regular(file)) as archive:
-        if (damaged := archive.testzip()) is not None:
-            raise ValueError(f"its record {damaged} is damaged")
-    found = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    found = read_checkpoint_file(file)
     if not isinstance(found, dict) or not isinstance(found.get("state_dict"), dict):
         raise ValueError("it has no state_dict")
-    if missing := [part for part in _PARTS if part not in found]:
+    if missing := [part for part, kind in _PARTS.items() if type(found.get(part)) is not kind]:
         raise ValueError(f"it has no {', '.join(missing)}")
     for name, value in found["state_dict"].items():
         if isinstance(value, Tensor) and not torch.isfinite(value).all():  # a module's extra state need not be a tensor
@@ -99,13 +130,24 @@ def _read(file: Path) -> dict[str, Any]:
     return found
 
 
+def _sorted_by_steps(folder: Path, besides: str = "") -> tuple[dict[int, Path], dict[Path, Exception]]:
+    """Returns the readable checkpoints of a folder by the number of their steps, and why the others are unreadable."""
+    readable: dict[int, Path] = {}
+    unreadable: dict[Path, Exception] = {}
+    for file in sorted(folder.glob("[!.]*.ckpt"), reverse=True):  # of two with as many steps, last before best
+        if file.name == besides:
+            continue
+        try:
+            readable[_read(file)["global_step"]] = file
+        except (OSError, ValueError) as error:
+            unreadable[file] = error
+    return readable, unreadable
+
+
 def _alternative(file: Path) -> str:
     """Ends an error message: names the newest readable checkpoint in the same folder, or says what else to do."""
-    beside = [other for other in file.parent.glob("*.ckpt") if other.name != file.name and other.is_file()]
-    for other in sorted(beside, key=lambda found: found.stat().st_mtime, reverse=True):
-        try:
-            step = _read(other)["global_step"]
-        except _UNREADABLE:
-            continue
+    readable, _ = _sorted_by_steps(file.parent, besides=file.name)
+    if readable:
+        step, other = max(readable.items())
         return f"; {other} can be read and goes on after step {step}."
     return ": give another run's checkpoint, or leave out resume."

@@ -16,7 +16,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from atomlab.files import atomic_write
+from atomlab.training.checkpoint_io import CheckpointFiles
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _log = logging.getLogger(__name__)
 
 
@@ -49,7 +51,8 @@ class LastCheckpoint(Callback):
         self.previous: dict[int, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        trainer.strategy.checkpoint_io = CheckpointFiles()
+        self.previous = {number: signal.getsignal(number) for number in _SIGNALS}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sets the handlers only now, to replace Lightning's own, which communicates with other processes from inside.

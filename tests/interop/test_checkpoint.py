@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from atomlab.interop.checkpoint import read_checkpoint
+from atomlab.interop import checkpoint_file
+from atomlab.interop.checkpoint import find_checkpoint, read_checkpoint
+from atomlab.interop.checkpoint_file import write_checkpoint_file
 from tests.processes import one_sentence, run
 from tests.tiny import OPTIONS
 
@@ -17,7 +20,7 @@ def small(path: Path, step: int = 3) -> Path:
     state = {"sae.W_dec": torch.randn(3, 4, generator=generator), "transform.mean": torch.randn(4, generator=generator)}
     moments = {"exp_avg": torch.randn(3, 4, generator=generator)}
     parts = {"state_dict": state, "optimizer_states": [moments], "loops": {"epoch": 0}, "global_step": step}
-    torch.save(parts, path)
+    write_checkpoint_file(parts, path)
     return path
 
 
@@ -43,7 +46,7 @@ def test_a_flipped_bit_is_found_or_changes_nothing(tmp_path: Path) -> None:
             said.append(str(error))
     data = sum(part.numel() * 4 for part in (torch.empty(3, 4), torch.empty(4), torch.empty(3, 4)))
     assert all("is no readable checkpoint" in each for each in said)
-    assert len(said) > data  # all of the tensors' bytes, and those of the pickle and the names
+    assert len(said) > data  # all of the tensors' bytes, and those of the state and the names
 
 
 def test_what_is_no_checkpoint_names_the_other_one(tmp_path: Path) -> None:
@@ -60,18 +63,26 @@ def test_what_is_no_checkpoint_names_the_other_one(tmp_path: Path) -> None:
         assert str(error.value).endswith(f"; {tmp_path}/previous.ckpt can be read and goes on after step 250.")
         assert "\n" not in str(error.value)
 
-    for content, reason in ((whole[: len(whole) // 2], "not a zip"), (b"", "not a zip"), (b"text" * 99, "not a zip")):
+    for content, reason in ((whole[: len(whole) // 2], "no whole"), (b"", "empty"), (b"text" * 99, "no whole")):
         file.write_bytes(content)
         refused(reason)
-    for content, reason in (({"weight": torch.ones(2)}, "no state_dict"), ([1], "no state_dict")):
-        torch.save(content, file)
+    for content, reason in (({"weight": torch.ones(2)}, "no state_dict"), ({"state_dict": 1}, "no state_dict")):
+        write_checkpoint_file(content, file)
         refused(reason)
-    torch.save({"state_dict": {}}, file)
+    write_checkpoint_file({"state_dict": {}}, file)
     refused("no optimizer_states, loops, global_step")
-    torch.save({"state_dict": {"a": Path("x")}}, file)  # another type than tensors and numbers: no code is run
-    refused("Weights only load failed")
-    torch.save(torch.load(small(tmp_path / "x.pt")) | {"state_dict": {"sae.b": torch.tensor([1.0, torch.nan])}}, file)
+    torch.save({"state_dict": {}}, file)  # a pickle is not opened
+    refused("PyTorch's format, in which earlier versions")
+    save_file({"W_dec": torch.ones(2)}, file)  # somebody else's
+    refused("no checkpoint of train.py: its metadata has no atomlab_checkpoint, state, sha256")
+    parts = read_checkpoint(small(tmp_path / "x.pt"))
+    write_checkpoint_file(parts | {"state_dict": {"sae.b": torch.tensor([1.0, torch.nan])}}, file)
     refused(r"sae\.b is not finite")
+    for version, reason in ((2, "'2' .* newer version of atomlab wrote it: use that"), ("x", "'x' .* no version of")):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(checkpoint_file, "FORMAT", version)
+            write_checkpoint_file(parts, file)
+        refused(f"its format is {reason}")
     file.unlink()
     file.mkdir()
     refused("a folder: expected a regular file")
@@ -95,6 +106,7 @@ def test_train_refuses_half_a_checkpoint_before_any_work(tiny: Path, tmp_path: P
         (tmp_path / name).symlink_to(tiny / name)
     small(tmp_path / "previous.ckpt")
     (tmp_path / "last.ckpt").write_bytes((tmp_path / "previous.ckpt").read_bytes()[:600])
+    (tmp_path / "previous.ckpt").write_bytes(b"")
     said = one_sentence(run("train.py", *OPTIONS, "resume=last.ckpt", cwd=tmp_path, cache=tmp_path / "cache"))
     assert "last.ckpt is no readable checkpoint of train.py" in said
     assert "previous.ckpt can be read and goes on after step 3." in said

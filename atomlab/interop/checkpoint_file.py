@@ -1,0 +1,155 @@
+"""The file format of checkpoints: one safetensors file, with all that is no tensor as JSON in its metadata.
+
+Nothing in such a file is a program or a pickle. Its metadata has three entries:
+
+| key | what it holds |
+|---|---|
+| `atomlab_checkpoint` | the version of this format, `FORMAT` |
+| `state` | the checkpoint as JSON, with the name of a tensor where a tensor was |
+| `sha256` | the digest of `state` and of the name, dtype, shape and bytes of every tensor |
+
+JSON has no tuples, and text only as the keys of its objects. So a list is a JSON list, and an object always has one entry
+that says what it stands for: `{"dict": [[key, value], ...]}`, `{"tuple": [...]}` or `{"tensor": name}`.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from atomlab.files import regular
+
+FORMAT = 1
+_FORMAT, _STATE, _DIGEST = "atomlab_checkpoint", "state", "sha256"
+_LONGEST_STATE = 1 << 24  # characters; that of a run has some thousands
+
+
+def write_checkpoint_file(checkpoint: Mapping[str, Any], file: Path) -> None:
+    """Writes a checkpoint. It is not atomic by itself: write to a temporary name and rename it (`atomic_write`).
+
+    Args:
+        checkpoint: nested dictionaries, lists and tuples of tensors, numbers, text, true, false and None.
+        file: where to write.
+
+    Raises:
+        OSError: the file cannot be written, or the disk is full.
+        ValueError: the checkpoint holds something else. The message says where.
+
+    Cost: one copy of each tensor on the CPU that is not there already, and one SHA-256 over all of them (about 1.5 GB/s).
+    """
+    tensors: dict[str, Tensor] = {}
+    state = json.dumps(_as_json(checkpoint, "checkpoint", tensors))
+    metadata = {_FORMAT: str(FORMAT), _STATE: state, _DIGEST: _digest(state, tensors)}
+    try:
+        save_file(tensors, file, metadata)
+    except SafetensorError as error:  # this is how the library reports a full disk
+        raise OSError(str(error)) from error
+
+
+def read_checkpoint_file(file: Path) -> dict[str, Any]:
+    """Reads a checkpoint and compares it with its digest.
+
+    A flipped bit anywhere in the file is an error, or changes nothing that is read. No code of the file can run.
+
+    Args:
+        file: an ordinary file.
+
+    Returns:
+        What was given to `write_checkpoint_file`, with its tensors on the CPU and memory-mapped. Memory besides the mapped
+        tensors: the header of the file, which the library refuses above 100 MB.
+
+    Raises:
+        FileNotFoundError: nothing lies there.
+        ValueError: no checkpoint of this format, a checkpoint of a newer format, or a damaged one.
+
+    Cost: one read of the file.
+    """
+    if not (size := regular(file).stat().st_size):
+        raise ValueError("it is empty")
+    with file.open("rb") as stream:
+        if stream.read(4) == b"PK\3\4":
+            raise ValueError("it is in PyTorch's format, in which earlier versions of atomlab wrote checkpoints")
+    try:
+        with safe_open(file, framework="pt", device="cpu") as opened:
+            metadata = opened.metadata() or {}
+            _check_format(metadata)
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is no mapping)
+    except (SafetensorError, RuntimeError, LookupError, AttributeError, TypeError) as error:
+        raise ValueError(f"its {size:,} bytes are no whole safetensors file: {_first_line(error)}") from error
+    if _digest(metadata[_STATE], tensors) != metadata[_DIGEST]:
+        raise ValueError("it is damaged: its content does not have the SHA-256 that was written with it")
+    try:
+        return _from_json(json.loads(metadata[_STATE]), tensors)
+    except (LookupError, TypeError, RecursionError) as error:
+        raise ValueError(f"its state is no checkpoint's: {_first_line(error)}") from error
+
+
+def _check_format(metadata: Mapping[str, str]) -> None:
+    if missing := [key for key in (_FORMAT, _STATE, _DIGEST) if key not in metadata]:
+        raise ValueError(f"it is no checkpoint of train.py: its metadata has no {', '.join(missing)}")
+    stated = metadata[_FORMAT]
+    if stated != str(FORMAT):
+        newer = stated.isdecimal() and stated.isascii() and int(stated[:9]) > FORMAT
+        age = "a newer version of atomlab wrote it: use that version" if newer else "no version of atomlab writes that"
+        raise ValueError(f"its format is {stated[:20]!r} and this version of atomlab reads {FORMAT}; {age}")
+    if len(metadata[_STATE]) > _LONGEST_STATE:
+        raise ValueError(f"its state has {len(metadata[_STATE]):,} characters, more than any checkpoint of train.py")
+
+
+def _digest(state: str, tensors: Mapping[str, Tensor]) -> str:
+    """Returns the SHA-256 of the text and of all tensors, in the order of their names."""
+    digest = hashlib.sha256(state.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _as_json(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """Returns what stands for a value in `state`, and adds the tensors in it to `tensors`, named by their paths."""
+    if isinstance(value, Tensor):
+        plain = value.detach().cpu().contiguous()
+        shared = any(plain.data_ptr() == other.data_ptr() for other in tensors.values() if plain.numel())
+        tensors[path] = plain.clone() if shared or plain.untyped_storage().nbytes() > plain.nbytes else plain
+        return {"tensor": path}
+    if isinstance(value, Mapping):
+        return {
+            "dict": [
+                [_as_json(key, f"a key of {path}", tensors), _as_json(each, f"{path}.{key}", tensors)]
+                for key, each in value.items()
+            ]
+        }
+    if isinstance(value, list | tuple):
+        items = [_as_json(each, f"{path}.{number}", tensors) for number, each in enumerate(value)]
+        return items if isinstance(value, list) else {"tuple": items}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError(
+        f"{path} is a {type(value).__name__}, which a checkpoint cannot hold: expected tensors, numbers, text, lists and "
+        "dictionaries. Leave out the callback whose state it is."
+    )
+
+
+def _from_json(node: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(node, list):
+        return [_from_json(each, tensors) for each in node]
+    if not isinstance(node, dict):
+        return node
+    ((kind, content),) = node.items() if len(node) == 1 else ((None, None),)
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "tuple":
+        return tuple(_from_json(each, tensors) for each in content)
+    if kind == "dict":
+        return {_from_json(key, tensors): _from_json(value, tensors) for key, value in content}
+    raise TypeError(f"it has an object with the keys {list(node)[:3]}")
+
+
+def _first_line(error: BaseException) -> str:
+    return ((str(error).splitlines() or [""])[0] or type(error).__name__)[:200]
