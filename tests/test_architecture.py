@@ -73,11 +73,13 @@ MAY_IMPORT = {
     "evaluation/controls": {"retraining", "surrogates", "rows", "equal_l0"},
     "evaluation/study": {"retraining"},  # what every study gets
     "evaluation/browser": {"study", "equal_l0"},
+    "evaluation/scaling": set(),  # laws over measured cells, of a study's grid and of a sweep
     "evaluation/studies": {
         "study",
         "surrogates",
         "provenance",
         "rows",
+        "scaling",
         "option_checks",
         "equal_l0",
         "controls",

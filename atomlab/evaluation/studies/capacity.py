@@ -1,10 +1,8 @@
 """Capacity against data (theory.md 10): what an in-sample R² of 99.9% means, and when it is memory."""
 
-import itertools
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, final
+from typing import final
 
 import numpy as np
 import torch
@@ -13,6 +11,8 @@ from numpy.typing import NDArray
 from atomlab.evaluation.provenance import describe, metric_of
 from atomlab.evaluation.rows.held_out import HeldOut
 from atomlab.evaluation.rows.measure import explained, measure
+from atomlab.evaluation.scaling.critical_size import critical_law
+from atomlab.evaluation.scaling.interval import NotEnoughCells
 from atomlab.evaluation.study import StudyInputs, kept
 from atomlab.evaluation.surrogates import VectorsDataModule, gaussian_vectors
 from atomlab.report import COLUMNS, Column, Page, Results, Row, capacity_figure, write_results
@@ -151,10 +151,11 @@ def _verdict(rows: list[Row]) -> str:
     cells = [(row["vectors"], row["d_sae"], row["r2_s_train"]) for row in rows if row["unit"] == rows[0]["unit"]]
     law = critical_law(cells, _TARGET)
     needed = (
-        f"In sample, {_TARGET:.0%} needs about {law.coefficient:.2g} · vectors^{law.exponent:.2f} atoms "
-        f"(fit over {law.points} numbers of vectors)."
-        if law
-        else f"In sample, the grid does not show how many atoms {_TARGET:.0%} needs."
+        f"How many atoms an in-sample R² needs is not known: {law.sentence}."
+        if isinstance(law, NotEnoughCells)
+        else f"In sample, {_TARGET:.0%} needs about {law.coefficient.value:.2g} · vectors^{law.exponent.value:.2f} atoms "
+        f"(fit over {len(law.points)} numbers of vectors; 95% interval of the power {law.exponent.low:.2f} to "
+        f"{law.exponent.high:.2f})."
     )
     return (
         f"{needed} Widest gap: {gap['d_sae']} atoms on {gap['vectors']:,} vectors ({gap['unit']}), R² in the S-norm "
@@ -172,60 +173,3 @@ def _maps(rows: list[Row], counts: list[int]) -> tuple[list[int], list[int], dic
         for split, key in (("in sample", "r2_s_train"), ("held out", "r2_s")):
             grids[f"{name}, {split}"] = np.array([[cells[n, count][key] for count in counts] for n in sizes])
     return counts, sizes, grids
-
-
-class PowerLaw(NamedTuple):
-    """The law |D|* = coefficient · |M|^exponent of the critical number of atoms |D|* over the number of vectors |M|.
-
-    It is the least-squares line through the logarithms of some measured points.
-
-    Attributes:
-        coefficient: factor of the law.
-        exponent: power of |M|.
-        points: number of points (|M|, |D|*) that the line was fitted to.
-    """
-
-    coefficient: float
-    exponent: float
-    points: int
-
-
-def critical_size(r2: Mapping[int, float], target: float) -> float | None:
-    """Returns the number of atoms at which R² first reaches a target, interpolated linearly in log(atoms).
-
-    Args:
-        r2: R² by number of atoms.
-        target: the R² to reach.
-
-    Returns:
-        The number of atoms; None if the smallest number is above the target already, or none reaches it.
-
-    >>> round(critical_size({100: 0.5, 400: 0.9}, 0.7), 9)
-    200.0
-    """
-    sizes = sorted(r2)
-    for low, high in itertools.pairwise(sizes):
-        if r2[low] < target <= r2[high]:
-            share = (target - r2[low]) / (r2[high] - r2[low])
-            return low * (high / low) ** share
-    return None
-
-
-def critical_law(cells: Sequence[tuple[int, int, float]], target: float) -> PowerLaw | None:
-    """Fits the law of the critical number of atoms over numbers of vectors.
-
-    Args:
-        cells: number of vectors, number of atoms, and in-sample R², of each cell.
-        target: the R² to reach.
-
-    Returns:
-        The law; None unless the critical number is known for two numbers of vectors.
-    """
-    curves: dict[int, dict[int, float]] = {}
-    for vectors, size, r2 in cells:
-        curves.setdefault(vectors, {})[size] = r2
-    found = {vectors: size for vectors, curve in curves.items() if (size := critical_size(curve, target)) is not None}
-    if len(found) < 2:
-        return None
-    exponent, offset = np.polyfit(np.log(list(found)), np.log(list(found.values())), 1)
-    return PowerLaw(math.exp(offset), float(exponent), len(found))
