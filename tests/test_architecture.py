@@ -33,7 +33,8 @@ MAY_IMPORT = {
         "training",
         "report",
     },
-    "__init__": {"sae", "interop", "coders"},
+    "explore": {"activations", "identity", "interop", "sae"},  # a saved SAE inside the model that it belongs to
+    "__init__": {"activations", "sae", "interop", "coders", "explore"},
     # the autoencoder, its losses, and on top of both the arithmetic of a step
     "sae/thresholding": set(),
     "sae/sparse_code": set(),
@@ -99,7 +100,7 @@ ONLY_IN = {
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "hydra": {"launch"},
-    "omegaconf": {"launch"},
+    "omegaconf": {"launch", "explore"},  # explore reads which model a run was trained on
 }
 LIGHTNING = {
     "training",

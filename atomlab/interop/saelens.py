@@ -95,8 +95,8 @@ def load_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def load_sae(folder: Path) -> ThresholdSAE:
-    """Reads the TSAE in a SAELens folder.
+def load_sae(folder: str | Path) -> ThresholdSAE:
+    """Reads the TSAE in a SAELens folder. `atomlab.load` is the same function.
 
     Two architectures can be read: `jumprelu`, f = relu(z)·[z > θ], where θ < 0 acts as 0; and `standard`, f = relu(z),
     which is θ = 0. A cfg.json that names no architecture comes from an old SAELens and means `standard`.
@@ -104,16 +104,19 @@ def load_sae(folder: Path) -> ThresholdSAE:
     The weights are compared with the checksum in cfg.json. If there is none, a log line says that they are unchecked.
 
     Args:
-        folder: the SAELens folder.
+        folder: the SAELens folder; a leading ~ is the home folder.
 
     Returns:
-        The TSAE of raw activations, in float32 on the CPU.
+        The TSAE of raw activations, in float32 on the CPU. Its parameters ask for no gradient, so that codes can be used
+        as plain numbers; `requires_grad_()` turns that on for a training. Its atoms have the norms that the file has: those
+        of a run of atomlab have unit norm in the metric S of the run, and Euclidean norms that differ from atom to atom.
 
     Raises:
         FileNotFoundError: cfg.json or the weights are missing.
         ValueError: the SAE is of another kind, does not read raw activations, is damaged, or has tensors of wrong
             shapes or values that are not finite.
     """
+    folder = Path(folder).expanduser()
     config = load_config(folder)
     _refuse_other_kinds(folder / CONFIG, config)
     _compare_checksum(folder, config)
@@ -140,7 +143,7 @@ def load_sae(folder: Path) -> ThresholdSAE:
             f"{folder / CONFIG} has d_in={stated[0]!r}, d_sae={stated[1]!r}, and W_dec is of shape "
             f"{(sae.d_sae, sae.d_in)}: the two files are of different SAEs."
         )
-    return sae
+    return sae.requires_grad_(False)
 
 
 def _compare_checksum(folder: Path, config: Mapping[str, Any]) -> None:

@@ -74,8 +74,13 @@ def measure_widths(model: nn.Module, points: Sequence[HookPoint], vocabulary_siz
 
     Cost: two to five forward passes over at most 65 tokens.
     """
-    ids = torch.randint(0, vocabulary_size, (128,), generator=torch.Generator().manual_seed(0))
+    ids = random_ids(vocabulary_size)
     return {point: width for point, (_, width) in axis_orders(model, points, ids).items()}
+
+
+def random_ids(vocabulary_size: int) -> Tensor:
+    """Draws 128 token ids below a number, int64 on the CPU, always the same, for the batches of `axis_orders`."""
+    return torch.randint(0, vocabulary_size, (128,), generator=torch.Generator().manual_seed(0))
 
 
 @torch.inference_mode()

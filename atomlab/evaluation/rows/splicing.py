@@ -1,7 +1,6 @@
 """Faithfulness to the language model (theory.md 8): what becomes of its predictions when x̂ takes the place of x."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -9,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from atomlab.activations.model.capture import AxisOrder, axis_orders, from_standard_axes, to_standard_axes
-from atomlab.activations.model.sites import HookPoint, find_module, first_tensor
+from atomlab.activations.model.capture import AxisOrder, axis_orders
+from atomlab.activations.model.replacing import Edit, edited_at, replaced
+from atomlab.activations.model.sites import HookPoint
 from atomlab.activations.store.activation_store import Rows
 from atomlab.metrics import LossRecovered, NextTokenKL
 
-Edit = Callable[[Tensor], Tensor]
 _TOKENS_AT_ONCE = 1024  # logits of a large vocabulary are the largest tensor here
 
 
@@ -160,16 +159,12 @@ def _logits(model: nn.Module, point: HookPoint, kind: AxisOrder, passage: Passag
     """(compared tokens, vocabulary) float32."""
     device = next(model.parameters()).device
     inputs = {name: value.to(device) for name, value in passage.inputs.items()}
-    where = passage.edited.to(device)
-    with replaced(model, point, None if edit is None else lambda value: _edited(value, kind, where, edit)):
+    hook = (
+        None if edit is None else lambda value: edited_at(value, kind, passage.edited, lambda x: edit(x.float().cpu()))
+    )
+    with replaced(model, point, hook):
         logits = model(**inputs, use_cache=False).logits
     return logits[passage.compared.to(device)].float()
-
-
-def _edited(value: Tensor, kind: AxisOrder, where: Tensor, edit: Edit) -> Tensor:
-    x = to_standard_axes(value, kind, *where.shape).clone()
-    x[where] = edit(x[where].float().cpu()).to(x)
-    return from_standard_axes(x, kind, value.shape)
 
 
 def _cross_entropies(logits: Tensor, passage: Passage) -> Tensor:
@@ -177,41 +172,3 @@ def _cross_entropies(logits: Tensor, passage: Passage) -> Tensor:
     following = passage.inputs["input_ids"].roll(-1, 1)[passage.compared].to(logits.device)
     scored = passage.scored[passage.compared].to(logits.device)
     return -logits.log_softmax(-1).gather(1, following[:, None]).squeeze(1)[scored]
-
-
-@contextmanager
-def replaced(model: nn.Module, point: HookPoint, edit: Edit | None) -> Iterator[None]:
-    """Replaces the activation at a hook point in every forward pass inside the block.
-
-    Args:
-        model: the language model.
-        point: of the activation.
-        edit: function from the activation, in the model's own shape and dtype, to what takes its place; None leaves it
-            unchanged.
-
-    Yields:
-        Nothing. The hook is removed at the end of the block.
-    """
-    if edit is None:
-        yield
-        return
-    module = find_module(model, point)
-
-    def before(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        if args:
-            return (edit(first_tensor(args)), *args[1:]), kwargs
-        name = "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs))
-        return args, kwargs | {name: edit(first_tensor(kwargs[name]))}
-
-    def after(_module: nn.Module, _args: tuple, output: object) -> object:
-        changed = edit(first_tensor(output))
-        return (changed, *output[1:]) if isinstance(output, tuple) else changed
-
-    if point.side == "input":
-        handle = module.register_forward_pre_hook(before, with_kwargs=True)
-    else:
-        handle = module.register_forward_hook(after)
-    try:
-        yield
-    finally:
-        handle.remove()

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.activations.model.replacing import replaced
 from atomlab.activations.model.sites import HookPoint
-from atomlab.evaluation.rows.splicing import Spliced, passages, replaced, splice
+from atomlab.evaluation.rows.splicing import Spliced, passages, splice
 from atomlab.metrics import LossRecovered, NextTokenKL
 
 
