@@ -16,14 +16,14 @@ from atomlab.evaluation import evaluate_run, origin_of
 from atomlab.evaluation.sweep import summarise_sweep
 from atomlab.identity import identity_of, write_identity
 from atomlab.interop.checkpoint import read_checkpoint
-from atomlab.launch import launch, plain
+from atomlab.launch import folder_of_first_process, launch, plain
 from atomlab.training.build import build
 from atomlab.training.forecast import Forecast, forecast, render
 from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.loggers import WandbRun
 from atomlab.training.objective import objective_of_row, validation_objective
 from atomlab.training.recipe import check_shrinkage
-from atomlab.training.resuming import RunIdentity, check_resumable
+from atomlab.training.resuming import RunIdentity, check_resumable, checkpoint_to_resume
 from atomlab.training.trainer_checks import check_finished, check_trainer
 
 
@@ -35,6 +35,10 @@ def train(config: DictConfig) -> float | None:
     which stops after the harvest with statistics of the sites, and with dry_run, which stops after the checks with sizes,
     memory and time.
     """
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    named = any(word.startswith("hydra.run.dir=") for word in HydraConfig.get().overrides.hydra)
+    resume = checkpoint_to_resume(config.resume, folder_of_first_process(folder), named=named)
+    config.resume = None if resume is None else str(resume)
     architecture, recipe = instantiate(config.sae), instantiate(config.training)  # refused before the harvest
     check_shrinkage(config.shrinkage)
     callbacks = list(instantiate(config.callbacks).values())
@@ -45,9 +49,8 @@ def train(config: DictConfig) -> float | None:
     configuration = plain(config)
     identity = identity_of(configuration, data.identity)
     trainer.callbacks.append(RunIdentity(identity))
-    if config.resume is not None:
-        check_resumable(read_checkpoint(Path(config.resume)), identity, f"resume={config.resume}")
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    if resume is not None:
+        check_resumable(read_checkpoint(resume), identity, f"resume={resume}")
 
     def foresee(prepared: Prepared) -> Forecast:
         return forecast(data, prepared, trainer, architecture=architecture, shrinkage=config.shrinkage)
@@ -61,14 +64,14 @@ def train(config: DictConfig) -> float | None:
         return data.print_statistics()
     data.setup()
     seed_everything(config.seed, workers=True, verbose=False)  # here, since a harvest draws random numbers too
-    if config.resume is not None:  # the checkpoint has the atoms
+    if resume is not None:  # the checkpoint has the atoms
         recipe = replace(recipe, initial_atoms=replace(recipe.initial_atoms, source="random"))
     module = build(data, architecture, recipe, shrinkage=config.shrinkage, sample_sizes=sample_sizes)
     for logger in trainer.loggers:
         logger.log_hyperparams(configuration)
     if trainer.is_global_zero:
         write_identity(folder, identity)
-    trainer.fit(module, data, ckpt_path=config.resume, weights_only=True)
+    trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     check_finished(trainer, config.steps)
     objective = validation_objective(trainer, module, data)
     if torch.distributed.is_initialized():  # the table is one process's work, and its metrics must not wait for others

@@ -20,6 +20,7 @@ from atomlab.identity import (
     warn_of_other_code,
     write_identity,
 )
+from atomlab.interop.checkpoint import read_checkpoint
 from tests.processes import one_sentence, run
 from tests.tiny import OPTIONS, save_model, save_text, workplace
 
@@ -105,7 +106,7 @@ def test_everything_that_a_run_leaves_says_what_it_is(place: Path) -> None:
     assert identity["steps"] == 20
     config = json.loads((place / "first" / "sae" / "cfg.json").read_text())
     assert config["metadata"]["atomlab_identity"] == identity
-    assert torch.load(place / LAST, weights_only=True)["identity"] == identity
+    assert read_checkpoint(place / LAST)["identity"] == identity
     assert json.loads((place / "first" / "results.json").read_text())["identity"] == identity
 
 
@@ -156,7 +157,7 @@ def test_a_finished_run_trains_on_when_it_is_given_more_steps(place: Path, every
     words = ["steps=30", f"resume={last}", f"hydra.run.dir='{more}'", "trainer.log_every_n_steps=1"]
     finished = run("train.py", *OPTIONS, *words, cwd=place, cache=place / "cache")
     assert finished.returncode == 0, finished.stderr
-    before, after = (torch.load(place / path, weights_only=True) for path in (last, f"{more}/checkpoints/last.ckpt"))
+    before, after = (read_checkpoint(place / path) for path in (last, f"{more}/checkpoints/last.ckpt"))
     assert (before["global_step"], after["global_step"]) == (20, 30)
     moments = after["optimizer_states"][0]["state"]
     assert {int(state["step"]) for state in moments.values()} == {30}

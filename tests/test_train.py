@@ -8,13 +8,13 @@ import signal
 from pathlib import Path
 
 import pytest
-import torch
 from omegaconf import OmegaConf
 
 from atomlab import load_sae
 from atomlab.activations.harvest.shards import plan
 from atomlab.activations.store.row_origins import read_sequences
 from atomlab.activations.tokens.tokenise import SPLITS
+from atomlab.interop.checkpoint import read_checkpoint
 from tests.conftest import SMALL, run_and_stop
 from tests.processes import run
 from tests.tiny import OPTIONS, workplace
@@ -128,7 +128,7 @@ def test_two_online_processes_train_on_vectors_of_their_own(cache: Path, tmp_pat
     words = [*SMALL, *ONLINE, *TWO, "logger=none", f"hydra.run.dir={tmp_path / 'two'}"]
     finished = run("train.py", *words, cwd=tmp_path, cache=cache)
     assert finished.returncode == 0, finished.stderr
-    saved = torch.load(tmp_path / "two" / "checkpoints" / "last.ckpt", weights_only=True)
+    saved = read_checkpoint(tmp_path / "two" / "checkpoints" / "last.ckpt")
     one, other = ({row.numpy().tobytes() for row in part["buffer"]} for part in saved["ActivationDataModule"]["online"])
     assert min(len(one), len(other)) > 400
     assert len(one & other) < 0.02 * len(one)  # two documents may start with the same two tokens

@@ -89,29 +89,37 @@ def find_checkpoint(path: str | Path) -> Path:
     Cost: one read of each checkpoint of the folder, or of the named one if it can be read.
     """
     file = Path(path).expanduser()
-    if file.is_dir():
-        folder = file / "checkpoints" if (file / "checkpoints").is_dir() else file
-        readable, unreadable = _sorted_by_steps(folder)
-    else:
-        folder = file.parent
+    if not file.is_dir():
         try:
             _read(file)
         except FileNotFoundError:
             read_checkpoint(path)  # raises, and names what lies beside it
         except (OSError, ValueError) as error:
-            readable, unreadable = _sorted_by_steps(folder)
-            unreadable = {file: error, **unreadable}
-        else:
-            return file
+            return _newest(file.parent, {file: error})
+        return file
+    inside = file / "checkpoints"
+    return _newest(inside if inside.is_dir() else file, {})
+
+
+def _newest(folder: Path, known: dict[Path, Exception]) -> Path:
+    """Returns the readable checkpoint of a folder with the most steps, and says what is left out.
+
+    Args:
+        folder: to look in.
+        known: what is known to be unreadable already, and why.
+    """
+    readable, found = _sorted_by_steps(folder)
+    unreadable = known | found
     if not readable and not unreadable:
-        raise FileNotFoundError(f"{path} has no checkpoints: give the folder of a run that was stopped.")
+        raise FileNotFoundError(f"{folder} has no checkpoints: give the folder of a run that was stopped.")
     for damaged, error in unreadable.items():
+        reason = str(error).rstrip(".")
         if not readable:
             raise ValueError(
-                f"{damaged} is no readable checkpoint of train.py ({str(error).rstrip('.')}), and none beside it is: start a "
-                "new run in another folder."
+                f"{damaged} is no readable checkpoint of train.py ({reason}), and none beside it is: start a new run in "
+                "another folder."
             ) from error
-        sys.stderr.write(f"atomlab: {damaged} is left out: it is no readable checkpoint ({str(error).rstrip('.')}).\n")
+        sys.stderr.write(f"atomlab: {damaged} is left out: it is no readable checkpoint ({reason}).\n")
     step, newest = max(readable.items())
     if unreadable:
         sys.stderr.write(f"atomlab: {newest} is used in its place; it goes on after step {step}.\n")

@@ -9,7 +9,9 @@ Nothing in such a file is a program or a pickle. Its metadata has three entries:
 | `sha256` | the digest of `state` and of the name, dtype, shape and bytes of every tensor |
 
 JSON has no tuples, and text only as the keys of its objects. So a list is a JSON list, and an object always has one entry
-that says what it stands for: `{"dict": [[key, value], ...]}`, `{"tuple": [...]}` or `{"tensor": name}`.
+that says what it stands for: `{"dict": [[key, value], ...]}`, `{"tuple": [...]}` or `{"tensor": [name, order]}`. `order`
+lists the dimensions from the one with the largest stride in memory to the one with the smallest, since fused optimisers need
+moments that lie in memory as their parameter does.
 """
 
 import hashlib
@@ -86,7 +88,7 @@ def read_checkpoint_file(file: Path) -> dict[str, Any]:
         raise ValueError("it is damaged: its content does not have the SHA-256 that was written with it")
     try:
         return _from_json(json.loads(metadata[_STATE]), tensors)
-    except (LookupError, TypeError, RecursionError) as error:
+    except (LookupError, TypeError, RuntimeError, RecursionError) as error:
         raise ValueError(f"its state is no checkpoint's: {_first_line(error)}") from error
 
 
@@ -107,17 +109,18 @@ def _digest(state: str, tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(state.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
     return digest.hexdigest()
 
 
 def _as_json(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     """Returns what stands for a value in `state`, and adds the tensors in it to `tensors`, named by their paths."""
     if isinstance(value, Tensor):
-        plain = value.detach().cpu().contiguous()
+        given = value.detach().cpu()
+        plain = given.contiguous()
         shared = any(plain.data_ptr() == other.data_ptr() for other in tensors.values() if plain.numel())
         tensors[path] = plain.clone() if shared or plain.untyped_storage().nbytes() > plain.nbytes else plain
-        return {"tensor": path}
+        return {"tensor": [path, sorted(range(given.ndim), key=lambda n: -given.stride(n))]}
     if isinstance(value, Mapping):
         return {
             "dict": [
@@ -141,14 +144,18 @@ def _from_json(node: Any, tensors: Mapping[str, Tensor]) -> Any:
         return [_from_json(each, tensors) for each in node]
     if not isinstance(node, dict):
         return node
-    ((kind, content),) = node.items() if len(node) == 1 else ((None, None),)
+    if len(node) != 1:
+        raise TypeError(f"it has an object with {len(node)} keys")
+    ((kind, content),) = node.items()
     if kind == "tensor":
-        return tensors[content]
+        name, order = content
+        back = sorted(range(len(order)), key=order.__getitem__)
+        return tensors[name].permute(order).contiguous().permute(back)
     if kind == "tuple":
         return tuple(_from_json(each, tensors) for each in content)
     if kind == "dict":
         return {_from_json(key, tensors): _from_json(value, tensors) for key, value in content}
-    raise TypeError(f"it has an object with the keys {list(node)[:3]}")
+    raise TypeError(f"it has an object with the key {kind[:20]}")
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,7 +8,7 @@
 - `sweep_folder.py`: the folder of a sweep, with the status of each job.
 - `ranks.py`: tells the first process of a distributed run from the further ones.
 - `run_to_measure.py`: what evaluate.py takes from the run folder that it measures.
-- `signals.py`: what SIGINT and SIGTERM do.
+- `signals.py`: what SIGINT, SIGTERM and SIGUSR1 do.
 
 A new option needs no line here: it is an argument of the class or function that a leaf of conf/ names as its `_target_`.
 A new kind of error that users cause: raise ValueError or OSError with one sentence, or add its type to `_MISTAKES` in
@@ -16,7 +16,17 @@ A new kind of error that users cause: raise ValueError or OSError with one sente
 """
 
 from atomlab.launch.command_line import launch, plain
+from atomlab.launch.ranks import folder_of_first_process
 from atomlab.launch.run_folders import ClaimFolder
 from atomlab.launch.run_to_measure import as_yaml, config_of_run, setting_of, trainer_config
 
-__all__ = ["ClaimFolder", "as_yaml", "config_of_run", "launch", "plain", "setting_of", "trainer_config"]
+__all__ = [
+    "ClaimFolder",
+    "as_yaml",
+    "config_of_run",
+    "folder_of_first_process",
+    "launch",
+    "plain",
+    "setting_of",
+    "trainer_config",
+]

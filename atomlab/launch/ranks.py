@@ -9,10 +9,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
+
+from omegaconf import OmegaConf
 
 from atomlab.launch.signals import end_with_parent
 
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+_FOLDER = "hydra.run.dir="
+_FIRST = "ATOMLAB_FIRST_FOLDER"  # environment variable of a further process: the run folder of the first one
 _FIRST_ONLY = ("hydra.run.dir=", "hydra.output_subdir=", "hydra.job.name=")
 
 
@@ -34,11 +39,26 @@ def folder_of_further_process() -> Iterator[None]:
     words = sys.argv
     with tempfile.TemporaryDirectory(prefix="atomlab-rank-", ignore_cleanup_errors=True) as folder:
         kept = [word for word in words if not word.startswith(_FIRST_ONLY)]
+        for word in words:
+            if word.startswith(_FOLDER):  # may refer to a variable of the environment, such as the number of a job
+                os.environ[_FIRST] = OmegaConf.create({"dir": word.removeprefix(_FOLDER).strip("'\"")}).dir
         sys.argv = [*kept, f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
         try:
             yield
         finally:
             sys.argv = words
+
+
+def folder_of_first_process(own: Path) -> Path:
+    """Returns the run folder of the first process, which has the checkpoints.
+
+    Args:
+        own: run folder of this process.
+
+    Returns:
+        `own` in the first process, and in a further one where the command line names no folder.
+    """
+    return own if is_first_process() else Path(os.environ.get(_FIRST) or own)
 
 
 def first_process_ends(within: float = 10.0) -> bool:

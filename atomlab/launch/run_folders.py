@@ -13,7 +13,8 @@ from atomlab.files import UNFINISHED, atomic_write
 from atomlab.launch.ranks import is_first_process
 from atomlab.launch.sweep_folder import content_of_sweep, failures, quoted
 
-_MAY_DIFFER = ("cache_dir", "trainer", "model.device")  # options that no number of a study depends on
+_MAY_DIFFER = ("cache_dir", "trainer", "model.device", "resume")  # options that no number depends on
+_OWN = "auto"  # resume=auto: go on in this folder
 NO_CONFIGURATION = "hydra.output_subdir=null"
 _SWEEP = "multirun.yaml"
 
@@ -45,6 +46,8 @@ class ClaimFolder(Callback):
     be given again with the same configuration: finished jobs are skipped then. At its end `SweepEnded` is raised, whichever
     launcher ran the jobs.
 
+    A run with `resume=auto` may be given a folder of the same configuration too, since it goes on from what is in it.
+
     Args:
         goes_on: whether a run's folder with the same configuration may be given again, to continue a long study in it.
     """
@@ -68,19 +71,21 @@ class ClaimFolder(Callback):
             return
         HydraConfig.instance().set_config(config)
         folder = Path(str(config.hydra.run.dir))
+        goes_on = self.goes_on or config.get("resume") == _OWN
         _make(folder, "hydra.run.dir")
         mark = folder / ".hydra"
         try:
             mark.mkdir()
         except FileExistsError:
-            if not self.goes_on:
+            if not goes_on:
                 raise _not_empty(folder, "hydra.run.dir") from None
-            _compare(folder, config)
+            if not _is_empty(folder, besides={mark.name}, log=f"{config.hydra.job.name}.log"):
+                _compare(folder, config)
         else:
             if not _is_empty(folder, besides={mark.name}, log=f"{config.hydra.job.name}.log"):
                 mark.rmdir()
                 raise _not_empty(folder, "hydra.run.dir")
-        if self.goes_on:
+        if goes_on:
             self._hold(folder, folder / ".hydra" / "lock", "hydra.run.dir")
 
     def _claim_sweep(self, config: DictConfig) -> None:

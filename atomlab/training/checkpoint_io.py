@@ -22,13 +22,14 @@ class CheckpointFiles(CheckpointIO):
 
         Args:
             checkpoint: as Lightning made it.
-            path: where to write; its folder exists.
+            path: where to write; its folder is made if it does not exist.
             storage_options: not used.
 
         Raises:
             OSError: the file cannot be written.
             ValueError: a callback keeps a state that is neither tensors nor JSON.
         """
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_checkpoint_file(checkpoint, Path(path))
 
     def load_checkpoint(

@@ -60,8 +60,13 @@ class Divergence(nn.Module):
         self.first, self.error, self.variance = (float(state[name]) for name in ("first", "error", "variance"))
 
 
-def check_finite(loss: Tensor, batch: Tensor, step: int, learning_rate: float) -> None:
-    """Ends a training whose loss is NaN or infinite.
+@final
+class TrainingFailedError(ValueError):
+    """A training cannot go on. `LastCheckpoint` adds to its message the checkpoint that is from before the failure."""
+
+
+def not_finite(loss: Tensor, batch: Tensor, step: int, learning_rate: float) -> TrainingFailedError:
+    """Makes the error of a training whose loss is NaN or infinite.
 
     Args:
         loss: of the step, a scalar.
@@ -69,17 +74,15 @@ def check_finite(loss: Tensor, batch: Tensor, step: int, learning_rate: float) -
         step: number of the step, for the message.
         learning_rate: for the message.
 
-    Raises:
-        ValueError: the loss is not finite; the message says whether the activations or the training is the cause.
+    Returns:
+        The error; its message says whether the activations or the training is the cause.
     """
-    if loss.isfinite():
-        return
     if not batch.isfinite().all():
-        raise ValueError(
+        return TrainingFailedError(
             f"The batch of step {step} has NaN or infinite activations: check the model's dtype and the harvest's "
-            "precision, and remove the harvest from the cache."
+            "precision, and remove the harvest from the cache; callbacks.guards.skip=10 leaves out up to 10 such batches."
         )
-    raise ValueError(
+    return TrainingFailedError(
         f"The loss is {float(loss)} at step {step}: lower training.schedule.learning_rate={learning_rate:.3g}, or use "
         "trainer.precision=32-true if it is another."
     )

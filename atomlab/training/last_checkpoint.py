@@ -1,6 +1,7 @@
 """Keeps a checkpoint from which a run continues exactly, after Ctrl-C or a signal of a scheduler at any step."""
 
 import logging
+import math
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from atomlab.files import atomic_write
 from atomlab.training.checkpoint_io import CheckpointFiles
+from atomlab.training.failed_training import TrainingFailedError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _log = logging.getLogger(__name__)
@@ -24,9 +26,13 @@ _log = logging.getLogger(__name__)
 
 @final
 class LastCheckpoint(Callback):
-    """Writes `last.ckpt` regularly, at the end of the training, and at the first SIGINT or SIGTERM, which ends the run.
+    """Writes `last.ckpt` regularly, at the end of the training, and at the first signal, which ends the run.
 
-    The checkpoint before it stays as `previous.ckpt`. `resume=<folder>/last.ckpt` continues the run, bit for bit on a CPU.
+    Signals are SIGINT, SIGTERM, and SIGUSR1, by which Slurm can tell a job that its time is nearly over.
+
+    At most three files are kept: `last.ckpt`; `previous.ckpt`, the one before it; and `best.ckpt`, that of the validation with
+    the largest R² in the S-norm, if the run validates before its end too (`trainer.val_check_interval`). Weights that are not
+    finite are never written. `resume=<folder>/last.ckpt` continues the run, bit for bit on a CPU.
 
     After a signal the step or the validation under way is finished first. A second signal, more than a second later, does
     what it did before the training began. Several processes decide together at every tenth step, so that all of them save
@@ -39,6 +45,7 @@ class LastCheckpoint(Callback):
 
     Raises:
         ValueError: `every` is below 1.
+        TrainingFailedError: in training, weights that are not finite.
     """
 
     def __init__(self, folder: str, every: int = 250) -> None:
@@ -47,6 +54,7 @@ class LastCheckpoint(Callback):
         self.path, self.every = Path(folder) / "last.ckpt", every
         self.asked, self.since = 0, 0.0  # number of the first signal, and when it came
         self.saved = -1  # the step of the last checkpoint
+        self.best = -math.inf  # R² in the S-norm of best.ckpt
         self.unsaved: str | None = None  # why the newest checkpoint could not be written
         self.previous: dict[int, Any] = {}
 
@@ -72,6 +80,24 @@ class LastCheckpoint(Callback):
         if asked or step % self.every == 0:
             self._save(trainer)
         self._stop(trainer, asked)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        step, validated = trainer.global_step, getattr(pl_module, "validated", None)
+        early = step < trainer.max_steps
+        if trainer.state.fn != "fit" or trainer.sanity_checking or validated is None or validated[0] != step:
+            return
+        if validated[1] > self.best and (early or self.best > -math.inf):
+            if step != self.saved:
+                self._save(trainer)
+            if step == self.saved:
+                self.best = validated[1]
+                if trainer.is_global_zero:
+                    _keep(self.path, self.path.with_name("best.ckpt"))
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, TrainingFailedError) and self.saved >= 0:
+            good = f"The checkpoint of step {self.saved} is from before that: resume={self.path}"
+            exception.args = (f"{exception} {good}",)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step != self.saved:
@@ -104,6 +130,7 @@ class LastCheckpoint(Callback):
 
     def _save(self, trainer: Trainer) -> None:
         """Writes the checkpoint; if the disk is full or read-only, warns and lets the training go on."""
+        self._refuse_weights_that_are_not_finite(trainer)
         try:
             with atomic_write(self.path) if trainer.is_global_zero else nullcontext(self.path) as arriving:
                 try:  # under a temporary name: Lightning itself copies into place, and a kill could leave half a copy
@@ -118,6 +145,17 @@ class LastCheckpoint(Callback):
             self.unsaved = f"The checkpoint of step {trainer.global_step} could not be written to {self.path} ({error})"
             kept = f"{self.path} keeps that of step {self.saved}" if self.saved >= 0 else "there is none yet"
             _log.warning("%s; the training goes on, and %s.", self.unsaved, kept)
+
+    def _refuse_weights_that_are_not_finite(self, trainer: Trainer) -> None:
+        weights = [p.isfinite().all() for p in trainer.lightning_module.parameters()]
+        broken = (~torch.stack(weights).all()).int()
+        if trainer.world_size > 1:
+            broken = trainer.strategy.reduce(broken, reduce_op="max")
+        if broken:
+            raise TrainingFailedError(
+                f"The weights are NaN or infinite after step {trainer.global_step}, and no checkpoint is made of them: lower "
+                "training.schedule.learning_rate."
+            )
 
     def require_saved(self) -> None:
         """Reports, once the results are written, that the last checkpoint could not be.

@@ -1,5 +1,6 @@
 """Makes loggers that work without an account, and what they show beside single numbers."""
 
+import itertools
 import os
 import secrets
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
@@ -133,6 +134,28 @@ def wandb_logger(
         tags=_tags(tags),
         run_id=_run_id(resume),
     )
+
+
+def csv_logger(save_dir: str) -> CSVLogger:
+    """Makes a logger that writes `csv/metrics.csv` into the folder of the run.
+
+    Lightning would delete a file that is there already, which is that of a run with resume=auto. Its folder becomes
+    `csv-1`, or the next number that is free.
+
+    Args:
+        save_dir: the folder of the run.
+
+    Returns:
+        The logger.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder = Path(save_dir) / "csv"
+    if folder.exists():
+        number = next(n for n in itertools.count(1) if not folder.with_name(f"csv-{n}").exists())
+        folder.rename(folder.with_name(f"csv-{number}"))
+    return CSVLogger(save_dir, name="csv", version="")
 
 
 def _run_id(resume: str | None) -> str:

@@ -12,7 +12,7 @@ from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.sae import InputTransform, ThresholdSAE, fold
 from atomlab.sae.ops import DensitySwitch, Terms, objective
 from atomlab.theory import AtomicInnerProduct
-from atomlab.training.failed_training import Divergence, check_finite
+from atomlab.training.failed_training import Divergence, not_finite
 from atomlab.training.loggers import WandbRun
 from atomlab.training.recipe import TrainingRecipe
 from atomlab.training.validation import Measurement
@@ -35,7 +35,7 @@ class SAEModule(LightningModule):
         root_mean_square: of a coordinate of the inputs of `sae` about its mean, which scales the noise.
 
     Raises:
-        ValueError: in training, a loss that is not finite.
+        TrainingFailedError: in training, a loss that is not finite, unless `skips_not_finite`.
     """
 
     def __init__(
@@ -58,6 +58,8 @@ class SAEModule(LightningModule):
         self.noise_seed: Tensor
         self.register_buffer("noise_seed", torch.randint(2**31, ()))
         self.seed, self.root_mean_square = 0, root_mean_square
+        self.skips_not_finite = False  # `Guards` leaves out batches whose loss is not finite
+        self.seen: tuple[Tensor, Tensor] | None = None  # error over variance and L0 of the last batch, if it was finite
         self.measurement: Measurement | None = None
         self.validated: tuple[int, float] | None = None  # step of the last validation, and its R² in the S-norm
 
@@ -82,7 +84,12 @@ class SAEModule(LightningModule):
         if self.recipe.incoherence.acts_in(batch_idx):
             drawn = generator(self.seed, batch_idx, "atoms", device=x.device)  # the same in all processes
             loss = loss + self.recipe.incoherence(self.sae, drawn)
-        check_finite(loss, batch, self.trainer.global_step, self.rates[0])
+        if not loss.isfinite():
+            error = not_finite(loss, batch, self.trainer.global_step, self.rates[0])
+            if not self.skips_not_finite:
+                raise error
+            self.seen = None
+            return loss * torch.nan  # so every gradient is NaN, on all processes, and `Guards` drops them everywhere
         self.switch.observe(self.sae, terms.code)
         self._log_training(x, terms, loss.detach())
         return loss
@@ -104,7 +111,8 @@ class SAEModule(LightningModule):
         self.since_fired.add_(vectors).masked_fill_(fired, 0)
         variance = (x - x.mean(0)).square().sum(1).mean()
         self.divergence.observe(terms.reconstruction, variance, self.progress)
-        shown = {"train/r2": 1 - terms.reconstruction / variance, "train/l0": firings.sum() / len(x)}
+        self.seen = (terms.reconstruction / variance, firings.sum() / len(x))
+        shown = {"train/r2": 1 - self.seen[0], "train/l0": self.seen[1]}
         self.log_dict(shown, prog_bar=True)
         self.log_dict(
             {

@@ -1,13 +1,17 @@
-"""Records in each checkpoint what was trained, and continues runs from checkpoints of the same training only."""
+"""Finds the checkpoint that a run goes on from, records in each one what was trained, and refuses those of other trainings."""
 
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, final
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from atomlab.identity import Identity, check_same, comparable_identity, warn_of_other_code
+from atomlab.interop.checkpoint import find_checkpoint
 
 _KEY = "identity"
+_AUTO = "auto"
 
 
 @final
@@ -27,6 +31,36 @@ class RunIdentity(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if checkpoint["global_step"] < trainer.max_steps:
             reopen(checkpoint)
+
+
+def checkpoint_to_resume(resume: str | None, own: Path, *, named: bool) -> Path | None:
+    """Finds the checkpoint that a run goes on from.
+
+    Args:
+        resume: `auto`, for the newest checkpoint in the folder of the run itself that can be read; a checkpoint; the folder
+            of a run, for the newest one in it that can be read; or None.
+        own: folder of the run.
+        named: whether the command line names that folder.
+
+    Returns:
+        A checkpoint that can be read as a whole. None where `resume` is None, and where it is `auto` and the folder has no
+        checkpoints yet. A line on standard error says so in the second case.
+
+    Raises:
+        FileNotFoundError: there is nothing at the path.
+        ValueError: no checkpoint can be read, or `auto` without a folder that is named.
+    """
+    if resume != _AUTO:
+        return None if resume is None else find_checkpoint(resume)
+    if not named:
+        raise ValueError(
+            "resume=auto looks for checkpoints in the folder of the run, which is a new one unless it is named: give "
+            "hydra.run.dir=<folder> as well, or the folder of a run as resume."
+        )
+    if not any((own / "checkpoints").glob("[!.]*.ckpt")):
+        sys.stderr.write(f"atomlab: resume=auto: {own} has no checkpoint yet, so the training starts.\n")
+        return None
+    return find_checkpoint(own)
 
 
 def check_resumable(checkpoint: Mapping[str, Any], identity: Identity, source: str) -> None:

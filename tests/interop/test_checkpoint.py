@@ -24,6 +24,9 @@ def small(path: Path, step: int = 3) -> Path:
     return path
 
 
+NAMES = {"last": 750, "previous": 500, "best": 250}
+
+
 def flat(value: Any) -> list[Any]:
     """Every leaf with where it lies, tensors as bytes."""
     if isinstance(value, dict):
@@ -100,6 +103,37 @@ def test_what_is_no_checkpoint_names_the_other_one(tmp_path: Path) -> None:
         read_checkpoint(file)
 
 
+def test_the_newest_readable_checkpoint_is_that_of_the_most_steps_whatever_the_clock_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    with pytest.raises(FileNotFoundError, match="has no checkpoints: give the folder of a run"):
+        find_checkpoint(tmp_path)
+    last, previous, best = (small(folder / f"{name}.ckpt", step) for name, step in NAMES.items())
+    (folder / ".writing-7-last.ckpt").write_bytes(b"half")
+    os.utime(best, (2e9, 2e9))  # the clock went backwards afterwards
+    assert find_checkpoint(tmp_path) == find_checkpoint(folder) == find_checkpoint(last) == last
+    assert capsys.readouterr().err == ""
+    for damaged, reason in (
+        (last.read_bytes()[:-1], "no whole"),
+        (last.read_bytes()[:-1] + b"!", "SHA-256"),
+        (b"", "empty"),
+    ):
+        last.write_bytes(damaged)
+        for asked in (tmp_path, last):
+            assert find_checkpoint(asked) == previous
+            first, second = capsys.readouterr().err.splitlines()
+            assert first.startswith(f"atomlab: {last} is left out: it is no readable checkpoint (it")
+            assert reason in first
+            assert second == f"atomlab: {previous} is used in its place; it goes on after step 500."
+    previous.write_bytes(b"")
+    assert find_checkpoint(last) == best
+    best.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"last\.ckpt is no readable checkpoint .* none beside it is: start a new run"):
+        find_checkpoint(last)
+
+
 def test_train_refuses_half_a_checkpoint_before_any_work(tiny: Path, tmp_path: Path) -> None:
     """faults.md E4, through the command line."""
     for name in ("model", "text.txt"):
@@ -109,5 +143,5 @@ def test_train_refuses_half_a_checkpoint_before_any_work(tiny: Path, tmp_path: P
     (tmp_path / "previous.ckpt").write_bytes(b"")
     said = one_sentence(run("train.py", *OPTIONS, "resume=last.ckpt", cwd=tmp_path, cache=tmp_path / "cache"))
     assert "last.ckpt is no readable checkpoint of train.py" in said
-    assert "previous.ckpt can be read and goes on after step 3." in said
+    assert "and none beside it is: start a new run in another folder." in said
     assert not (tmp_path / "cache" / "activations").exists()

@@ -15,12 +15,13 @@ from atomlab.sae import InputTransform, Sparsity, TargetL0, ThresholdSAE, calibr
 from atomlab.sae.ops import DensitySwitch
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.callbacks import DecoderNorm
+from atomlab.training.checkpoint_io import CheckpointFiles
 from atomlab.training.module import SAEModule
 from atomlab.training.recipe import Calibration, Revival, Schedule, TrainingRecipe
 
 QUIET: dict[str, Any] = {
     "accelerator": "cpu", "max_epochs": 1, "logger": False, "enable_progress_bar": False,
-    "enable_model_summary": False, "deterministic": True,
+    "enable_model_summary": False, "deterministic": True, "plugins": CheckpointFiles(),
 }  # fmt: skip
 
 

@@ -6,14 +6,19 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from atomlab.interop.checkpoint import read_checkpoint
+from atomlab.sae.ops import DensitySwitch
+from atomlab.training.callbacks import DecoderNorm
 from atomlab.training.last_checkpoint import LastCheckpoint
+from atomlab.training.module import SAEModule
+from tests.training.runs import QUIET, Stream, assert_same, batches, module
 
 
 class Line(LightningModule):
@@ -76,3 +81,33 @@ def test_the_checkpoint_before_the_last_is_kept(tmp_path: Path) -> None:
     last.require_saved()
     assert {file.name for file in tmp_path.iterdir()} == {"last.ckpt", "previous.ckpt"}
     assert [read_checkpoint(tmp_path / f"{name}.ckpt")["global_step"] for name in ("previous", "last")] == [4, 6]
+
+
+def validated(folder: Path, *, values: list[float], resume: Path | None = None, done: int = 0) -> SAEModule:
+    """12 steps, with a validation after every fourth, whose R² in the S-norm are the values."""
+    found, last = module(DensitySwitch.of("dense")), LastCheckpoint(str(folder), every=5)
+
+    class Scores(Callback):
+        def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+            pl_module.validated = (trainer.global_step, values[trainer.global_step // 4 - 1])
+
+        on_validation_end = on_validation_epoch_end  # before `last` looks
+
+    trainer = Trainer(callbacks=[DecoderNorm(), Scores(), last], max_steps=12, val_check_interval=4, **QUIET)  # type: ignore[arg-type]
+    parts = (DataLoader(Stream(part), batch_size=None) for part in (batches(12)[done:], batches(2)))
+    trainer.fit(found, *parts, ckpt_path=resume)
+    return found
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("values", "best"), [([1, 3, 2], 8), ([3, 1, 2], 4), ([1, 2, 3], 12)])
+def test_the_best_of_several_validations_is_kept_and_a_run_goes_on_from_it(
+    tmp_path: Path, values: list[float], best: int
+) -> None:
+    whole = validated(tmp_path, values=values)
+    assert {file.name for file in tmp_path.glob("*.ckpt")} == {"last.ckpt", "previous.ckpt", "best.ckpt"}
+    assert read_checkpoint(tmp_path / "best.ckpt")["global_step"] == best
+    assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 12
+    if best < 12:
+        again = validated(tmp_path / "again", values=values, resume=tmp_path / "best.ckpt", done=best)
+        assert_same(whole, again)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from atomlab.interop.checkpoint import read_checkpoint
 from atomlab.sae import L0, Sparsity, Tanh, TargetL0
 from atomlab.sae.ops import DensitySwitch
 from tests.training.runs import assert_same, batches, fit, module
@@ -30,7 +31,7 @@ def test_resumed_runs_are_the_uncut_run(tmp_path: Path, clip: float | None) -> N
     assert chosen[CUT] is False  # and still so where the run is cut:
     assert chosen[-1] is True  # the switch comes afterwards
     cut = tmp_path / f"step={CUT}.ckpt"
-    assert torch.load(cut, weights_only=True)["global_step"] == CUT
+    assert read_checkpoint(cut)["global_step"] == CUT
     assert fit(again, tmp_path, data, gradient_clip_val=clip) == chosen
     assert_same(whole, again)
     assert fit(continued, tmp_path, data[CUT:], resume=cut, gradient_clip_val=clip) == chosen[CUT:]

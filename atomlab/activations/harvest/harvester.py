@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from atomlab.activations.harvest.shards import Shard, passes, plan
+from atomlab.activations.harvest.shards import Shard, document_of, passes, plan
 from atomlab.activations.model.capture import capture
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.model.sites import HookPoint
@@ -127,7 +127,7 @@ class Harvester(LightningModule):
             signal.signal(signal.SIGTERM, self.on_sigterm)
         cut = ((self.sequences[shard.split].lengths, span) for shard in self.mine for span in shard.batches)
         total = sum(int(lengths[start:stop].sum()) for lengths, (start, stop) in cut)
-        self.writer = ShardWriter(self.folder, self.records.__setitem__)
+        self.writer = ShardWriter(self.folder, self.sequences, self.records.__setitem__)
         self.bar = tqdm(
             total=total, unit=" tokens", unit_scale=True, desc="harvest", disable=not self.trainer.is_global_zero
         )
@@ -251,11 +251,14 @@ class ShardWriter:
 
     Args:
         folder: folder of the harvest.
+        sequences: the token sequences of each split, by its name; an error names the document that it is in.
         written: is told the name of each file, seen from the folder, and its entry in the index.
     """
 
-    def __init__(self, folder: Path, written: Callable[[str, dict[str, Any]], None]) -> None:
-        self._folder, self._written = folder, written
+    def __init__(
+        self, folder: Path, sequences: Mapping[str, Sequences], written: Callable[[str, dict[str, Any]], None]
+    ) -> None:
+        self._folder, self._sequences, self._written = folder, sequences, written
         self._queue: Queue[tuple[Shard, Mapping[HookPoint, Tensor]] | None] = Queue(maxsize=_AHEAD)
         self._error: BaseException | None = None
         self._thread = Thread(target=self._run, name="shard writer", daemon=True)
@@ -302,9 +305,11 @@ class ShardWriter:
 
     def _write(self, point: HookPoint, shard: Shard, activations: Tensor) -> None:
         norms = activations.float().norm(dim=1)
-        if not norms.isfinite().all():
+        if not (finite := norms.isfinite()).all():
+            document = document_of(shard, self._sequences[shard.split], int(finite.logical_not().nonzero()[0]))
             raise ValueError(
-                f"The model gives NaN or infinite activations at {point}: try model.dtype=bfloat16 or float32."
+                f"The model gives NaN or infinite activations at {point} in document {document} of the corpus (counted "
+                "from 0): try model.dtype=bfloat16 or float32, or leave the document out."
             )
         name = f"{point}/{shard.name}"
         record = write_tensors(self._folder / name, {"activations": activations, "norms": norms})

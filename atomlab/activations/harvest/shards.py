@@ -51,6 +51,21 @@ def plan(split: str, sequences: Sequences, shard_rows: int, batch_tokens: int) -
     return shards
 
 
+def document_of(shard: Shard, sequences: Sequences, row: int) -> int:
+    """Returns the number in the corpus of the example that a row of a shard belongs to.
+
+    Args:
+        shard: the shard.
+        sequences: of its split.
+        row: of the shard, counted from 0.
+
+    Returns:
+        The number, counted from 0.
+    """
+    start, stop = (int(sequences.offsets[number]) for number in (shard.batches[0][0], shard.batches[-1][1]))
+    return int(sequences.document[start:stop][sequences.keep[start:stop]][row])
+
+
 def passes(shard: Shard, sequences: Sequences, batch_tokens: int) -> list[tuple[int, int]]:
     """Cuts the batches of a shard into forward passes.
 

@@ -172,7 +172,7 @@ def test_the_model_waits_for_a_slow_disk(tmp_path: Path) -> None:
         stuck.wait()
         written.append(name)
 
-    writer = ShardWriter(tmp_path, slowly)
+    writer = ShardWriter(tmp_path, {}, slowly)
 
     def compute() -> None:
         for number, shard in enumerate(shards):
