@@ -28,7 +28,13 @@ _server.set_forkserver_preload(_PRELOADED)
 def environment(cache: Path) -> dict[str, str]:
     """A machine without hub, key or GPU, and with a cache of its own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "HYDRA", "PYTEST"))}
-    return kept | {"ATOMLAB_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "NETRC": "/dev/null"}
+    return (
+        kept
+        | {"ATOMLAB_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "NETRC": "/dev/null"}
+        | {
+            "ATOMLAB_PROGRESS": "always"  # tests wait for a step by the bar that shows it
+        }
+    )
 
 
 def _become(script: str, words: list[str], cwd: str, env: Mapping[str, str], out: str, err: str) -> None:

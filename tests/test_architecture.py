@@ -10,19 +10,35 @@ MAY_IMPORT = {
     "autocast": set(),  # what must be exact keeps out of autocast, in whatever room
     "files": set(),  # how every room opens and writes files
     "identity": {"files"},
+    "progress": set(),  # when a bar is drawn, by whatever room
+    "ranges": set(),  # what numbers an option may be
     "theory": {"autocast"},
-    "sae": {"autocast"},
-    "activations": {"files", "identity"},  # a harvest is compared with what is asked for
+    "sae": {"autocast", "ranges"},
+    "activations": {"files", "identity", "progress", "ranges"},  # a harvest is compared with what is asked for
     "report": set(),
-    "launch": {"files"},
-    "metrics": {"theory"},
+    "launch": {"files", "progress", "ranges"},
+    "metrics": {"ranges", "theory"},
     "interop": {"files", "identity", "theory", "sae", "activations"},  # activations: the site that an SAE belongs to
     "coders": {"autocast", "theory", "sae"},  # a code is chosen for a dictionary, whatever it comes from
     "units": {"autocast", "theory", "sae", "coders"},
-    "training": {"autocast", "files", "identity", "sae", "metrics", "theory", "activations", "interop", "units"},
+    "training": {
+        "autocast",
+        "files",
+        "identity",
+        "progress",
+        "ranges",
+        "sae",
+        "metrics",
+        "theory",
+        "activations",
+        "interop",
+        "units",
+    },
     "evaluation": {
         "files",
         "identity",
+        "progress",
+        "ranges",
         "theory",
         "sae",
         "metrics",
@@ -35,6 +51,17 @@ MAY_IMPORT = {
     },
     "explore": {"activations", "identity", "interop", "sae"},  # a saved SAE inside the model that it belongs to
     "__init__": {"activations", "sae", "interop", "coders", "explore"},
+    "__main__": {"commands"},
+    "commands": {
+        "activations",
+        "evaluation",
+        "files",
+        "identity",
+        "interop",
+        "launch",
+        "report",
+        "training",
+    },  # what a user starts
     # the autoencoder, its losses, and on top of both the arithmetic of a step
     "sae/thresholding": set(),
     "sae/sparse_code": set(),
@@ -57,11 +84,10 @@ MAY_IMPORT = {
     # the way of the data inside activations: text -> tokens -> activations on disk -> batches
     "activations/model": set(),
     "activations/corpora": set(),
-    "activations/option_checks": set(),
-    "activations/tokens": {"option_checks", "corpora"},
-    "activations/store": {"option_checks", "tokens"},
-    "activations/harvest": {"option_checks", "model", "corpora", "tokens", "store"},
-    "activations/batches": {"option_checks", "model", "corpora", "tokens"},
+    "activations/tokens": {"corpora"},
+    "activations/store": {"tokens"},
+    "activations/harvest": {"model", "corpora", "tokens", "store"},
+    "activations/batches": {"model", "corpora", "tokens"},
     "activations/datamodule": {"model", "corpora", "tokens", "store", "harvest", "batches"},
     "activations/__init__": {"model", "tokens", "store", "harvest", "batches", "datamodule"},
     # from measured rows to studies
@@ -99,14 +125,16 @@ ONLY_IN = {
     "scipy": {"theory", "units", "evaluation"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
-    "hydra": {"launch"},
-    "omegaconf": {"launch", "explore"},  # explore reads which model a run was trained on
+    "rich": {"report", "commands"},  # tables for the terminal
+    "hydra": {"launch", "commands"},  # commands: a task builds what its configuration names
+    "omegaconf": {"launch", "commands", "explore"},
 }
 LIGHTNING = {
     "training",
     "evaluation",
     "activations/datamodule.py",
     "activations/harvest",
+    "commands",
     "launch/command_line.py",  # its exception for a mistake of the user
 }
 WITH_ROOMS = {key.split("/")[0] for key in MAY_IMPORT if "/" in key}

@@ -22,19 +22,27 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from atomlab.launch.error_sentences import one_sentence
+from atomlab.launch.help import help_text, program_name
 from atomlab.launch.options import check_options
+from atomlab.launch.own_options import with_own_options
 from atomlab.launch.ranks import first_process_ends, folder_of_further_process, is_first_process
 from atomlab.launch.run_folders import FolderRefused, SweepEnded, resumed_sweep
 from atomlab.launch.signals import Stopped, end_with_parent, ended_by_signals
 from atomlab.launch.sweep_folder import register_name_of_sweep
 from atomlab.launch.sweep_jobs import JOB, RESULT_FILE, run_job
+from atomlab.progress import shows_progress
 
 _TRACE = "HYDRA_FULL_ERROR"
 _MISTAKES = (ValueError, OSError, HydraException, OmegaConfBaseException, MisconfigurationException)
 
 
 def launch(
-    task: FunctionType, config_path: str, config_name: str, after_sweep: Callable[[Path], str] | None = None
+    task: FunctionType,
+    config_path: str,
+    config_name: str,
+    *,
+    module: str | None = None,
+    after_sweep: Callable[[Path], str] | None = None,
 ) -> None:
     """Composes the configuration from the command line, checks it, and runs a task on it.
 
@@ -46,20 +54,26 @@ def launch(
 
     Args:
         task: maps a configuration to an objective, or to None.
-        config_path: path of the configuration's folder, relative to the file of the task.
+        config_path: path of the configuration's folder, whole or relative to the file of the task.
         config_name: name of the primary configuration.
+        module: that runs the task as `python -m`, for the jobs of a sweep; None runs the file of the task.
         after_sweep: called with the folder of a sweep when all its jobs have ended; returns text to print.
     """
     wants_trace = bool(os.environ.get(_TRACE))
     _quieten()
     folder = str(Path(task.__code__.co_filename).resolve().parent / config_path)
     mistakes: list[Exception] = []
-    guarded = _guarded(task, mistakes, os.environ.get(_TRACE), folder)
+    # The file of the task, as seen from here: a launcher's worker may run in another folder.
+    program = ["-m", module] if module else [str(Path(task.__code__.co_filename).resolve())]
+    guarded = _guarded(task, mistakes, folder, program)
     register_name_of_sweep()
+    if {"--help", "-h"} & {*sys.argv[1:]}:
+        sys.stdout.write(help_text(Path(folder), config_name, program_name(config_name)))
+        return
     if os.environ.get(JOB):
         end_with_parent(grace=None)
     try:
-        sys.argv = [*sys.argv[:1], *resumed_sweep(sys.argv[1:])]
+        sys.argv = [*sys.argv[:1], *with_own_options(resumed_sweep(sys.argv[1:]), Path(folder))]
         with ended_by_signals(), folder_of_further_process(), _environment(_TRACE, "1"):  # Hydra raises, prints nothing
             hydra.main(config_path=folder, config_name=config_name, version_base="1.3")(guarded)()
     except FolderRefused as refusal:
@@ -107,6 +121,8 @@ def _quieten() -> None:
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    if not shows_progress():
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # its bars go into log files too
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; an error is reported in one sentence
 
 
@@ -129,14 +145,14 @@ def _set(name: str, value: str | None) -> None:
 
 
 def _guarded(
-    task: FunctionType, mistakes: list[Exception], trace: str | None, folder: str
+    task: FunctionType, mistakes: list[Exception], folder: str, program: list[str]
 ) -> Callable[[Any], float | None]:
     """Wraps a task so that the configuration is checked first and mistakes of the user are collected.
 
     Collected mistakes are not raised, so Hydra adds no words of its own. A run that left nothing of its own in its folder
     leaves no folder, unless the program was at fault. A job of a sweep becomes a single run in a new process (`run_job`).
     """
-    script = str(Path(task.__code__.co_filename).resolve())  # here: a launcher's worker may run in another folder
+    trace = os.environ.get(_TRACE)
 
     def mistake_in(config: Any) -> str | None:
         try:
@@ -177,7 +193,7 @@ def _guarded(
         job, name = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().job.name
         try:
             with _environment(_TRACE, trace):  # jobs of a sweep get what the user set
-                return run_job(config, script, mistake_in)
+                return run_job(config, program, mistake_in)
         finally:
             _remove_empty_run(job, name)
 

@@ -1,12 +1,16 @@
 """Turns an error that the user caused into one sentence, without the hints that Hydra gives to its own developers."""
 
+import difflib
 import re
+import shlex
 import sys
+from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, InstantiationException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from atomlab.launch.help import program_name
 from atomlab.launch.options import did_you_mean, keys_of
 
 _QUOTES = "\"'"
@@ -26,9 +30,17 @@ def one_sentence(error: BaseException, folder: str, name: str) -> str:
         The message without line breaks; the name of the error's type if it has no message.
     """
     error = _root_cause(error)
-    if unknown := re.match(r"Could not override '([^']+)'", str(error)):
+    if unknown := re.search(r"Could not override '([^']+)'", str(error)):
+        if sentence := _of_the_other_command(folder, name, unknown[1]):
+            return sentence
         hint = did_you_mean(unknown[1], keys_of(_chosen(folder, name, unknown[1])))
         return f"There is no key {unknown[1]!r}: {hint}"
+    message = str(error).partition("Config search path")[0]
+    if absent := re.search(r"Could not find '(\S+)/([^'/]+)'\s+Available options in '[^']*':\s+([\w\s]+)", message):
+        group, option, options = absent[1], absent[2], absent[3].split()
+        near = difflib.get_close_matches(option, options, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        return f"{group}={option} is no option of its group: {hint}There are {', '.join(options)}."
     if isinstance(error, OverrideParseException):
         key, _, value = error.override.partition("=")
         reason = str(error).partition("\n")[0]
@@ -40,6 +52,27 @@ def one_sentence(error: BaseException, folder: str, name: str) -> str:
         if line and "HYDRA_FULL_ERROR" not in line and not line.startswith("object_type="):
             lines.append(line)
     return " ".join(lines) or type(error).__name__
+
+
+def _of_the_other_command(folder: str, name: str, key: str) -> str | None:
+    """Says which command reads a key, or runs a study, that this one does not; None if the other one neither does."""
+    other = "evaluate" if name == "train" else "train"
+    top = key.partition(".")[0]
+    mine, theirs = (_top_keys(Path(folder), command) for command in (name, other))
+    if top in mine or top not in theirs:
+        return None
+    words = [word for word in sys.argv[1:] if not word.startswith("--config-dir=")]
+    culprit = next((word for word in words if word.startswith((f"{top}=", f"{top}.", "experiment="))), key)
+    what = f"{culprit} is a study" if top == "study" else f"{culprit} is an option of {program_name(other)}"
+    return f"{what}, and {program_name(name)} does not run it: {program_name(other)} {shlex.join(words)}"
+
+
+def _top_keys(folder: Path, name: str) -> set[str]:
+    """Returns the keys and groups that a primary configuration has of its own."""
+    raw = OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml"))
+    assert isinstance(raw, dict)
+    groups = (next(iter(entry)) for entry in raw["defaults"] if isinstance(entry, dict))
+    return {*map(str, raw), *map(str, groups)} - {"defaults", "hydra"}
 
 
 def _root_cause(error: BaseException) -> BaseException:

@@ -2,7 +2,8 @@
 
 A constructor's signature is the schema. YAML holds null, true and false, whole numbers, numbers, text, lists and mappings
 only, so a short comparison with a type annotation is enough. Libraries that check types would refuse a list where a tuple
-is annotated, or take "3" for a number. Their messages are about Python, and the user wrote a command line.
+is annotated, or take "3" for a number. Their messages are about Python, and the user wrote a command line. Ranges are
+annotations too (`atomlab.ranges`), which pydantic compares.
 """
 
 import difflib
@@ -15,6 +16,10 @@ from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origi
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
+
+from atomlab.ranges import fits as in_range
+from atomlab.ranges import has_range
+from atomlab.ranges import in_words as range_in_words
 
 _SUPPLIED = {"callbacks", "logger"}  # arguments that train.py and evaluate.py add to the leaves themselves
 _PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
@@ -140,7 +145,7 @@ def _target(path: str, leaf: dict[str, Any]) -> Any:
 
 def _hints(target: Any) -> dict[str, Any]:
     try:
-        return get_type_hints(target.__init__ if inspect.isclass(target) else target)
+        return get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
     except Exception:  # annotations that only a type checker can read
         return {}
 
@@ -182,7 +187,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin in (Union, UnionType):
         return any(_fits(value, arg) for arg in args)
     if origin is Annotated:
-        return _fits(value, args[0])
+        return _fits(value, args[0]) and in_range(value, hint)
     if origin is Literal:
         return any(value == arg and type(value) is type(arg) for arg in args)
     if isinstance(value, dict) and "_target_" in value:
@@ -214,6 +219,8 @@ def _makes(leaf: dict[str, Any], kind: Any) -> bool:
 def _in_words(hint: Any) -> str:
     origin, args = get_origin(hint), get_args(hint)
     kind = origin or hint
+    if origin is Annotated:
+        return range_in_words(hint) if has_range(hint) else _in_words(args[0])
     if origin in (Union, UnionType):
         choices = [choice for arg in args if get_origin(arg) is Literal for choice in get_args(arg)]
         others = [arg for arg in args if get_origin(arg) is not Literal]

@@ -35,9 +35,10 @@ JOB = "ATOMLAB_JOB"  # environment variable of a job's process: the file that it
 _LAUNCHER = ("hydra.mode", "hydra.run", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra/sweeper")
 _DISTRIBUTED = ("LOCAL_RANK", "NODE_RANK", "RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _GPUS = "CUDA_VISIBLE_DEVICES"
+_INSTALLED = ("site-packages", "dist-packages")  # where Python finds packages from any folder
 
 
-def run_job(config: DictConfig, script: str, mistake_in: Callable[[DictConfig], str | None]) -> float | None:
+def run_job(config: DictConfig, program: Sequence[str], mistake_in: Callable[[DictConfig], str | None]) -> float | None:
     """Runs a job of a sweep as a single run in a new process, unless it is finished already.
 
     Lightning starts further ranks by repeating the command line, and under `-m` each of them would run the whole sweep
@@ -48,7 +49,8 @@ def run_job(config: DictConfig, script: str, mistake_in: Callable[[DictConfig], 
 
     Args:
         config: of the job, as Hydra composed it.
-        script: path of the script whose task the job runs; under some launchers `sys.argv[0]` is their own worker's.
+        program: what Python is started with to run the task: the path of its script, or `-m` and its module. Under some
+            launchers `sys.argv[0]` is their own worker's.
         mistake_in: returns what is wrong with a configuration, in one sentence, or None.
 
     Returns:
@@ -78,7 +80,7 @@ def run_job(config: DictConfig, script: str, mistake_in: Callable[[DictConfig], 
         if not (hydra.callbacks.get("folder") or {}).get("goes_on", False):  # a study goes on in its own folder
             checkpoint = set_aside(run, sweep, number)
     resume = [] if checkpoint is None or "resume" not in config else [f"resume={quoted(checkpoint)}"]
-    command = [sys.executable, script, *_command_line(hydra, run), *resume]
+    command = [sys.executable, *program, *_command_line(hydra, run), *resume]
     with tempfile.TemporaryDirectory(prefix="atomlab-job-") as folder:
         said = Path(folder) / "sentence"
         job = subprocess.Popen(command, env=_environment(hydra, said), process_group=0)
@@ -131,6 +133,9 @@ def _environment(hydra: HydraConf, said: Path) -> dict[str, str]:
     kept.setdefault("WANDB_RUN_GROUP", Path(hydra.sweep.dir).name)
     if str(hydra.launcher.get("_target_", "")).endswith("JoblibLauncher"):  # several jobs at once on this machine
         kept |= gpu_of_job(int(hydra.job.num), _visible_gpus())
+    package = Path(__file__).parents[2]
+    if package.name not in _INSTALLED:  # a checkout, which Python does not find from another folder
+        kept["PYTHONPATH"] = os.pathsep.join([*filter(None, [kept.get("PYTHONPATH")]), str(package)])
     return kept | {JOB: str(said)}
 
 

@@ -1,7 +1,11 @@
 """How many vectors, supports and tokens the numbers of a table and of a dashboard are measured on."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import Annotated, final
+
+from annotated_types import Ge
+
+from atomlab.ranges import Count, Seed, check_ranges
 
 
 @final
@@ -31,21 +35,18 @@ class SampleSizes:
         ValueError: a size is below 1, or `measured` below 2.
     """
 
-    measured: int = 4096
-    certified: int = 1000
-    solved: int = 1000
-    supports: int = 256
-    controls: int = 200_000
-    loss_tokens: int = 10_000
-    browsed: int = 16_384
-    contexts: int = 8
-    batch: int = 2048
-    resampled: int = 2000
-    seed: int = 0
-    dashboard: int = 256
+    measured: Annotated[int, Ge(2)] = 4096  # one vector has no variance to explain
+    certified: Count = 1000
+    solved: Count = 1000
+    supports: Count = 256
+    controls: Count = 200_000
+    loss_tokens: Count = 10_000
+    browsed: Count = 16_384
+    contexts: Count = 8
+    batch: Count = 2048
+    resampled: Count = 2000
+    seed: Seed = 0
+    dashboard: Count = 256
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            least = 2 if name == "measured" else 1  # one vector has no variance to explain
-            if name != "seed" and value < least:
-                raise ValueError(f"sample_sizes.{name}={value} measures nothing: use {least} or more.")
+        check_ranges("sample_sizes", self)

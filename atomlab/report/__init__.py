@@ -35,7 +35,8 @@ from atomlab.report.figures import (
 from atomlab.report.html import png, write_report
 from atomlab.report.leave_out_on_error import attempt
 from atomlab.report.results import write_numbers, write_results
-from atomlab.report.table import Row, cell, finite, grouped, render_markdown, render_text, write_csv, write_json
+from atomlab.report.table import Row, cell, finite, grouped, render_markdown, write_csv, write_json
+from atomlab.report.terminal import render_text
 
 __all__ = [
     "CLOSING",

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from atomlab.report.contents import Page, Results
 from atomlab.report.html import png, write_figures, write_report
 from atomlab.report.leave_out_on_error import attempt
-from atomlab.report.table import escaped, grouped, render_markdown, render_text, write_csv, write_json, write_text
+from atomlab.report.table import escaped, grouped, render_markdown, write_csv, write_json, write_text
+from atomlab.report.terminal import render_text
 
 
 def write_numbers(folder: Path, results: Results) -> None:

@@ -1,4 +1,4 @@
-"""Writes rows as plain text, Markdown, CSV and JSON."""
+"""Writes rows as Markdown, CSV and JSON."""
 
 import csv
 import io
@@ -76,27 +76,6 @@ def grouped(rows: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> dict[st
     return {title: [unit, *found] for title, found in tables.items() if found}
 
 
-def render_text(rows: Sequence[Row], columns: Sequence[Column] = CLOSING) -> str:
-    """Formats rows as a table of aligned plain text for the terminal.
-
-    Args:
-        rows: of the table.
-        columns: from left to right; the first is aligned on its left, all others on their right.
-
-    Returns:
-        The headers, a rule and a line for each row, without a line break at the end.
-    """
-    table = _lines(rows, columns)
-    widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
-    lines = [
-        "  ".join(
-            text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in table
-    ]
-    return "\n".join([lines[0], "─" * len(lines[0]), *lines[1:]])
-
-
 def render_markdown(rows: Sequence[Row], columns: Sequence[Column] = CLOSING) -> str:
     """Formats rows as a table of GitHub's Markdown.
 
@@ -107,8 +86,8 @@ def render_markdown(rows: Sequence[Row], columns: Sequence[Column] = CLOSING) ->
     Returns:
         The table, in which characters of a cell that could be markup are escaped, without a line break at the end.
     """
-    header, *lines = [[escaped(text) for text in line] for line in _lines(rows, columns)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(columns), *lines])
+    header, *cells = [[escaped(text) for text in line] for line in lines(rows, columns)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(columns), *cells])
 
 
 def escaped(text: str) -> str:
@@ -126,10 +105,10 @@ def escaped(text: str) -> str:
     return re.sub(r"([\\`*_<>|~&$]|(?<=\])[(:\[])", r"\\\1", " ".join(text.split()))
 
 
-def _lines(rows: Sequence[Row], columns: Sequence[Column]) -> list[list[str]]:
-    """Returns the header and the cells of every row, without line breaks inside a cell."""
-    lines = [[column.header for column in columns], *([cell(row, column) for column in columns] for row in rows)]
-    return [[" ".join(text.split()) for text in line] for line in lines]
+def lines(rows: Sequence[Row], columns: Sequence[Column]) -> list[list[str]]:
+    """Returns the header and the cells of every row as texts, without line breaks inside a cell."""
+    texts = [[column.header for column in columns], *([cell(row, column) for column in columns] for row in rows)]
+    return [[" ".join(text.split()) for text in line] for line in texts]
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:

@@ -4,7 +4,6 @@ Sparsity is counted on the pre-activations z rather than the code f, so that a l
 code is 0, still passes a gradient to θ.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Protocol, final, runtime_checkable
 
@@ -14,6 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from atomlab.autocast import no_autocast
+from atomlab.ranges import Count, NotNegative, Positive, Share, check_ranges
 from atomlab.sae.autoencoder import ThresholdSAE
 from atomlab.sae.decoder import decoder_norms
 from atomlab.sae.sparse_code import Code
@@ -149,20 +149,14 @@ class Incoherence:
         ValueError: a value outside of its range; the message names the key of conf/.
     """
 
-    coefficient: float = 0.6
-    bound: float = 0.25
-    rows: int = 64
-    nearest: int = 8
-    every: int = 4
+    coefficient: NotNegative = 0.6
+    bound: Share = 0.25
+    rows: Count = 64
+    nearest: Count = 8
+    every: Count = 4
 
     def __post_init__(self) -> None:
-        _check("training.incoherence", coefficient=self.coefficient, bound=self.bound)
-        if self.bound > 1:
-            raise ValueError(f"training.incoherence.bound={self.bound} should be a cosine, from 0 to 1.")
-        for name in ("rows", "nearest", "every"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"training.incoherence.{name}={value} should be 1 or more.")
+        check_ranges("training.incoherence", self)
 
     def acts_in(self, batch: int) -> bool:
         """Whether a batch, by its number counted from 0, has the term."""
@@ -202,10 +196,10 @@ class L0:
         ValueError: the coefficient is not a finite number of at least 0.
     """
 
-    coefficient: float
+    coefficient: NotNegative
 
     def __post_init__(self) -> None:
-        _check("training.sparsity", coefficient=self.coefficient)
+        check_ranges("training.sparsity", self)
 
     def __call__(self, sae: ThresholdSAE, code: Code) -> Tensor:
         return self.coefficient * mean_l0(code, sae.threshold, sae.bandwidth)
@@ -227,16 +221,11 @@ class TargetL0:
         ValueError: the coefficient is not a finite number of at least 0, or the target not one above 0.
     """
 
-    coefficient: float
-    target: float
+    coefficient: NotNegative
+    target: Positive
 
     def __post_init__(self) -> None:
-        _check("training.sparsity", coefficient=self.coefficient)
-        if isinstance(self.target, bool) or not isinstance(self.target, int | float) or not 0 < self.target < math.inf:
-            raise ValueError(
-                f"training.sparsity.target={self.target} should be the number of latents that are to fire on a vector, above "
-                "0, such as 40."
-            )
+        check_ranges("training.sparsity", self)
 
     def __call__(self, sae: ThresholdSAE, code: Code) -> Tensor:
         return self.coefficient * target_l0_penalty(code, sae.threshold, sae.bandwidth, self.target)
@@ -255,18 +244,11 @@ class Tanh:
         ValueError: one of the two is not a finite number of at least 0.
     """
 
-    coefficient: float
-    scale: float = 4.0
+    coefficient: NotNegative
+    scale: NotNegative = 4.0
 
     def __post_init__(self) -> None:
-        _check("training.sparsity", coefficient=self.coefficient, scale=self.scale)
+        check_ranges("training.sparsity", self)
 
     def __call__(self, sae: ThresholdSAE, code: Code) -> Tensor:
         return self.coefficient * tanh_penalty(code, decoder_norms(sae.W_dec), self.scale)
-
-
-def _check(part: str, **numbers: object) -> None:
-    """Raises ValueError unless every number is finite and at least 0. `part` is where they stand in conf/."""
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise ValueError(f"{part}.{name}={value} should be 0 or a finite number above it.")

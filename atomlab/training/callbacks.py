@@ -1,13 +1,17 @@
 """Callbacks around the steps of the optimiser: unit norms, the last thresholds, throughput, data wait and the progress bar."""
 
 import logging
+import sys
 import time
 from typing import Any, final
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from torch import Tensor
 
+from atomlab.progress import shows_progress
+from atomlab.ranges import Count
 from atomlab.sae import rescale_thresholds_
 from atomlab.training.module import SAEModule
 
@@ -88,7 +92,7 @@ class Throughput(Callback):
         ValueError: `every` is below 1.
     """
 
-    def __init__(self, every: int = 50) -> None:
+    def __init__(self, every: Count = 50) -> None:
         if every < 1:
             raise ValueError(f"callbacks.throughput.every={every} should be 1 or more.")
         self.every, self.seen, self.since = every, 0, 0.0
@@ -134,10 +138,27 @@ class DataWait(Callback):
 
 @final
 class ProgressBar(TQDMProgressBar):
-    """Shows the training on one line: batches, rate, time left, R², L0 and tokens per second.
+    """Shows the training on one line of the terminal: batches, rate, time left, R², L0 and tokens per second.
 
-    There are as many batches as steps, unless gradients are accumulated. Lightning's version number is left out.
+    There are as many batches as steps, unless gradients are accumulated. Lightning's version number is left out, and so is
+    its second bar for the validation. Where no terminal is there, nothing is drawn (`atomlab.progress`).
+
+    Args:
+        refresh_rate: batches between two drawings.
     """
+
+    def __init__(self, refresh_rate: Count = 1) -> None:
+        super().__init__(refresh_rate if shows_progress() else 0)
+
+    def init_train_tqdm(self) -> Tqdm:
+        """Draws on standard error, so that standard output holds the table alone."""
+        return Tqdm(
+            desc=self.train_description, disable=self.is_disabled, dynamic_ncols=True, file=sys.stderr, smoothing=0,
+            bar_format=self.BAR_FORMAT,
+        )  # fmt: skip
+
+    def init_validation_tqdm(self) -> Tqdm:
+        return Tqdm(disable=True)
 
     def on_train_start(self, *_: Any) -> None:
         """Sets total and start for a resumed run too; Lightning's own bar sets them only where an epoch begins."""

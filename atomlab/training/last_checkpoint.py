@@ -17,6 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from atomlab.files import atomic_write
+from atomlab.ranges import Count
 from atomlab.training.checkpoint_io import CheckpointFiles
 from atomlab.training.failed_training import TrainingFailedError
 
@@ -48,7 +49,7 @@ class LastCheckpoint(Callback):
         TrainingFailedError: in training, weights that are not finite.
     """
 
-    def __init__(self, folder: str, every: int = 250) -> None:
+    def __init__(self, folder: str, every: Count = 250) -> None:
         if every < 1:
             raise ValueError(f"callbacks.last.every={every} should be 1 or more.")
         self.path, self.every = Path(folder) / "last.ckpt", every

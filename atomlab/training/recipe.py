@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, final, get_args
 
+from atomlab.ranges import Count, NotNegative, Positive, Share, check_ranges, fits, in_words
 from atomlab.sae import Incoherence, Sparsity, TargetL0
 from atomlab.sae.ops import Implementation
 
@@ -15,30 +16,6 @@ Coordinates = Literal["raw", "scaled"]
 
 _OWN_STARTS = ("data", "kmeans", "random")  # initial atoms that are not those of another training
 _REFERENCE_WIDTH = 2304  # the number of latents at which the default learning rate was chosen
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _check_positive(key: str, value: float) -> None:
-    if not (_is_number(value) and value > 0):
-        raise ValueError(f"{key}={value} should be a number above 0.")
-
-
-def _check_not_negative(key: str, value: float) -> None:
-    if not (_is_number(value) and value >= 0):
-        raise ValueError(f"{key}={value} should be 0 or a number above it.")
-
-
-def _check_count(key: str, value: int) -> None:
-    if not (_is_number(value) and value >= 1):
-        raise ValueError(f"{key}={value} should be 1 or more.")
-
-
-def _check_share(key: str, value: float) -> None:
-    if not (_is_number(value) and 0 <= value <= 1):
-        raise ValueError(f"{key}={value} should be a number from 0 to 1.")
 
 
 def _check_word(key: str, value: str, words: tuple[str, ...]) -> None:
@@ -64,17 +41,15 @@ class Architecture:
         ValueError: a value outside of its range; the message names the key of conf/.
     """
 
-    expansion: float = 4.0
+    expansion: Positive = 4.0
     inputs: Coordinates = "scaled"
-    alpha: float = 1.0
+    alpha: Share = 1.0
     tied: bool = True
-    bandwidth: float = 0.025
+    bandwidth: Positive = 0.025
 
     def __post_init__(self) -> None:
-        _check_positive("sae.expansion", self.expansion)
-        _check_positive("sae.bandwidth", self.bandwidth)
+        check_ranges("sae", self)
         _check_word("sae.inputs", self.inputs, get_args(Coordinates))
-        _check_share("sae.alpha", self.alpha)
 
     def d_sae(self, d_in: int) -> int:
         """Computes the number of latents.
@@ -117,10 +92,10 @@ class InitialAtoms:
     """
 
     source: str | Sequence[str] = "data"
-    samples: int = 100_000
-    passes: int = 20
-    bound: float = 0.5
-    agreement: float = 0.7
+    samples: Count = 100_000
+    passes: Count = 20
+    bound: Share = 0.5
+    agreement: Share = 0.7
 
     def __post_init__(self) -> None:
         named = [self.source] if isinstance(self.source, str) else self.source
@@ -134,10 +109,7 @@ class InitialAtoms:
                 f"training.initial_atoms.source={list(named)} should list two or more runs or SAEs, whose common atoms are "
                 "the start: give one path without brackets, or kmeans, data or random alone."
             )
-        _check_count("training.initial_atoms.samples", self.samples)
-        _check_count("training.initial_atoms.passes", self.passes)
-        _check_share("training.initial_atoms.bound", self.bound)
-        _check_share("training.initial_atoms.agreement", self.agreement)
+        check_ranges("training.initial_atoms", self)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -165,14 +137,12 @@ class Calibration:
         ValueError: a value outside of its range; the message names the key of conf/.
     """
 
-    l0: float | None = None
-    samples: int = 8192
+    l0: Positive | None = None
+    samples: Count = 8192
     final: bool = True
 
     def __post_init__(self) -> None:
-        if self.l0 is not None:
-            _check_positive("training.calibration.l0", self.l0)
-        _check_count("training.calibration.samples", self.samples)
+        check_ranges("training.calibration", self)
 
 
 @final
@@ -196,19 +166,14 @@ class Schedule:
         ValueError: a value outside of its range; the message names the key of conf/.
     """
 
-    learning_rate: float | None = None
-    threshold_learning_rate: float | None = None
-    warm_up: float = 0.1
-    decay: float = 0.5
-    freeze: float = 0.0
+    learning_rate: Positive | None = None
+    threshold_learning_rate: NotNegative | None = None
+    warm_up: Share = 0.1
+    decay: Share = 0.5
+    freeze: Share = 0.0
 
     def __post_init__(self) -> None:
-        if self.learning_rate is not None:
-            _check_positive("training.schedule.learning_rate", self.learning_rate)
-        if self.threshold_learning_rate is not None:
-            _check_not_negative("training.schedule.threshold_learning_rate", self.threshold_learning_rate)
-        for name in ("warm_up", "decay", "freeze"):
-            _check_share(f"training.schedule.{name}", getattr(self, name))
+        check_ranges("training.schedule", self)
 
     def rates(self, d_sae: int) -> tuple[float, float]:
         """Returns the highest learning rates of the weights and of the thresholds, for a TSAE of `d_sae` latents."""
@@ -243,12 +208,11 @@ class Revival:
         ValueError: a value outside of its range; the message names the key of conf/.
     """
 
-    after: int = 50_000
-    coefficient: float = 0.0
+    after: Count = 50_000
+    coefficient: NotNegative = 0.0
 
     def __post_init__(self) -> None:
-        _check_count("training.revival.after", self.after)
-        _check_not_negative("training.revival.coefficient", self.coefficient)
+        check_ranges("training.revival", self)
 
 
 @final
@@ -277,13 +241,13 @@ class TrainingRecipe:
     schedule: Schedule = Schedule()
     revival: Revival = Revival()
     initial_atoms: InitialAtoms = InitialAtoms()
-    noise: float = 0.3
+    noise: NotNegative = 0.3
     incoherence: Incoherence = field(default_factory=Incoherence)
     implementation: Implementation = "auto"
 
     def __post_init__(self) -> None:
         _check_word("training.implementation", self.implementation, get_args(Implementation))
-        _check_not_negative("training.noise", self.noise)
+        check_ranges("training", self)
         if self.calibration.l0 is None and not isinstance(self.sparsity, TargetL0):
             raise ValueError(
                 "training.calibration.l0=null takes the target of the sparsity term, and training.sparsity is "
@@ -312,4 +276,5 @@ class TrainingRecipe:
 
 def check_shrinkage(shrinkage: float) -> None:
     """Raises ValueError for a shrinkage λ of the metric S that is negative, infinite or no number."""
-    _check_not_negative("shrinkage", shrinkage)
+    if not fits(shrinkage, NotNegative):
+        raise ValueError(f"shrinkage={shrinkage} should be {in_words(NotNegative)}.")

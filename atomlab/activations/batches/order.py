@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import final
 
-from atomlab.activations.option_checks import check_sizes
+from atomlab.ranges import Count, Seed, check_ranges
 
 
 @final
@@ -16,8 +16,11 @@ class Online:
         ahead: forward passes that may wait to enter the buffer; the language model pauses when there are as many.
     """
 
-    buffer_rows: int = 131_072
-    ahead: int = 4
+    buffer_rows: Count = 131_072
+    ahead: Count = 4
+
+    def __post_init__(self) -> None:
+        check_ranges("activations.batches.online", self)
 
 
 @final
@@ -38,14 +41,12 @@ class TrainingBatches:
         ValueError: a size below 1.
     """
 
-    size: int = 512
-    steps: int = 1000
-    seed: int = 0
-    block_rows: int = 64
-    window_rows: int = 262_144
+    size: Count = 512
+    steps: Count = 1000
+    seed: Seed = 0
+    block_rows: Count = 64
+    window_rows: Count = 262_144
     online: Online | None = None
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.size < 1:
-            raise ValueError(f"steps={self.steps} and batch_size={self.size} train nothing: use 1 or more of each.")
-        check_sizes("batches", block_rows=self.block_rows, window_rows=self.window_rows)
+        check_ranges("activations.batches", self, {"size": "batch_size", "steps": "steps", "seed": "seed"})

@@ -18,6 +18,7 @@ from atomlab.activations.corpora.records import (
     UnusableRecordError,
     read_records,
 )
+from atomlab.ranges import Count, Share
 
 
 @final
@@ -54,9 +55,9 @@ class CounterFact:
         position: Position = "last_subject",
         split_by: Literal["subject", "template"] = "subject",
         distinct: bool = True,
-        limit: int | None = None,
+        limit: Count | None = None,
         revision: str | None = None,
-        max_bad_share: float = 0.01,
+        max_bad_share: Share = 0.01,
     ) -> None:
         if position not in ("last", "last_subject"):
             raise ValueError(

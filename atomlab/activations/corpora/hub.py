@@ -8,6 +8,7 @@ from atomlab.activations.corpora.corpus import Example, Position, RecordCounter,
 from atomlab.activations.corpora.dataset_split import DatasetSplit
 from atomlab.activations.corpora.parsing import document_example
 from atomlab.activations.corpora.records import Record
+from atomlab.ranges import Count, Share
 
 
 @final
@@ -51,8 +52,8 @@ class HubText:
         field: str = "text",
         group_field: str | None = None,
         streaming: bool = True,
-        limit: int | None = 20_000,
-        max_bad_share: float = 0.01,
+        limit: Count | None = 20_000,
+        max_bad_share: Share = 0.01,
     ) -> None:
         self.name, self.subset, self.split, self.field, self.group_field = name, subset, split, field, group_field
         check_limit(limit)

@@ -10,6 +10,7 @@ from atomlab.activations.corpora.corpus import Example, Position, RecordCounter,
 from atomlab.activations.corpora.parsing import document_example
 from atomlab.activations.corpora.records import DataFiles, Record, decode_utf8, read_records
 from atomlab.files import regular
+from atomlab.ranges import Count, Share
 
 
 @final
@@ -46,8 +47,8 @@ class LocalText:
         group_field: str | None = None,
         packed: bool = True,
         position: Position = "all",
-        limit: int | None = None,
-        max_bad_share: float = 0.01,
+        limit: Count | None = None,
+        max_bad_share: Share = 0.01,
     ) -> None:
         self.path, self.field, self.group_field = Path(path), field, group_field
         check_limit(limit)

@@ -27,7 +27,6 @@ from atomlab.activations.harvest.remote import fetch
 from atomlab.activations.model.capture import measure_widths
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.model.sites import HookPoint
-from atomlab.activations.option_checks import check_sizes
 from atomlab.activations.store.activation_store import ActivationStore, Rows
 from atomlab.activations.store.files import (
     INDEX,
@@ -42,6 +41,7 @@ from atomlab.activations.store.outliers import Outliers
 from atomlab.activations.store.row_origins import Layout, has_sequences, read_sequences
 from atomlab.activations.tokens.tokenise import SPLITS, TokenRules, Tokens, tokenise
 from atomlab.identity import check_same, code
+from atomlab.ranges import Count, check_ranges
 
 _CLIENTS = {"aiohttp", "httpcore", "httpx", "huggingface_hub", "requests", "urllib3"}
 
@@ -81,13 +81,13 @@ class HarvestOptions:
 
     cache_dir: str
     precision: str = "32-true"
-    batch_tokens: int = 8192
-    shard_rows: int = 16_384
+    batch_tokens: Count = 8192
+    shard_rows: Count = 16_384
     source: str | None = None
     verify: bool = True
 
     def __post_init__(self) -> None:
-        check_sizes("harvest", batch_tokens=self.batch_tokens, shard_rows=self.shard_rows)
+        check_ranges("activations.harvest", self)
 
 
 @final

@@ -13,7 +13,6 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from atomlab.activations.harvest.shards import Shard, document_of, passes, plan
 from atomlab.activations.model.capture import capture
@@ -32,6 +31,7 @@ from atomlab.activations.store.files import (
 from atomlab.activations.store.row_origins import Layout, has_sequences, read_layout, read_sequences, write_sequences
 from atomlab.activations.tokens.sequences import Sequences, batch
 from atomlab.activations.tokens.tokenise import SPLITS, Tokens
+from atomlab.progress import token_bar
 
 _PATIENCE = timedelta(days=2)  # of processes that wait for the first one's tokens, or for another run's harvest
 
@@ -128,9 +128,7 @@ class Harvester(LightningModule):
         cut = ((self.sequences[shard.split].lengths, span) for shard in self.mine for span in shard.batches)
         total = sum(int(lengths[start:stop].sum()) for lengths, (start, stop) in cut)
         self.writer = ShardWriter(self.folder, self.sequences, self.records.__setitem__)
-        self.bar = tqdm(
-            total=total, unit=" tokens", unit_scale=True, desc="harvest", disable=not self.trainer.is_global_zero
-        )
+        self.bar = token_bar(total, "harvest", of_first_process=self.trainer.is_global_zero)
 
     def predict_step(self, item: tuple[int, dict[str, Tensor], Tensor], batch_idx: int) -> int:
         number, inputs, kept = item

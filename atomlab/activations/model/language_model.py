@@ -249,7 +249,7 @@ class LanguageModel:
         config = copy.deepcopy(self.config)
         if depth is not None:
             _keep_first_layers(config.get_text_config(), depth)
-        with self._one_sentence_errors("weights"), _no_loading_messages():
+        with self._one_sentence_errors("weights"), no_loading_messages():
             model, info = self._factory.from_pretrained(
                 self.name,
                 revision=self._commit,
@@ -315,7 +315,7 @@ def _reason(error: BaseException) -> str:
 
 
 @contextmanager
-def _no_loading_messages() -> Iterator[None]:
+def no_loading_messages() -> Iterator[None]:
     """Silences transformers: `check_weights` says more of missing weights, and layers left out are no fault."""
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

@@ -14,7 +14,7 @@ from filelock import FileLock
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from atomlab.activations.model.language_model import LanguageModel
+from atomlab.activations.model.language_model import LanguageModel, no_loading_messages
 from atomlab.files import give_default_mode, package_file
 
 _CONTROL_TOKEN = 3  # the token type that GGUF gives special tokens
@@ -90,7 +90,8 @@ def _convert(source: Path, folder: Path) -> None:
     temporary = folder.with_name(f".converting-{os.getpid()}-{folder.name}")
     try:
         temporary.mkdir()
-        model.save_pretrained(temporary)
+        with no_loading_messages():
+            model.save_pretrained(temporary)
         _tokenizer(field).save_pretrained(temporary)
         give_default_mode(temporary)
         os.replace(temporary, folder)

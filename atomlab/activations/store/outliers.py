@@ -5,7 +5,7 @@ from typing import final
 
 from torch import Tensor
 
-from atomlab.activations.option_checks import check_sizes
+from atomlab.ranges import Ratio, check_ranges
 
 
 @final
@@ -21,10 +21,10 @@ class Outliers:
         ValueError: a ratio below 1.
     """
 
-    max_norm_ratio: float | None = 10.0
+    max_norm_ratio: Ratio | None = 10.0
 
     def __post_init__(self) -> None:
-        check_sizes("outliers", max_norm_ratio=self.max_norm_ratio)
+        check_ranges("activations.outliers", self)
 
     def limit(self, train_norms: Tensor) -> float:
         """Returns the largest norm that is kept, given the norms (rows,) of all training vectors."""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from atomlab.activations.corpora.corpus import Corpus, Example, Position, RecordCounter, collect_counters
-from atomlab.activations.option_checks import check_sizes
 from atomlab.activations.tokens.sequences import Sequences, pack, pack_apart, prompts, sample
 from atomlab.activations.tokens.special_tokens import frame, special_ids, without_frame
+from atomlab.ranges import Count, Seed, check_ranges
 
 SPLITS = ("train", "validation", "test")
 _TEXTS_AT_ONCE = 1024
@@ -85,16 +85,16 @@ class TokenRules:
         ValueError: `max_tokens` is below 1.
     """
 
-    context: int = 256
-    max_tokens: int | None = None
+    context: Count = 256
+    max_tokens: Count | None = None
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     drop_first: bool = True
     drop_special: bool = True
     separate_documents: bool = True
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        check_sizes("tokens", max_tokens=self.max_tokens)
+        check_ranges("activations.tokens", self)
 
 
 def tokenise(corpus: Corpus, tokenizer: Any, rules: TokenRules) -> Tokens:

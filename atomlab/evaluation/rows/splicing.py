@@ -6,13 +6,13 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from atomlab.activations.model.capture import AxisOrder, axis_orders
 from atomlab.activations.model.replacing import Edit, edited_at, replaced
 from atomlab.activations.model.sites import HookPoint
 from atomlab.activations.store.activation_store import Rows
 from atomlab.metrics import LossRecovered, NextTokenKL
+from atomlab.progress import token_bar
 
 _TOKENS_AT_ONCE = 1024  # logits of a large vocabulary are the largest tensor here
 
@@ -89,7 +89,7 @@ def splice(
     losses, divergences = {name: LossRecovered() for name in units}, {name: NextTokenKL() for name in units}
     done = compared = scored = 0
     kind, _ = axis_orders(model, [point], rows.store.origins.sequences.input_ids[:_TOKENS_AT_ONCE])[point]
-    with tqdm(total=tokens, unit=" tokens", unit_scale=True, desc="splice") as bar:
+    with token_bar(tokens, "splice") as bar:
         for passage in passages(rows, tokens):
             clean = _logits(model, point, kind, passage, None)
             original = _cross_entropies(clean, passage)

@@ -15,6 +15,7 @@ from atomlab.evaluation.scaling.critical_size import critical_law
 from atomlab.evaluation.scaling.interval import NotEnoughCells
 from atomlab.evaluation.study import StudyInputs, kept
 from atomlab.evaluation.surrogates import VectorsDataModule, gaussian_vectors
+from atomlab.ranges import Count, Positive
 from atomlab.report import COLUMNS, Column, Page, Results, Row, capacity_figure, write_results
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.build import reference_metric
@@ -57,8 +58,8 @@ class CapacityGrid:
         surrogate: whether the same grid is trained on Gaussian vectors with the data's mean and covariance.
     """
 
-    vectors: Sequence[int] = (2000, 4000, 8000, 16000)
-    expansions: Sequence[float] = (1, 4, 8)
+    vectors: Sequence[Count] = (2000, 4000, 8000, 16000)
+    expansions: Sequence[Positive] = (1, 4, 8)
     surrogate: bool = True
 
     def __call__(self, inputs: StudyInputs) -> tuple[str, float]:

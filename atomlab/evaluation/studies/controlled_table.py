@@ -28,6 +28,7 @@ from atomlab.evaluation.study import StudyInputs
 from atomlab.identity import Identity, check_same
 from atomlab.interop.locate import check_seed, identity_in, load_at_site, locate, same_start
 from atomlab.interop.saelens import save_sae
+from atomlab.ranges import Index
 from atomlab.report import AtomBrowser, Page, Results, Row, attempt, write_numbers, write_results
 from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct
@@ -64,7 +65,7 @@ class ControlledTable:
     atoms: str | None = None
     features: Mapping[str, str] | None = None
     seeds: Sequence[str] = ()
-    retrain: int = 0
+    retrain: Index = 0
     controls: Sequence[str] = tuple(CONTROLS)
     coders: Sequence[str] = ("threshold", "threshold_pursuit", "omp")
     certify: bool = True

@@ -15,6 +15,7 @@ from atomlab.evaluation.provenance import describe
 from atomlab.evaluation.study import StudyInputs, layers_of
 from atomlab.evaluation.surrogates import exact_moments
 from atomlab.metrics import RepresentationShift
+from atomlab.ranges import Count
 from atomlab.report import Column, Page, Results, Row, angles_figure, attempt, layers_figure, write_results
 from atomlab.theory import Geometry, gaussian_surrogate, geometries
 
@@ -51,7 +52,7 @@ class RepresentationShiftStudy:
     """
 
     layers: Sequence[int] | None = None
-    samples: int = 2048
+    samples: Count = 2048
     causal: bool = True
 
     def __call__(self, inputs: StudyInputs) -> tuple[str, float]:

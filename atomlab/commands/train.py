@@ -1,0 +1,132 @@
+"""Trains a TSAE on a language model's activations and measures what it found: `atomlab train`, options in conf/."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from lightning import Trainer, seed_everything
+from omegaconf import DictConfig, OmegaConf
+
+from atomlab import ThresholdSAE, save_sae
+from atomlab.activations import ActivationDataModule
+from atomlab.activations.harvest.preflight import Prepared
+from atomlab.commands.configuration_folder import configuration_folder
+from atomlab.evaluation import evaluate_run, origin_of
+from atomlab.evaluation.sweep import summarise_sweep
+from atomlab.identity import Identity, identity_of, write_identity
+from atomlab.interop.checkpoint import read_checkpoint
+from atomlab.launch import folder_of_first_process, launch, plain
+from atomlab.report import Row
+from atomlab.training.build import build
+from atomlab.training.forecast import Forecast, forecast, render
+from atomlab.training.last_checkpoint import LastCheckpoint
+from atomlab.training.loggers import WandbRun
+from atomlab.training.objective import objective_of_row, validation_objective
+from atomlab.training.recipe import check_shrinkage
+from atomlab.training.resuming import RunIdentity, check_resumable, checkpoint_to_resume
+from atomlab.training.trainer_checks import check_finished, check_trainer
+
+
+def train(config: DictConfig) -> float | None:
+    """Checks, harvests what is missing, trains, validates, saves the TSAE, and writes the table and the report.
+
+    Returns the objective of a sweep: the R² in the S-norm on validation vectors, so that the test split is read by the table
+    alone, or the number of the atoms' row that `objective` names. None on all processes but the first, with harvest_only,
+    which stops after the harvest with statistics of the sites, and with dry_run, which stops after the checks with sizes,
+    memory and time.
+    """
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    resume = _checkpoint(config, folder)
+    architecture, recipe = instantiate(config.sae), instantiate(config.training)  # refused before the harvest
+    check_shrinkage(config.shrinkage)
+    callbacks = list(instantiate(config.callbacks).values())
+    trainer = instantiate(config.trainer, callbacks=callbacks, logger=instantiate(config.logger).get("logger"))
+    check_trainer(trainer, config.steps)
+    sample_sizes = instantiate(config.sample_sizes)
+    data = instantiate(config.activations, _convert_="all")
+    identity = identity_of(plain(config), data.identity)
+    trainer.callbacks.append(RunIdentity(identity))
+    if resume is not None:
+        check_resumable(read_checkpoint(resume), identity, f"resume={resume}")
+        # The checkpoint has the atoms.
+        recipe = replace(recipe, initial_atoms=replace(recipe.initial_atoms, source="random"))
+
+    def foresee(prepared: Prepared) -> Forecast:
+        return forecast(data, prepared, trainer, architecture=architecture, shrinkage=config.shrinkage)
+
+    if config.dry_run:
+        prepared = data.prepare()
+        sys.stdout.write(f"{render(foresee(prepared), data, prepared, trainer, recipe.initial_l0)}\n")
+        return None
+    data.harvest(trainer, check=foresee)  # on all of its processes
+    if config.harvest_only:
+        return data.print_statistics()
+    data.setup()
+    seed_everything(config.seed, workers=True, verbose=False)  # here, since a harvest draws random numbers too
+    module = build(
+        data, architecture, recipe, shrinkage=config.shrinkage, sample_sizes=instantiate(config.sample_sizes)
+    )
+    for logger in trainer.loggers:
+        logger.log_hyperparams(plain(config))
+    if trainer.is_global_zero:
+        write_identity(folder, identity)
+    trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+    check_finished(trainer, config.steps)
+    objective = validation_objective(trainer, module, data)
+    if torch.distributed.is_initialized():  # the table is one process's work, and its metrics must not wait for others
+        torch.distributed.destroy_process_group()
+    if not trainer.is_global_zero:
+        return None
+    rows = _saved_and_measured(config, module.folded().cpu(), data, identity, folder)
+    _log(trainer, rows)
+    for callback in callbacks:
+        if isinstance(callback, LastCheckpoint):
+            callback.require_saved()
+    return objective if config.objective is None else objective_of_row(rows[0], config.objective)
+
+
+def _checkpoint(config: DictConfig, folder: Path) -> Path | None:
+    """Finds the checkpoint that `resume` means, and writes its path into the configuration."""
+    named = any(word.startswith("hydra.run.dir=") for word in HydraConfig.get().overrides.hydra)
+    found = checkpoint_to_resume(config.resume, folder_of_first_process(folder), named=named)
+    config.resume = None if found is None else str(found)
+    return found
+
+
+def _saved_and_measured(
+    config: DictConfig, sae: ThresholdSAE, data: ActivationDataModule, identity: Identity, folder: Path
+) -> list[Row]:
+    """Saves the TSAE in `sae/`, measures it, and prints the table, whose rows are returned."""
+    save_sae(sae, folder / "sae", origin_of(data, identity))
+    rows, text = evaluate_run(
+        sae,
+        data,
+        instantiate(config.sample_sizes),
+        folder,
+        shrinkage=config.shrinkage,
+        configuration=OmegaConf.to_yaml(config),
+        identity=identity,
+    )
+    sys.stdout.write(f"{text}\n")
+    return rows
+
+
+def _log(trainer: Trainer, rows: list[Row]) -> None:
+    """Sends the table to all loggers, and ends them."""
+    for logger in trainer.loggers:
+        logger.log_metrics({f"table/{row['unit']}/{k}": v for row in rows for k, v in row.items() if type(v) is float})
+        if isinstance(logger, WandbRun):
+            logger.log_rows("table", rows)
+        logger.finalize("success")
+
+
+def main() -> None:
+    """Runs `train` with the options of the command line."""
+    launch(train, str(configuration_folder()), "train", module="atomlab.commands.train", after_sweep=summarise_sweep)
+
+
+if __name__ == "__main__":
+    main()
