@@ -30,6 +30,11 @@ def load_checkpoint(file: Path) -> tuple[ThresholdSAE, InputTransform]:
             its transform.
     """
     state = read_checkpoint(file)["state_dict"]
+    for name, value in state.items():
+        if name.startswith(("sae.", "transform.")) and not isinstance(value, Tensor):
+            raise ValueError(
+                f"{file}: {name} should be a tensor, found {type(value).__name__}: use another checkpoint."
+            )
     weights, transform = (
         {name.removeprefix(part): value for name, value in state.items() if name.startswith(part)}
         for part in ("sae.", "transform.")

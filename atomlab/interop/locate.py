@@ -8,6 +8,7 @@ from atomlab.activations.model.sites import HookPoint
 from atomlab.identity import MAY_DIFFER, Identity, check_same, comparable_identity
 from atomlab.interop.checkpoint import load_checkpoint, read_checkpoint
 from atomlab.interop.formats import load_released
+from atomlab.interop.integrity import sound
 from atomlab.interop.saelens import load_config
 from atomlab.sae import ThresholdSAE, fold
 from atomlab.theory import AtomicInnerProduct
@@ -26,9 +27,9 @@ _TRANSFORMER_LENS = {
 def locate(path: str | Path, data: ActivationDataModule) -> Path:
     """Finds the SAE that a path means, and checks that it was trained where it is to be measured.
 
-    Of a run's folder this is `sae/`, or `checkpoints/last.ckpt` if the run was stopped before it saved its SAE. An SAE
-    that does not say where it was trained is accepted. No weights of a folder or an archive and no activations are
-    read; a checkpoint is read as a whole.
+    Of a run's folder this is `sae/`, or `checkpoints/last.ckpt` if the run was stopped before it saved its SAE, or the newest
+    checkpoint that can be read if `sae/` is damaged. An SAE that does not say where it was trained is accepted. No
+    activations are read; `sae/` of a run's folder and a checkpoint are read as a whole.
 
     Args:
         path: a run's folder, a SAELens folder, a folder with Gemma Scope's `params.npz`, an `.npz` file, or a `.ckpt`
@@ -53,7 +54,7 @@ def locate(path: str | Path, data: ActivationDataModule) -> Path:
         if not places:
             state = "holds no SAE" if given.exists() else "does not exist"
             raise FileNotFoundError(f"{path} {state}: expected {_KINDS}.")
-        found = places[0]
+        found = sound(places[0], given, ("cfg.json", "sae_weights.safetensors"))
     _check_site(found, data)
     return found
 

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from atomlab.files import atomic_write, regular, sha256
+from atomlab.interop.integrity import check_checksum, write_checksums
 from atomlab.interop.sae_from_tensors import sae_of_weights
 from atomlab.sae.autoencoder import ThresholdSAE
 
@@ -39,8 +40,8 @@ _log = logging.getLogger(__name__)
 def save_sae(sae: ThresholdSAE, folder: Path, metadata: Mapping[str, object]) -> None:
     """Writes a TSAE of raw activations as a SAELens folder, in float32 and with W_enc as a tensor of its own.
 
-    Each file is written completely or not at all. The checksum of the weights goes into cfg.json, so that `load_sae`
-    finds damage and files of different SAEs.
+    Each file is written completely or not at all. The checksums of both go into `SHA256SUMS`, and that of the weights into
+    cfg.json as well, so that `load_sae` finds damage and files of different SAEs.
 
     Args:
         sae: the TSAE. One that was trained in other coordinates must be folded first (`atomlab.sae.fold`).
@@ -65,6 +66,7 @@ def save_sae(sae: ThresholdSAE, folder: Path, metadata: Mapping[str, object]) ->
             "metadata": {"sae_lens_version": _SAELENS_VERSION, **metadata, _CHECKSUM: sha256(weights_file)},
         }
         config_file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_checksums(folder, (CONFIG, WEIGHTS))
 
 
 def load_config(folder: Path) -> dict[str, Any]:
@@ -84,6 +86,7 @@ def load_config(folder: Path) -> dict[str, Any]:
         if not (folder / name).exists():
             raise FileNotFoundError(f"{folder} holds no SAE: {name} is missing.")
         regular(folder / name)
+    check_checksum(folder, CONFIG)
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -91,7 +94,7 @@ def load_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ValueError(f"{folder / CONFIG} holds a {type(config).__name__}: expected a JSON object.")
     if not isinstance(config.get("metadata") or {}, dict):
-        raise ValueError(f"{folder / CONFIG} has metadata={config['metadata']!r}: expected a JSON object.")
+        raise ValueError(f"{folder / CONFIG} has metadata={config['metadata']!r:.60}: expected a JSON object.")
     return config
 
 
@@ -101,7 +104,8 @@ def load_sae(folder: str | Path) -> ThresholdSAE:
     Two architectures can be read: `jumprelu`, f = relu(z)·[z > θ], where θ < 0 acts as 0; and `standard`, f = relu(z),
     which is θ = 0. A cfg.json that names no architecture comes from an old SAELens and means `standard`.
 
-    The weights are compared with the checksum in cfg.json. If there is none, a log line says that they are unchecked.
+    Both files are compared with `SHA256SUMS`, or the weights with the checksum in cfg.json. If there is neither, a log line
+    says that they are unchecked.
 
     Args:
         folder: the SAELens folder; a leading ~ is the home folder.
@@ -119,11 +123,12 @@ def load_sae(folder: str | Path) -> ThresholdSAE:
     folder = Path(folder).expanduser()
     config = load_config(folder)
     _refuse_other_kinds(folder / CONFIG, config)
-    _compare_checksum(folder, config)
+    if not check_checksum(folder, WEIGHTS):
+        _compare_checksum(folder, config)
     try:
         weights = load_file(folder / WEIGHTS)
-    except SafetensorError as error:
-        raise ValueError(f"{folder / WEIGHTS} is damaged ({error}): save the SAE again.") from error
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{folder / WEIGHTS} is damaged ({str(error)[:200]}): save the SAE again.") from error
     if not torch.equal(scale := weights.pop("scaling_factor", torch.ones(1)), torch.ones_like(scale)):
         raise ValueError(
             f"{folder / WEIGHTS} has a scaling_factor that is not 1: multiply W_dec by it and leave it out."
@@ -162,13 +167,15 @@ def _compare_checksum(folder: Path, config: Mapping[str, Any]) -> None:
 def _refuse_other_kinds(file: Path, config: Mapping[str, Any]) -> None:
     kind = config.get("architecture")
     if kind not in (None, "jumprelu", "standard"):
-        raise ValueError(f"{file} is of a {kind!r} SAE, and only 'jumprelu' and 'standard' (ReLU) can be read.")
+        raise ValueError(f"{file} is of a {kind!r:.60} SAE, and only 'jumprelu' and 'standard' (ReLU) can be read.")
     for name, neutral in _NEUTRAL.items():
         value = config.get(name)
         if not any(type(value) is type(one) and value == one for one in neutral):
             raise ValueError(
-                f"{file} has {name}={value}, and only {' or '.join(map(repr, neutral))} can be read: a threshold SAE of "
+                f"{file} has {name}={value!s:.60}, and only {' or '.join(map(repr, neutral))} can be read: a threshold SAE of "
                 "raw activations is expected, so fold the rest into the weights."
             )
     if type(config.get("apply_b_dec_to_input", True)) is not bool:
-        raise ValueError(f"{file} has apply_b_dec_to_input={config['apply_b_dec_to_input']!r}: expected true or false.")
+        raise ValueError(
+            f"{file} has apply_b_dec_to_input={config['apply_b_dec_to_input']!r:.60}: expected true or false."
+        )

@@ -80,7 +80,8 @@ def forecast(
     model_bytes = sum(weight.numel() * weight.element_size() for weight in loaded)
     matrices = 1 if architecture.tied else 2
     training_bytes = _BYTES_A_WEIGHT * (matrices * d_in * d_sae + 2 * d_sae + d_in)
-    _check_memory("The language model", model_bytes, _memory(data.model.device))
+    if data.model.placement.device_map is None:
+        _check_memory("The language model", model_bytes, _memory(data.model.device))
     memory = _memory(trainer.strategy.root_device)
     _check_memory("The training", training_bytes, memory)
     return Forecast(d_in, d_sae, train_rows, reference_rows, model_bytes, training_bytes, memory)
@@ -106,7 +107,7 @@ def _check_memory(what: str, needed: int, there: int) -> None:
     if needed > there:
         raise ValueError(
             f"{what} needs at least {needed / 1e9:.3g} GB of memory, and the device has {there / 1e9:.3g} GB: use a "
-            "lower sae.expansion, a smaller model, or another device."
+            "lower sae.expansion, a smaller model, or another device; model.device_map=auto spreads a model over several."
         )
 
 

@@ -167,6 +167,7 @@ def test_an_sae_is_measured_where_it_was_trained(
     data = data_of()
     save_sae(ThresholdSAE(16, 8), tmp_path / "new", {} if named is None else {"hook_name": named})
     save_sae(ThresholdSAE(16, 8), tmp_path / "old", {})
+    (tmp_path / "old" / "SHA256SUMS").unlink()  # as others save it
     config = json.loads((tmp_path / "old" / "cfg.json").read_text())
     (tmp_path / "old" / "cfg.json").write_text(json.dumps({**config, "metadata": None, "hook_name": named}))
     for folder in (tmp_path / "new", tmp_path / "old"):
@@ -217,6 +218,7 @@ def test_what_a_block_reads_is_what_the_one_before_it_gave(models_of: dict[str, 
 def test_heads_outputs_are_flat_here_and_belong_to_one_site(data_of: Data, tmp_path: Path) -> None:
     data = data_of()
     save_sae(ThresholdSAE(16, 8), tmp_path, {})
+    (tmp_path / "SHA256SUMS").unlink()  # as others save it
     config = json.loads((tmp_path / "cfg.json").read_text()) | {"reshape_activations": "hook_z"}
     (tmp_path / "cfg.json").write_text(json.dumps(config))
     assert locate(tmp_path, data.at("attn_z", 1)) == tmp_path
@@ -331,3 +333,23 @@ def test_every_dictionary_is_drawn_once_and_controls_go_before_imported_saes(
         assert [text for text in texts if text in (*SOURCES, *names)] == expected
     lines = [line for line in drawn[1].axes[0].lines if line.get_label() in expected]
     assert len({line.get_color() for line in lines}) == len(expected) == len(lines)
+
+
+def test_a_damaged_sae_of_a_run_gives_way_to_its_newest_whole_checkpoint(
+    inputs: StudyInputs, metric: AtomicInnerProduct, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained(inputs, tmp_path / "run")
+    whole = load_at_site(run, inputs.data, metric)
+    for name in ("sae_weights.safetensors", "cfg.json"):
+        file = run / "sae" / name
+        content = file.read_bytes()
+        file.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+        assert same(load_at_site(run, inputs.data, metric), whole)
+        said = capsys.readouterr().err
+        assert f"{file} is damaged or was changed since it was saved" in said
+        assert f"The TSAE of {run / 'checkpoints' / 'last.ckpt'} is used in its place." in said
+        with pytest.raises(ValueError, match="is damaged or was changed"):  # asked for by its own name
+            load_at_site(run / "sae", inputs.data, metric)
+        file.write_bytes(content)
+    assert load_at_site(run, inputs.data, metric)
+    assert capsys.readouterr().err == ""

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -146,18 +147,27 @@ def test_a_jumprelu_without_thresholds_is_refused_and_a_relu_of_an_old_saelens_i
 def test_a_saved_sae_knows_its_weights_and_a_foreign_one_is_said_to_be_unchecked(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """faults.md E3: a flipped bit of the weights passed in silence."""
+    """faults.md E3: a flipped bit of the weights, or of cfg.json, passed in silence."""
     caplog.set_level(logging.INFO)
     sae = ThresholdSAE(5, 7)
     save_sae(sae, tmp_path / "own", {"hook_name": "here"})
     assert all(torch.equal(v, sae.state_dict()[k]) for k, v in load_sae(tmp_path / "own").state_dict().items())
     assert "unchecked" not in caplog.text
-    file = tmp_path / "own" / "sae_weights.safetensors"
-    content = file.read_bytes()
-    for place in range(len(content)):
-        file.write_bytes(content[:place] + bytes([content[place] ^ (1 << place % 8)]) + content[place + 1 :])
-        with pytest.raises(ValueError, match=r"damaged or of another SAE: its checksum is not the one in cfg\.json"):
-            load_sae(tmp_path / "own")
+    for name in ("sae_weights.safetensors", "cfg.json", "SHA256SUMS"):
+        file = tmp_path / "own" / name
+        content = file.read_bytes()
+        for place in range(len(content)):
+            file.write_bytes(content[:place] + bytes([content[place] ^ (1 << place % 8)]) + content[place + 1 :])
+            with pytest.raises(ValueError, match="is damaged or was changed since it was saved: its SHA-256 is not"):
+                load_sae(tmp_path / "own")
+        file.write_bytes(content)
+    assert subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=tmp_path / "own").returncode == 0
+    (tmp_path / "own" / "SHA256SUMS").unlink()  # an earlier version of atomlab wrote none
+    load_sae(tmp_path / "own")
+    flipped = tmp_path / "own" / "sae_weights.safetensors"
+    flipped.write_bytes(flipped.read_bytes()[:-1] + b"!")
+    with pytest.raises(ValueError, match=r"damaged or of another SAE: its checksum is not the one in cfg\.json"):
+        load_sae(tmp_path / "own")
     load_sae(folder_of(tmp_path / "foreign", parameters()))
     assert "foreign/sae_weights.safetensors is unchecked" in caplog.text
 
@@ -166,7 +176,7 @@ def test_saving_over_an_sae_replaces_both_files(tmp_path: Path) -> None:
     save_sae(ThresholdSAE(5, 7), tmp_path, {})
     save_sae(ThresholdSAE(6, 9), tmp_path, {})
     assert load_sae(tmp_path).d_sae == 9
-    assert {file.name for file in tmp_path.iterdir()} == {"cfg.json", "sae_weights.safetensors"}
+    assert {file.name for file in tmp_path.iterdir()} == {"cfg.json", "sae_weights.safetensors", "SHA256SUMS"}
 
 
 def test_a_flipped_bit_of_an_archive_is_found_or_changes_nothing(tmp_path: Path) -> None:
@@ -277,5 +287,5 @@ def test_one_wrong_weight_file_in_a_folder_of_ours_is_found(tmp_path: Path) -> N
     weights = "sae_weights.safetensors"
     (tmp_path / "a" / weights).write_bytes((tmp_path / "b" / weights).read_bytes())
     assert load_file(tmp_path / "a" / weights)
-    with pytest.raises(ValueError, match="of another SAE"):
+    with pytest.raises(ValueError, match="SHA-256 is not the one in SHA256SUMS"):
         load_sae(tmp_path / "a")

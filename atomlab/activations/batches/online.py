@@ -180,5 +180,5 @@ def kept_rows(
     loaded = model.load([point])
     for made, position in passes:
         inputs = {name: tensor.to(model.device) for name, tensor in made.inputs.items()}
-        x = capture(loaded, [point], inputs)[point].flatten(0, 1).index_select(0, made.kept.to(model.device)).cpu()
+        x = capture(loaded, [point], inputs)[point].cpu().flatten(0, 1).index_select(0, made.kept)
         yield x[x.float().norm(dim=1) <= limit], position

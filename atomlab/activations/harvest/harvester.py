@@ -92,6 +92,7 @@ class Harvester(LightningModule):
         self._given = [loaded]  # in a list, so that it becomes a part of this module in `setup` only
         self.records: dict[str, dict[str, Any]] = {}
         self.loaded: nn.Module | None = None
+        self.placed: list[nn.Module] = []  # in place of `loaded`: Lightning must not move what `device_map` has placed
         self.writer: ShardWriter | None = None
 
     def setup(self, stage: str) -> None:
@@ -117,7 +118,11 @@ class Harvester(LightningModule):
         self.trainer.strategy.barrier()  # before anybody writes
         self.mine = list(self.missing)[self.trainer.global_rank :: self.trainer.world_size]
         if self.mine:
-            self.loaded = self._given.pop() or self.model.load(self.points)
+            loaded = self._given.pop() or self.model.load(self.points)
+            if self.model.placement.device_map is None:
+                self.loaded = loaded
+            else:
+                self.placed = [loaded]
 
     def predict_dataloader(self) -> "ForwardPasses":
         return ForwardPasses(self.mine, self.sequences, self.layout.batch_tokens)
@@ -132,17 +137,17 @@ class Harvester(LightningModule):
 
     def predict_step(self, item: tuple[int, dict[str, Tensor], Tensor], batch_idx: int) -> int:
         number, inputs, kept = item
-        assert self.loaded is not None
         assert self.writer is not None
         shard = self.mine[number]
-        seen = capture(self.loaded, self.missing[shard], inputs)
-        self.writer.put(shard, {point: x.flatten(0, 1).index_select(0, kept) for point, x in seen.items()})
+        seen = capture(self.placed[0] if self.placed else self.loaded, self.missing[shard], inputs)
+        rows = {point: x.flatten(0, 1).index_select(0, kept.to(x.device)) for point, x in seen.items()}
+        self.writer.put(shard, rows)
         self.bar.update(inputs["input_ids"].numel())
         return batch_idx
 
     def on_predict_end(self) -> None:
         self.close()
-        self.loaded = None  # its memory is the training's
+        self.loaded, self.placed = None, []  # its memory is the training's
         records = [self.records]
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             records = [{} for _ in range(self.trainer.world_size)]

@@ -77,7 +77,7 @@ def sample_ranks(sequences: Sequences, point: HookPoint, loaded: nn.Module, widt
     for start, stop in equal_lengths(chosen, tokens):
         made = batch(chosen, start, stop)
         inputs = {name: tensor.to(device) for name, tensor in made.inputs.items()}
-        parts.append(capture(loaded, [point], inputs)[point].flatten(0, 1)[made.kept.to(device)].double().cpu())
+        parts.append(capture(loaded, [point], inputs)[point].cpu().flatten(0, 1)[made.kept].double())
     x = torch.cat(parts)
     centred = x - x.mean(0)
     return Ranks(len(x), *(_rank(moment.T @ moment / len(x)) for moment in (x, centred)))

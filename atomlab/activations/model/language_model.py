@@ -3,7 +3,7 @@
 import copy
 import pickle
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from atomlab.activations.model.families import FIRST_LAYERS_ONLY
 from atomlab.activations.model.model_digests import model_folder_digest, tokenizer_digest
+from atomlab.activations.model.placement import Placement
 from atomlab.activations.model.sites import HookPoint, find_module, resolve_site
 from atomlab.activations.model.weight_checks import LoadingReport, check_weights, drop_deeper_layers, layer_of
 
@@ -48,6 +49,10 @@ class LanguageModel:
         revision: commit, tag or branch on the hub.
         dtype: number format of weights and activations: float32, bfloat16 or float16.
         device: a torch device, or `auto` for CUDA if there is one and the CPU otherwise.
+        device_map: for a model that is larger than one GPU: how transformers spreads its layers over GPUs, memory and disk.
+            `auto` fills the GPUs first; a mapping gives modules their devices, such as `{"": "cpu"}`. It needs the package
+            accelerate, and the first module on `device`. None: the whole model lies on `device`.
+        offload_folder: where the layers go that `device_map` puts on the disk. Files there are written over.
 
     Raises:
         ValueError: an unknown dtype, or a device that this machine lacks. At first use: a folder whose model cannot be
@@ -55,11 +60,20 @@ class LanguageModel:
         FileNotFoundError: at first use: neither a local folder nor a model that the hub gives.
     """
 
-    def __init__(self, name: str, *, revision: str = "main", dtype: str = "bfloat16", device: str = "auto") -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        revision: str = "main",
+        dtype: str = "bfloat16",
+        device: str = "auto",
+        device_map: str | Mapping[str, str | int] | None = None,
+        offload_folder: str | None = None,
+    ) -> None:
         if dtype not in _DTYPES:
             raise ValueError(f"model.dtype={dtype} is unknown: choose one of {', '.join(_DTYPES)}.")
         self.name, self.revision, self.dtype = name, revision, _DTYPES[dtype]
-        self.device = _device(device)
+        self.placement = Placement.of(device, device_map, offload_folder)
 
     @cached_property
     def config(self) -> PretrainedConfig:
@@ -80,6 +94,11 @@ class LanguageModel:
         """Class, number of tokens and digest (`tokenizer_digest`) of the tokenizer, JSON-serialisable."""
         digest = tokenizer_digest(self.tokenizer)
         return {"class": type(self.tokenizer).__name__, "tokens": len(self.tokenizer), "digest": digest}
+
+    @property
+    def device(self) -> torch.device:
+        """The device that tokens are given to."""
+        return self.placement.device
 
     @property
     def title(self) -> str:
@@ -172,8 +191,8 @@ class LanguageModel:
         """
         for point in points or ():
             self._check_exists(point)
-        model, report = self._read(self._depth(points))
-        model = nn.Module.to(model, self.device).eval().requires_grad_(False)
+        model, report = self._read(self._depth(points), self.placement)
+        model = self.placement.place(model, self.title).eval().requires_grad_(False)
         check_weights(model, report, points, self._trial_ids, self.title)
         if points is not None and self.family not in FIRST_LAYERS_ONLY:
             drop_deeper_layers(model, points, self._trial_ids)
@@ -243,8 +262,8 @@ class LanguageModel:
         layers = len(list(self._skeleton.get_submodule(names.pop()).children()))
         return max(number for _, number in inside) + 1 if layers == self.num_layers else None
 
-    def _read(self, depth: int | None) -> tuple[nn.Module, LoadingReport]:
-        """The model with its first `depth` layers (None: all), and how the weights of the file fit it."""
+    def _read(self, depth: int | None, placement: Placement | None = None) -> tuple[nn.Module, LoadingReport]:
+        """The model with its first `depth` layers (None: all), in memory or placed, and how the weights of the file fit it."""
         self._refuse_adapter(self._commit)
         config = copy.deepcopy(self.config)
         if depth is not None:
@@ -259,6 +278,7 @@ class LanguageModel:
                 weights_only=True,
                 ignore_mismatched_sizes=True,  # they are in the report, with those that do not run
                 output_loading_info=True,
+                **(placement.loading_options if placement else {}),
             )
         return model, LoadingReport.of(info)
 
@@ -287,15 +307,6 @@ class LanguageModel:
             raise ValueError(
                 f"The {part} of {self.title} could not be loaded because of this: {_reason(error)}."
             ) from error
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except Exception as error:  # AssertionError where PyTorch was built without it
-        raise ValueError(f"model.device={name} is not here: use auto or cpu. ({_reason(error)})") from error
 
 
 def _reason(error: BaseException) -> str:
