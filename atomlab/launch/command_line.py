@@ -46,7 +46,8 @@ def launch(
 ) -> None:
     """Composes the configuration from the command line, checks it, and runs a task on it.
 
-    The exit code is 2 after a mistake of the user, 1 after a fault of the program, 130 after SIGINT and 143 after SIGTERM.
+    The exit code is 2 after a mistake of the user, 1 after a fault of the program, 130 after SIGINT, 143 after SIGTERM,
+    138 after SIGUSR1 and 140 after SIGUSR2.
     ValueError and OSError count as mistakes of the user, since atomlab raises them with a sentence that says what to do.
     So do the errors of Hydra and OmegaConf, and Lightning's own exception for a wrong configuration. With
     HYDRA_FULL_ERROR=1 they show their stack trace. The log in the run folder keeps the stack trace of every failure,

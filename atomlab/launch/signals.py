@@ -1,4 +1,4 @@
-"""Handles SIGINT and SIGTERM: the first signal ends a run in order, and a second one ends it at once."""
+"""Handles SIGINT, SIGTERM and the signals of a scheduler: the first one ends a run in order, a second one ends it at once."""
 
 import contextlib
 import os
@@ -7,11 +7,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any, final
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+OF_SCHEDULER = (signal.SIGUSR1, signal.SIGUSR2)  # Slurm's, before a job's time is over, and submitit's
 _REPEATED = 1.0  # seconds: within them a second signal is the same one, sent by a terminal, a scheduler or a parent too
 
 
@@ -31,7 +32,7 @@ class Stopped(SystemExit):
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Raises `Stopped` inside the block at the first SIGINT or SIGTERM.
+    """Raises `Stopped` inside the block at the first SIGINT, SIGTERM, SIGUSR1 or SIGUSR2.
 
     A second signal, more than a second later, kills the process. Code that must first finish something, such as a training
     step, sets handlers of its own while it runs.
@@ -53,16 +54,16 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    with _signal_handler(end):
+    with _signal_handler(end, (*SIGNALS, *OF_SCHEDULER)):
         yield
 
 
 @contextlib.contextmanager
-def _signal_handler(handler: Any) -> Iterator[None]:
+def _signal_handler(handler: Any, signals: Sequence[signal.Signals]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # Python allows handlers in the main thread only
         yield
         return
-    previous = {number: signal.signal(number, handler) for number in SIGNALS}
+    previous = {number: signal.signal(number, handler) for number in signals}
     try:
         yield
     finally:
@@ -85,7 +86,7 @@ def wait_and_forward_signals(job: "subprocess.Popen[bytes]") -> tuple[int, int]:
         else:
             job.terminate()
 
-    with _signal_handler(forward):
+    with _signal_handler(forward, SIGNALS):  # submitit has a handler of its own for the scheduler's, which requeues
         code = job.wait()
     return code, came[0] if came else 0
 

@@ -21,7 +21,7 @@ from atomlab.ranges import Count
 from atomlab.training.checkpoint_io import CheckpointFiles
 from atomlab.training.failed_training import TrainingFailedError
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _log = logging.getLogger(__name__)
 
 
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 class LastCheckpoint(Callback):
     """Writes `last.ckpt` regularly, at the end of the training, and at the first signal, which ends the run.
 
-    Signals are SIGINT, SIGTERM, and SIGUSR1, by which Slurm can tell a job that its time is nearly over.
+    Signals are SIGINT, SIGTERM, and SIGUSR1 and SIGUSR2, by which Slurm and submitit tell a job that its time is nearly over.
 
     At most three files are kept: `last.ckpt`; `previous.ckpt`, the one before it; and `best.ckpt`, that of the validation with
     the largest R² in the S-norm, if the run validates before its end too (`trainer.val_check_interval`). Weights that are not

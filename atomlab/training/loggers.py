@@ -45,6 +45,7 @@ class WandbRun(WandbLogger):
             params: the configuration of train.py, with `batch_size` and `trainer.accumulate_grad_batches`.
             args, kwargs: of `WandbLogger.log_hyperparams`.
         """
+        self._begin()
         super().log_hyperparams(params, *args, **kwargs)
         self.vectors_a_step = params["batch_size"] * (params["trainer"].get("accumulate_grad_batches") or 1)
         self.experiment.define_metric(AXIS, hidden=True)
@@ -52,6 +53,22 @@ class WandbRun(WandbLogger):
         for name, best in _BEST.items():
             self.experiment.define_metric(name, step_metric=AXIS, step_sync=True, summary=best)
         self._keep_id()
+
+    @rank_zero_only
+    def _begin(self) -> None:
+        """Begins the wandb run; offline, with one line of notice, if the server does not answer."""
+        from wandb.errors import CommError  # here, since it takes a second that no other run should wait for
+
+        try:
+            _ = self.experiment
+        except (CommError, TimeoutError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            sys.stderr.write(
+                f"wandb: the server cannot be reached ({reason}), logging offline to {self.save_dir} (upload later with `wandb "
+                "sync`).\n"
+            )
+            self.run_id = secrets.token_hex(4)  # wandb keeps the id of the attempt in use
+            self._wandb_init |= {"mode": "offline", "id": self.run_id}
 
     @rank_zero_only
     def _keep_id(self) -> None:

@@ -20,6 +20,7 @@ SLOW = "activations.harvest.batch_tokens=64"
 CASES = {
     "int": ([*LONG], STEP, signal.SIGINT, True),
     "term": ([*LONG], STEP, signal.SIGTERM, False),
+    "usr1": ([*LONG], STEP, signal.SIGUSR1, True),
     "harvest": ([SLOW], HARVEST, signal.SIGTERM, False),
     "sweep_int": ([*SWEEP, *LONG], STEP, signal.SIGINT, True),
     "sweep_term": ([*SWEEP, *LONG], STEP, signal.SIGTERM, False),
@@ -27,6 +28,14 @@ CASES = {
     "ddp_int": ([*TWO, *LONG], STEP, signal.SIGINT, True),
     "ddp_term": ([*TWO, *LONG], STEP, signal.SIGTERM, False),
 }
+
+
+def slurm(folder: Path) -> dict[str, str]:
+    """The environment of a Slurm job of one task, whose `scontrol` writes down that it was called."""
+    (folder / "scontrol").write_text("#!/bin/sh\ntouch requeued\n")
+    (folder / "scontrol").chmod(0o755)
+    names = {"JOB_ID": "7", "JOB_NAME": "x", "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0", "NNODES": "1"}
+    return {f"SLURM_{name}": value for name, value in names.items()} | {"PATH": f"{folder}:{os.environ['PATH']}"}
 
 
 def running_in(folder: Path) -> list[str]:
@@ -54,10 +63,11 @@ def ended(tiny: Path, tmp_path_factory: pytest.TempPathFactory):
             (folder / part).symlink_to(tiny / part)
         into = [] if words[0] == "-m" else ["hydra.run.dir=out"]
         cache = folder / "cache" if name == "harvest" else tiny / "cache"
-        started = Started("train.py", words[0], *OPTIONS, *words[1:], *into, cwd=folder, cache=cache)
+        env = slurm(folder) if name == "usr1" else {}
+        started = Started("train.py", words[0], *OPTIONS, *words[1:], *into, cwd=folder, cache=cache, env=env)
         started.wait_for(lambda process: when in process.stderr + process.stdout)
         (started.send_to_group if to_group else started.send)(number)
-        finished = started.wait(60)
+        finished = started.wait(180)
         until = time.monotonic() + 20
         while running_in(folder) and time.monotonic() < until:
             time.sleep(0.1)
@@ -72,7 +82,9 @@ def whole_checkpoint(file: Path) -> int:
     return read_checkpoint(file)["global_step"]
 
 
-@pytest.mark.parametrize(("name", "code"), [("int", 130), ("term", 143), ("ddp_int", 130), ("ddp_term", 143)])
+@pytest.mark.parametrize(
+    ("name", "code"), [("int", 130), ("term", 143), ("usr1", 138), ("ddp_int", 130), ("ddp_term", 143)]
+)
 def test_a_run_finishes_its_step_and_says_how_to_go_on(name: str, code: int, ended) -> None:
     """D10: an interrupt exited with 1; D7: all ranks stop at the same step, whoever got the signal, and none is left."""
     returned, said, folder = ended[name]
@@ -83,6 +95,13 @@ def test_a_run_finishes_its_step_and_says_how_to_go_on(name: str, code: int, end
     assert said.count("atomlab: ") == 1
     assert "Traceback" not in said
     assert running_in(folder) == []
+
+
+def test_under_slurm_the_run_saves_once_and_leaves_the_requeueing_to_the_script(ended) -> None:
+    """Lightning's own handler of SIGUSR1 would save a second checkpoint, `hpc_ckpt_1.ckpt`, requeue and train on."""
+    _, _, folder = ended["usr1"]
+    assert not (folder / "requeued").exists()
+    assert not list(folder.rglob("hpc_ckpt*"))
 
 
 def test_a_stopped_harvest_leaves_no_folder_and_a_cache_that_goes_on(tiny: Path, ended) -> None:
