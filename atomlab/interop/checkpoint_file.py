@@ -83,13 +83,13 @@ def read_checkpoint_file(file: Path) -> dict[str, Any]:
             _check_format(metadata)
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is no mapping)
     except (SafetensorError, RuntimeError, LookupError, AttributeError, TypeError) as error:
-        raise ValueError(f"its {size:,} bytes are no whole safetensors file: {_first_line(error)}") from error
+        raise ValueError(f"its {size:,} bytes are no whole safetensors file: {_one_line(error)}") from error
     if _digest(metadata[_STATE], tensors) != metadata[_DIGEST]:
         raise ValueError("it is damaged: its content does not have the SHA-256 that was written with it")
     try:
         return _from_json(json.loads(metadata[_STATE]), tensors)
     except (LookupError, TypeError, RuntimeError, RecursionError) as error:
-        raise ValueError(f"its state is no checkpoint's: {_first_line(error)}") from error
+        raise ValueError(f"its state is no checkpoint's: {_one_line(error)}") from error
 
 
 def _check_format(metadata: Mapping[str, str]) -> None:
@@ -158,5 +158,5 @@ def _from_json(node: Any, tensors: Mapping[str, Tensor]) -> Any:
     raise TypeError(f"it has an object with the key {kind[:20]}")
 
 
-def _first_line(error: BaseException) -> str:
-    return ((str(error).splitlines() or [""])[0] or type(error).__name__)[:200]
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

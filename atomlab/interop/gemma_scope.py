@@ -36,5 +36,5 @@ def load_gemma_scope(file: Path) -> ThresholdSAE:
             weights = {_PARAMETERS.get(name.lower(), name): torch.from_numpy(archive[name]) for name in names}
     except _UNREADABLE as error:
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise ValueError(f"{file} is no readable .npz archive ({reason}): download it again.") from error
+        raise ValueError(f"{file} is no readable .npz archive ({reason[:200]}): download it again.") from error
     return sae_of_weights(weights, file)

@@ -128,7 +128,9 @@ def load_sae(folder: str | Path) -> ThresholdSAE:
     try:
         weights = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{folder / WEIGHTS} is damaged ({str(error)[:200]}): save the SAE again.") from error
+        raise ValueError(
+            f"{folder / WEIGHTS} is damaged ({' '.join(str(error).split())[:200]}): save the SAE again."
+        ) from error
     if not torch.equal(scale := weights.pop("scaling_factor", torch.ones(1)), torch.ones_like(scale)):
         raise ValueError(
             f"{folder / WEIGHTS} has a scaling_factor that is not 1: multiply W_dec by it and leave it out."
@@ -137,7 +139,7 @@ def load_sae(folder: str | Path) -> ThresholdSAE:
     if kind != "jumprelu":
         if "threshold" in weights:
             raise ValueError(
-                f"{folder / WEIGHTS} has a threshold, and {CONFIG} says architecture={kind!r}, which has none: write "
+                f"{folder / WEIGHTS} has a threshold, and {CONFIG} says architecture={kind!r:.60}, which has none: write "
                 f"'jumprelu' in {CONFIG}, or take the threshold out of the weights."
             )
         weights["threshold"] = torch.zeros(len(weights.get("b_enc", ())))
@@ -145,7 +147,7 @@ def load_sae(folder: str | Path) -> ThresholdSAE:
     stated = (config.get("d_in", sae.d_in), config.get("d_sae", sae.d_sae))
     if stated != (sae.d_in, sae.d_sae) or any(type(size) is not int for size in stated):
         raise ValueError(
-            f"{folder / CONFIG} has d_in={stated[0]!r}, d_sae={stated[1]!r}, and W_dec is of shape "
+            f"{folder / CONFIG} has d_in={stated[0]!r:.40}, d_sae={stated[1]!r:.40}, and W_dec is of shape "
             f"{(sae.d_sae, sae.d_in)}: the two files are of different SAEs."
         )
     return sae.requires_grad_(False)

@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from atomlab.activations.store.files import remove_unfinished
 from atomlab.files import atomic_write
 from atomlab.ranges import Count
 from atomlab.training.checkpoint_io import CheckpointFiles
@@ -70,6 +71,8 @@ class LastCheckpoint(Callback):
             trainer, pl_module: as Lightning passes them; not used.
         """
         self._handle(dict.fromkeys(self.previous, self._ask))
+        if trainer.is_global_zero:
+            remove_unfinished(self.path.parent)  # what a kill left, in a run that goes on in its folder
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int

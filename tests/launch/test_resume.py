@@ -1,9 +1,11 @@
 """`resume=auto` goes on in the folder of the run, from the newest checkpoint that is whole."""
 
 import csv
+import shutil
 from pathlib import Path
 
-from tests.processes import one_sentence, run
+from atomlab.interop.checkpoint import read_checkpoint
+from tests.processes import Started, one_sentence, run
 from tests.tiny import OPTIONS
 
 WEIGHTS = "sae/sae_weights.safetensors"
@@ -56,3 +58,22 @@ def test_the_same_command_goes_on_in_its_folder_from_what_is_whole(tiny: Path, t
     assert (folder / WEIGHTS).read_bytes() == weights
     unnamed = run("train.py", *OPTIONS, "resume=auto", cwd=tmp_path, cache=tiny / "cache")
     assert "resume=auto looks for checkpoints in the folder of the run" in one_sentence(unnamed)
+
+
+def test_a_cache_deleted_under_a_run_costs_no_training(tiny: Path, tmp_path: Path) -> None:
+    """The training goes on with the files that it has open; what the closing table lacks is made again."""
+    for part in ("model", "text.txt"):
+        (tmp_path / part).symlink_to(tiny / part)
+    cache, words = tmp_path / "cache", [*SAME, "steps=60", "logger=none", "callbacks.progress_bar.refresh_rate=1"]
+    started = Started("train.py", *words, cwd=tmp_path, cache=cache)
+    started.wait_for(lambda process: "| 7/" in process.stderr + process.stdout)
+    shutil.rmtree(cache / "activations")
+    finished = started.wait()
+    assert finished.returncode == 2, finished.stderr
+    assert finished.stderr.splitlines()[-1].startswith("atomlab: Damaged in the cache (")
+    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 60
+    weights = (tmp_path / "run" / WEIGHTS).read_bytes()
+    again = run("train.py", *words, cwd=tmp_path, cache=cache)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "run" / WEIGHTS).read_bytes() == weights
+    assert (tmp_path / "run" / "results.json").exists()

@@ -2,6 +2,8 @@
 
 import json
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 from wandb.proto import wandb_internal_pb2
 
 from atomlab import load_sae
-from tests.processes import one_sentence, run
+from tests.processes import ROOT, environment, one_sentence, run
 from tests.tiny import OPTIONS
 
 
@@ -137,3 +139,29 @@ def test_a_run_that_is_refused_leaves_no_folder(tiny: Path, tmp_path: Path) -> N
     words = [*OPTIONS, "logger=wandb", "hydra.run.dir=out", "layer=99"]
     one_sentence(run("train.py", *words, cwd=tmp_path, cache=tiny / "cache"))
     assert not (tmp_path / "out").exists()
+
+
+UNREACHABLE = """
+from atomlab.training.loggers import wandb_logger
+logger = wandb_logger("run")
+logger.log_hyperparams({"batch_size": 4, "trainer": {}})
+logger.log_metrics({"train/loss": 1.5}, step=3)
+logger.experiment.finish()
+"""
+
+
+def test_a_server_that_cannot_be_reached_costs_no_run(tmp_path: Path) -> None:
+    """wandb's own error came after the harvest, before the training, with a stack trace."""
+    closed = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "0" * 40, "WANDB_INIT_TIMEOUT": "3"}
+    env = environment(tmp_path / "cache") | closed | {"PYTHONPATH": str(ROOT)}
+    finished = subprocess.run(
+        [sys.executable, "-c", UNREACHABLE], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    assert finished.returncode == 0, finished.stderr
+    said = [line for line in finished.stderr.splitlines() if line.startswith("wandb: the server cannot be reached (")]
+    assert len(said) == 1
+    assert said[0].endswith("logging offline to run (upload later with `wandb sync`).")
+    config, begun, _, history = read(tmp_path / "run")
+    assert config["batch_size"] == 4
+    assert (tmp_path / "run" / "wandb_run.txt").read_text().strip() == begun.run_id
+    assert any(line.get("train/loss") == 1.5 for line in history)

@@ -97,10 +97,11 @@ class Harvester(LightningModule):
 
     def setup(self, stage: str) -> None:
         self.on_sigterm = signal.getsignal(signal.SIGTERM)
-        if self.trainer.world_size > 1 and self.model.placement.device_map is not None:
+        spread = self.model.placement.device_map
+        if self.trainer.world_size > 1 and spread is not None:
             raise ValueError(
-                f"model.device_map={self.model.placement.device_map} spreads one model over all devices, so one process harvests: "
-                "use trainer.devices=1 for the harvest (harvest_only=true), and more for the training after it."
+                f"model.device_map={spread} spreads one model over all devices, so one process harvests: use "
+                "trainer.devices=1 for the harvest (harvest_only=true), and more for the training after it."
             )
         if self.trainer.is_global_zero and not is_complete(self.folder, self.points):  # a complete one may be read-only
             with os_errors_as_unwritable(self.folder):
