@@ -66,9 +66,7 @@ def train(config: DictConfig) -> float | None:
         return data.print_statistics()
     data.setup()
     seed_everything(config.seed, workers=True, verbose=False)  # here, since a harvest draws random numbers too
-    module = build(
-        data, architecture, recipe, shrinkage=config.shrinkage, sample_sizes=instantiate(config.sample_sizes)
-    )
+    module = build(data, architecture, recipe, shrinkage=config.shrinkage, sample_sizes=sample_sizes)
     for logger in trainer.loggers:
         logger.log_hyperparams(plain(config))
     if trainer.is_global_zero:

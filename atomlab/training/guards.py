@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from atomlab.ranges import Count, Index
 from atomlab.training.failed_training import TrainingFailedError
 from atomlab.training.module import SAEModule
 
@@ -45,7 +46,7 @@ class Guards(Callback):
         TrainingFailedError: in training, more than `skip` steps whose gradients are not finite.
     """
 
-    def __init__(self, every: int = 50, skip: int = 0) -> None:
+    def __init__(self, every: Count = 50, skip: Index = 0) -> None:
         if every < 1:
             raise ValueError(f"callbacks.guards.every={every} should be 1 or more.")
         if skip < 0:
