@@ -5,7 +5,7 @@
 - `training_data.py`: what training asks of its data.
 - `objective.py`: the number that a sweep compares. `validation.py`: what a validation measures.
 - `callbacks.py`: unit norms, throughput, data wait and the progress bar. `last_checkpoint.py`: last.ckpt and signals.
-- `guards.py`: warns while a training goes wrong, and may leave out batches. `checkpoint_io.py`: Lightning's way to checkpoint files.
+- `guards.py`: warns while a training goes wrong; may leave out batches. `checkpoint_io.py`: checkpoint files for Lightning.
 - `resuming.py`: continues runs from checkpoints, which `atomlab.interop.checkpoint` reads.
 - `trainer_checks.py`: refuses trainers whose numbers would be wrong. `failed_training.py`: recognises trainings that failed.
 - `forecast.py`: sizes, memory and time before the training. `loggers.py`: loggers that need no account.

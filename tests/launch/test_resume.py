@@ -64,14 +64,14 @@ def test_a_cache_deleted_under_a_run_costs_no_training(tiny: Path, tmp_path: Pat
     """The training goes on with the files that it has open; what the closing table lacks is made again."""
     for part in ("model", "text.txt"):
         (tmp_path / part).symlink_to(tiny / part)
-    cache, words = tmp_path / "cache", [*SAME, "steps=60", "logger=none", "callbacks.progress_bar.refresh_rate=1"]
+    cache, words = tmp_path / "cache", [*SAME, "steps=200", "logger=none", "callbacks.progress_bar.refresh_rate=1"]
     started = Started("train.py", *words, cwd=tmp_path, cache=cache)
     started.wait_for(lambda process: "| 7/" in process.stderr + process.stdout)
     shutil.rmtree(cache / "activations")
     finished = started.wait()
     assert finished.returncode == 2, finished.stderr
     assert finished.stderr.splitlines()[-1].startswith("atomlab: Damaged in the cache (")
-    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 60
+    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 200
     weights = (tmp_path / "run" / WEIGHTS).read_bytes()
     again = run("train.py", *words, cwd=tmp_path, cache=cache)
     assert again.returncode == 0, again.stderr
