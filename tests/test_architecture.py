@@ -112,13 +112,15 @@ MAY_IMPORT = {
         "controls",
         "browser",
     },
+    "evaluation/sweeps": {"scaling"},  # reads what jobs wrote, and needs no study
+    "evaluation/sweep": {"sweeps"},
     "evaluation/__init__": {"study", "retraining", "provenance", "rows", "browser", "studies"},
 }
 ONLY_IN = {
     "transformers": {"activations"},
     "datasets": {"activations"},
     "huggingface_hub": {"activations"},
-    "pyarrow": {"activations", "evaluation/sweep.py"},  # the tidy table of a sweep
+    "pyarrow": {"activations", "evaluation/sweeps"},  # the tidy table of a sweep
     "tokenizers": {"activations"},
     "wandb": {"training", "evaluation"},
     "sklearn": {"theory", "units", "evaluation"},

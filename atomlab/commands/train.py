@@ -14,9 +14,9 @@ from atomlab import ThresholdSAE, save_sae
 from atomlab.activations import ActivationDataModule
 from atomlab.activations.harvest.preflight import Prepared
 from atomlab.commands.configuration_folder import configuration_folder
-from atomlab.evaluation import evaluate_run, origin_of
+from atomlab.evaluation import Nulls, Retraining, RunOrigin, evaluate_run, origin_of
 from atomlab.evaluation.sweep import summarise_sweep
-from atomlab.identity import Identity, identity_of, write_identity
+from atomlab.identity import identity_of, write_identity
 from atomlab.interop.checkpoint import read_checkpoint
 from atomlab.launch import folder_of_first_process, launch, plain
 from atomlab.report import Row
@@ -25,7 +25,6 @@ from atomlab.training.forecast import Forecast, forecast, render
 from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.loggers import WandbRun
 from atomlab.training.objective import objective_of_row, validation_objective
-from atomlab.training.recipe import check_shrinkage
 from atomlab.training.resuming import RunIdentity, check_resumable, checkpoint_to_resume
 from atomlab.training.trainer_checks import check_finished, check_trainer
 
@@ -41,7 +40,7 @@ def train(config: DictConfig) -> float | None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     resume = _checkpoint(config, folder)
     architecture, recipe = instantiate(config.sae), instantiate(config.training)  # refused before the harvest
-    check_shrinkage(config.shrinkage)
+    nulls = _nulls(config)
     callbacks = list(instantiate(config.callbacks).values())
     trainer = instantiate(config.trainer, callbacks=callbacks, logger=instantiate(config.logger).get("logger"))
     check_trainer(trainer, config.steps)
@@ -78,7 +77,7 @@ def train(config: DictConfig) -> float | None:
         torch.distributed.destroy_process_group()
     if not trainer.is_global_zero:
         return None
-    rows = _saved_and_measured(config, module.folded().cpu(), data, identity, folder)
+    rows = _saved_and_measured(config, module.folded().cpu(), data, nulls, RunOrigin(OmegaConf.to_yaml(config), identity))
     _log(trainer, rows)
     for callback in callbacks:
         if isinstance(callback, LastCheckpoint):
@@ -94,19 +93,28 @@ def _checkpoint(config: DictConfig, folder: Path) -> Path | None:
     return found
 
 
+def _nulls(config: DictConfig) -> Nulls:
+    """Makes the further controls of the closing table, whose training is that of the run from its start."""
+    again = instantiate(config.trainer, _partial_=True)
+    architecture, recipe = instantiate(config.sae), instantiate(config.training)
+    retraining = Retraining(architecture, recipe, config.shrinkage, again, config.batch_size, config.steps)
+    return Nulls(plain(config)["nulls"], retraining)
+
+
 def _saved_and_measured(
-    config: DictConfig, sae: ThresholdSAE, data: ActivationDataModule, identity: Identity, folder: Path
+    config: DictConfig, sae: ThresholdSAE, data: ActivationDataModule, nulls: Nulls, origin: RunOrigin
 ) -> list[Row]:
     """Saves the TSAE in `sae/`, measures it, and prints the table, whose rows are returned."""
-    save_sae(sae, folder / "sae", origin_of(data, identity))
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    save_sae(sae, folder / "sae", origin_of(data, origin.identity))
     rows, text = evaluate_run(
         sae,
         data,
         instantiate(config.sample_sizes),
         folder,
         shrinkage=config.shrinkage,
-        configuration=OmegaConf.to_yaml(config),
-        identity=identity,
+        origin=origin,
+        nulls=nulls,
     )
     sys.stdout.write(f"{text}\n")
     return rows

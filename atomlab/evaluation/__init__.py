@@ -11,7 +11,7 @@ from atomlab.evaluation.provenance import origin_of
 from atomlab.evaluation.retraining import Retraining
 from atomlab.evaluation.rows.measure import measure
 from atomlab.evaluation.studies.capacity import CapacityGrid
-from atomlab.evaluation.studies.closing_table import evaluate_run
+from atomlab.evaluation.studies.closing_table import Nulls, RunOrigin, evaluate_run
 from atomlab.evaluation.studies.controlled_table import ControlledTable
 from atomlab.evaluation.studies.paper_table import PaperTable
 from atomlab.evaluation.studies.representation_shift import RepresentationShiftStudy
@@ -21,9 +21,11 @@ __all__ = [
     "BrowserOptions",
     "CapacityGrid",
     "ControlledTable",
+    "Nulls",
     "PaperTable",
     "RepresentationShiftStudy",
     "Retraining",
+    "RunOrigin",
     "Study",
     "StudyInputs",
     "evaluate_run",

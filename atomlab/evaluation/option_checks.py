@@ -1,4 +1,4 @@
-"""Checks of options that several studies have."""
+"""Checks of options that list names."""
 
 from collections.abc import Collection, Sequence
 
@@ -7,7 +7,7 @@ def check_names(option: str, names: Sequence[str], known: Collection[str]) -> No
     """Checks an option that lists names.
 
     Args:
-        option: name of the option of a study.
+        option: name of the option, such as study.controls.
         names: its value.
         known: the names that there are.
 
@@ -15,6 +15,6 @@ def check_names(option: str, names: Sequence[str], known: Collection[str]) -> No
         ValueError: the value is one word and no list, or holds an unknown name.
     """
     if isinstance(names, str):
-        raise ValueError(f"study.{option}={names} is one word: expected a list, study.{option}=[{names}].")
+        raise ValueError(f"{option}={names} is one word: expected a list, {option}=[{names}].")
     if unknown := [name for name in names if name not in known]:
-        raise ValueError(f"study.{option} names {', '.join(unknown)}: choose from {', '.join(known)}.")
+        raise ValueError(f"{option} names {', '.join(unknown)}: choose from {', '.join(known)}.")

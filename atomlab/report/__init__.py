@@ -6,7 +6,7 @@ A study makes `Results` (rows, conclusion, where they come from) and a `Page` (t
 - `column_type.py`, `all_columns.py`: what a column is, and all columns in order. `columns_of_atoms.py` and `columns_of_codes.py`
   define them.
 - `table.py`: rows as plain text, Markdown, CSV and JSON.
-- `figures.py`: arrays as matplotlib figures.
+- `figures.py`, `law_figures.py`: arrays as matplotlib figures.
 - `contents.py`: `Results` and `Page`. `atom_browser.py`: the data of the page's atom browser.
 - `results.py`, `html.py`: the files of a study. `report.html`, `tables.js` and `atom_browser.js` are the page's parts.
 - `leave_out_on_error.py`: leaves out what cannot be computed, with its reason.
@@ -33,6 +33,7 @@ from atomlab.report.figures import (
     thresholds_figure,
 )
 from atomlab.report.html import png, write_report
+from atomlab.report.law_figures import critical_figure, law_figure
 from atomlab.report.leave_out_on_error import attempt
 from atomlab.report.results import write_numbers, write_results
 from atomlab.report.table import Row, cell, finite, grouped, render_markdown, write_csv, write_json
@@ -54,9 +55,11 @@ __all__ = [
     "capacity_figure",
     "cell",
     "coherence_figure",
+    "critical_figure",
     "finite",
     "grouped",
     "isometry_figure",
+    "law_figure",
     "layers_figure",
     "png",
     "rates_figure",

@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-_BESIDE: dict[str, Any] = {
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+BESIDE: dict[str, Any] = {
     "loc": "outside right upper",
     "frameon": False,
     "fontsize": "small",
@@ -31,11 +31,11 @@ def coherence_figure(per_atom: Mapping[str, NDArray], welch: float) -> Figure:
     """
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
-    for (name, values), colour in zip(per_atom.items(), _COLOURS, strict=False):
+    for (name, values), colour in zip(per_atom.items(), COLOURS, strict=False):
         axes.hist(values, bins=np.linspace(0, 1, 81).tolist(), histtype="step", color=colour, label=name, linewidth=1.6)
     axes.axvline(welch, color="black", linestyle=":", label=f"Welch bound {welch:.3f}")
     axes.set(xlabel="per-atom coherence", ylabel="atoms", xlim=(0, 1))
-    figure.legend(**_BESIDE)
+    figure.legend(**BESIDE)
     return figure
 
 
@@ -51,13 +51,13 @@ def babel_figure(curves: Mapping[str, ArrayLike], welch: float) -> Figure:
     """
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
-    for (name, values), colour in zip(curves.items(), _COLOURS, strict=False):
+    for (name, values), colour in zip(curves.items(), COLOURS, strict=False):
         k = np.arange(1, len(np.asarray(values)) + 1)
         axes.loglog(k, values, color=colour, label=name, linewidth=1.6)
     axes.axhline(1, color="black", linewidth=0.8, label="limit of level 2a at k = 2K − 1")
     axes.plot([1], [welch], "k^", label=f"Welch bound {welch:.3f}")
     axes.set(xlabel="k", ylabel="Babel function μ₁(k)")
-    figure.legend(**_BESIDE)
+    figure.legend(**BESIDE)
     return figure
 
 
@@ -76,14 +76,14 @@ def isometry_figure(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure
     """
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
-    for (name, (lower, upper)), colour in zip(curves.items(), _COLOURS, strict=False):
+    for (name, (lower, upper)), colour in zip(curves.items(), COLOURS, strict=False):
         lower, upper = np.asarray(lower)[1:], np.asarray(upper)[1:]
         axes.fill_between(np.arange(1, len(lower) + 1), lower, upper, color=colour, alpha=0.25, label=name, step="mid")
         axes.plot(np.arange(1, len(lower) + 1), lower, color=colour, linewidth=1)
     for limit, text in ((1, "1: unique sparsest, at 2K"), (0.5**0.5, "1/√2: ℓ1 exact, at 2K")):
         axes.axhline(limit, color="black", linewidth=0.8, linestyle=":" if limit < 1 else "-", label=text)
     axes.set(xlabel="K", ylabel="δ_K", xscale="log", ylim=(0, 2.5))
-    figure.legend(**_BESIDE)
+    figure.legend(**BESIDE)
     return figure
 
 
@@ -103,11 +103,11 @@ def rates_figure(rates: Mapping[str, ArrayLike], samples: ArrayLike) -> Figure:
     counts = np.asarray(samples)
     seen = np.flatnonzero(counts)
     seen = seen[seen > 0]
-    for (name, values), colour in zip(rates.items(), _COLOURS, strict=False):
+    for (name, values), colour in zip(rates.items(), COLOURS, strict=False):
         above.plot(seen, np.asarray(values, dtype=float)[seen], ".-", color=colour, label=name)
     above.set(ylabel="share certified", ylim=(-0.03, 1.03))
     above.legend(frameon=False)
-    below.bar(seen, counts[seen], color=_COLOURS[-1])
+    below.bar(seen, counts[seen], color=COLOURS[-1])
     below.set(xlabel="support size K", ylabel="vectors")
     return figure
 
@@ -125,10 +125,10 @@ def thresholds_figure(thresholds: NDArray, firing_rates: NDArray) -> Figure:
     """
     figure = Figure(figsize=(6.4, 2.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.hist(thresholds, bins=60, color=_COLOURS[0])
+    left.hist(thresholds, bins=60, color=COLOURS[0])
     left.set(xlabel="threshold θ", ylabel="latents")
     alive = firing_rates[firing_rates > 0]
-    right.hist(np.log10(alive) if len(alive) else [], bins=60, color=_COLOURS[1])
+    right.hist(np.log10(alive) if len(alive) else [], bins=60, color=COLOURS[1])
     right.set(xlabel="log10 firing frequency", ylabel="latents", title=f"{len(firing_rates) - len(alive)} never fire")
     return figure
 
@@ -144,7 +144,7 @@ def spectrum_figure(eigenvalues: NDArray) -> Figure:
     """
     figure = Figure(figsize=(6.4, 2.8), layout="constrained")
     axes = figure.subplots()
-    axes.semilogy(np.arange(1, len(eigenvalues) + 1), np.clip(eigenvalues, 1e-12, None), color=_COLOURS[0])
+    axes.semilogy(np.arange(1, len(eigenvalues) + 1), np.clip(eigenvalues, 1e-12, None), color=COLOURS[0])
     axes.set(xlabel="rank", ylabel="eigenvalue")
     return figure
 
@@ -162,10 +162,10 @@ def layers_figure(layers: Sequence[int], series: Mapping[str, ArrayLike], ylabel
     """
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     axes = figure.subplots()
-    for (name, values), colour in zip(series.items(), _COLOURS * 3, strict=False):
+    for (name, values), colour in zip(series.items(), COLOURS * 3, strict=False):
         axes.plot(layers, values, "o-" if "null" not in name else "x:", color=colour, label=name, markersize=4)
     axes.set(xlabel="layer, from 0", ylabel=ylabel)
-    figure.legend(**_BESIDE)
+    figure.legend(**BESIDE)
     return figure
 
 
@@ -182,7 +182,7 @@ def series_figure(series: Mapping[str, Sequence[tuple[float, float]]], xlabel: s
     """
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     axes = figure.subplots()
-    for (name, points), colour in zip(series.items(), _COLOURS * 3, strict=False):
+    for (name, points), colour in zip(series.items(), COLOURS * 3, strict=False):
         options = sorted({option for option, _ in points})
         means = [float(np.mean([number for other, number in points if other == option])) for option in options]
         axes.plot(options, means, "--" if "training" in name else "-", color=colour, label=name, linewidth=1.6)
@@ -190,7 +190,7 @@ def series_figure(series: Mapping[str, Sequence[tuple[float, float]]], xlabel: s
     if all(option > 0 for points in series.values() for option, _ in points):
         axes.set_xscale("log", base=2)
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    figure.legend(**_BESIDE)
+    figure.legend(**BESIDE)
     return figure
 
 
@@ -205,13 +205,13 @@ def angles_figure(histograms: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figu
     """
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
-    for (name, pair), colour in zip(histograms.items(), _COLOURS, strict=False):
+    for (name, pair), colour in zip(histograms.items(), COLOURS, strict=False):
         for counts, style, label in zip(map(np.asarray, pair), ("-", ":"), (name, None), strict=True):
             edges = np.linspace(0, 180, len(counts) + 1)
             axes.stairs(counts / counts.sum(), edges, color=colour, linestyle=style, label=label)
     axes.axvline(90, color="black", linewidth=0.6)
     axes.set(xlabel="angle, degrees", ylabel="share of pairs a bin", yscale="log", ylim=(1e-6, None))
-    figure.legend(**_BESIDE)
+    figure.legend(**BESIDE)
     return figure
 
 
@@ -221,10 +221,10 @@ def capacity_figure(vectors: Sequence[int], atoms: Sequence[int], grids: Mapping
     Args:
         vectors: numbers of training vectors.
         atoms: numbers of atoms.
-        grids: R², (len(atoms), len(vectors)), one heat map for each name.
+        grids: R², (len(atoms), len(vectors)), one heat map for each name; NaN where it was not measured.
 
     Returns:
-        The figure, with two heat maps a line. Colours run from R² = 0 to 1, and each cell says its number.
+        The figure, with two heat maps a line. Colours run from R² = 0 to 1, and each measured cell says its number.
     """
     lines = -(-len(grids) // 2)
     figure = Figure(figsize=(8, 3 * lines), layout="constrained")
@@ -234,7 +234,8 @@ def capacity_figure(vectors: Sequence[int], atoms: Sequence[int], grids: Mapping
         axes.set(title=name, xlabel="training vectors", ylabel="atoms")
         axes.set_xticks(range(len(vectors)), [f"{count:,}" for count in vectors])
         axes.set_yticks(range(len(atoms)), [f"{count:,}" for count in atoms])
-        for (i, j), value in np.ndenumerate(grid):
+        for i, j in np.argwhere(np.isfinite(grid)):
+            value = grid[i, j]
             axes.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.6 else "black")
     figure.colorbar(places[0].images[0], ax=figure.axes, label="R²")
     return figure

@@ -16,7 +16,7 @@ from torch import Tensor
 from atomlab.files import atomic_write
 
 AXIS = "data/vectors"
-_RUN_ID = "wandb_run.txt"  # in the folder of a run: the id that a resumed run takes over
+_RUN_ID = "wandb_run.txt"  # in the folder of a run: the id that a resumed run takes over, and the project
 _BEST = {"validation/r2_s": "max", "validation/r2": "max"}
 _TAG_LENGTH = 64  # that wandb allows
 _BINS = 64
@@ -73,7 +73,7 @@ class WandbRun(WandbLogger):
     @rank_zero_only
     def _keep_id(self) -> None:
         with atomic_write(Path(str(self.save_dir)) / _RUN_ID) as temporary:
-            temporary.write_text(f"{self.run_id}\n", encoding="utf-8")
+            temporary.write_text(f"{self.run_id}\n{self._project}\n", encoding="utf-8")
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Sends numbers, with the number of vectors that have been trained on.
@@ -138,11 +138,7 @@ def wandb_logger(
     Raises:
         OSError: `save_dir` cannot be written.
     """
-    Path(save_dir).mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("WANDB_SILENT", "true")
-    if not (os.environ.get("WANDB_MODE") or os.environ.get("WANDB_API_KEY") or _netrc_has_key()):
-        os.environ["WANDB_MODE"] = "offline"
-        sys.stderr.write(f"wandb: no key found, logging offline to {save_dir} (upload later with `wandb sync`).\n")
+    offline_without_key(save_dir)
     return WandbRun(
         project=project,
         name=name or "/".join(Path(save_dir).resolve().parts[-2:]),
@@ -175,10 +171,48 @@ def csv_logger(save_dir: str) -> CSVLogger:
     return CSVLogger(save_dir, name="csv", version="")
 
 
+def offline_without_key(save_dir: str) -> None:
+    """Makes wandb write to disk, with one line of notice, where there is no key.
+
+    Args:
+        save_dir: a folder for wandb's files; it is made if it does not exist.
+
+    Raises:
+        OSError: `save_dir` cannot be written.
+    """
+    Path(save_dir).mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("WANDB_SILENT", "true")
+    if not (os.environ.get("WANDB_MODE") or has_key()):
+        os.environ["WANDB_MODE"] = "offline"
+        sys.stderr.write(f"wandb: no key found, logging offline to {save_dir} (upload later with `wandb sync`).\n")
+
+
+def has_key() -> bool:
+    """Says whether this machine has a key of wandb, in WANDB_API_KEY or in a netrc file."""
+    return bool(os.environ.get("WANDB_API_KEY")) or _netrc_has_key()
+
+
+def project_of_run(run: Path) -> str | None:
+    """Returns the wandb project that a run logged to.
+
+    Args:
+        run: its folder.
+
+    Returns:
+        The project; None if the run did not use wandb.
+    """
+    return [*_kept(run), "", ""][1] or None
+
+
+def _kept(run: Path) -> list[str]:
+    """What a run keeps of its wandb run: id and project; nothing where it has none."""
+    file = run / _RUN_ID
+    return file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+
+
 def _run_id(resume: str | None) -> str:
     """Returns the id of the wandb run that is continued, or a new one."""
-    kept = None if resume is None else Path(resume).parent.parent / _RUN_ID
-    found = kept.read_text(encoding="utf-8").strip() if kept is not None and kept.is_file() else ""
+    found = "" if resume is None else (_kept(Path(resume).parent.parent) or [""])[0].strip()
     return found if found.isalnum() else secrets.token_hex(4)
 
 

@@ -22,7 +22,7 @@ from atomlab.activations.harvest.cache import HarvestOptions
 from atomlab.activations.model.hook_points import HookPoints
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.tokens.tokenise import TokenRules
-from atomlab.evaluation import evaluate_run
+from atomlab.evaluation import RunOrigin, evaluate_run
 from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.sae import L0, Incoherence, Tanh, TargetL0
 from atomlab.training.build import build
@@ -134,7 +134,7 @@ def test_trains_validates_and_measures(
     for state in trainer.optimizers[0].state.values():
         assert state["exp_avg"].dtype == module.sae.W_dec.dtype
     table = evaluate_run(
-        module.folded().cpu(), data, SIZES, tmp_path, shrinkage=0.0, configuration="", identity={"seed": 0}
+        module.folded().cpu(), data, SIZES, tmp_path, shrinkage=0.0, origin=RunOrigin("", {"seed": 0})
     )  # fmt: skip
     rows, text_of_table = table
     # Whatever the training's precision, the validation and the table measure the same vectors in the weights' own.

@@ -1,14 +1,18 @@
 """The closing table of train.py: atoms, neurons and two controls, measured in seconds, with a few figures and the report."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 
 from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.evaluation.controls import CONTROLS, control_cases
 from atomlab.evaluation.equal_l0 import Case, EqualL0, atoms_case
+from atomlab.evaluation.option_checks import check_names
 from atomlab.evaluation.provenance import describe, metric_of, trained_on
+from atomlab.evaluation.retraining import Retraining
 from atomlab.evaluation.rows.conclusion import conclude, with_memory
 from atomlab.evaluation.rows.differences import with_differences
 from atomlab.evaluation.rows.measure import on_validation
@@ -31,6 +35,40 @@ from atomlab.training.build import reference_metric
 from atomlab.units import k_means, random_atoms
 
 
+@final
+@dataclass(frozen=True)
+class RunOrigin:
+    """Where a run's numbers come from, for its report.
+
+    Attributes:
+        configuration: of the run, as YAML.
+        identity: the record of the run, for results.json; its `seed` is named in the report.
+    """
+
+    configuration: str
+    identity: Identity
+
+
+@final
+@dataclass(frozen=True)
+class Nulls:
+    """Further controls of the closing table, such as the capacity null of a sweep: the data as dictionary, and a surrogate.
+
+    Attributes:
+        names: names of `atomlab.evaluation.controls.CONTROLS`; `gaussian` costs another training.
+        retraining: how the TSAE of the Gaussian surrogate is trained; needed where there are names.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+
+    names: Sequence[str] = ()
+    retraining: Retraining | None = None
+
+    def __post_init__(self) -> None:
+        check_names("nulls", self.names, CONTROLS)
+
+
 def evaluate_run(
     sae: ThresholdSAE,
     data: ActivationDataModule,
@@ -38,8 +76,8 @@ def evaluate_run(
     folder: Path,
     *,
     shrinkage: float,
-    configuration: str,
-    identity: Identity,
+    origin: RunOrigin,
+    nulls: Nulls = Nulls(),
 ) -> tuple[list[Row], str]:
     """Measures a trained TSAE beside neurons, k-means centroids and random atoms, and writes results, figures and report.
 
@@ -52,8 +90,8 @@ def evaluate_run(
         sample_sizes: how many vectors and supports are measured.
         folder: where the files go.
         shrinkage: λ of the metric S.
-        configuration: the run's configuration as YAML, for the report.
-        identity: the record of the run, for results.json; its `seed` is named in the report.
+        origin: configuration and record of the run, for the report and results.json.
+        nulls: further controls.
 
     Returns:
         The rows of the table, and the text to print.
@@ -67,16 +105,18 @@ def evaluate_run(
     cases = equal.trained_cases(sae, {}, ["threshold_pursuit"], missing)
     cases += equal.cases("k-means", equal.encoder_of(centroids, mean), ["omp"], missing, len(vectors))
     cases += equal.cases("random", equal.encoder_of(random, mean), ["omp"], missing)
+    if nulls.names and nulls.retraining is not None:
+        cases += control_cases(nulls.names, ["omp"], equal, data, nulls.retraining, sample_sizes, missing)
     measured = [case.measured(metric, sample_sizes) for case in cases]
     measured[0][0].update(on_validation(trained.unit, data, metric, sample_sizes))
     rows = [row | metric_of(data, shrinkage) for row in with_memory(with_differences(measured, trained.test.count))]
-    provenance = describe(data, sample_sizes, shrinkage, identity["seed"])
+    provenance = describe(data, sample_sizes, shrinkage, origin.identity["seed"])
     write_results(
         folder,
-        Results(rows, conclude(rows), provenance, identity),
+        Results(rows, conclude(rows), provenance, origin.identity),
         Page(
             f"Atoms of {provenance['model']}, {provenance['site']}",
-            configuration,
+            origin.configuration,
             tables=band_tables(rows),
             missing=missing,
         ),

@@ -123,8 +123,8 @@ class ControlledTable:
 
     def _check(self, inputs: StudyInputs) -> None:
         """Raises for everything that can be wrong with the options, before anything is harvested, trained or measured."""
-        check_names("controls", self.controls, CONTROLS)
-        check_names("coders", self.coders, CODERS)
+        check_names("study.controls", self.controls, CONTROLS)
+        check_names("study.coders", self.coders, CODERS)
         if isinstance(self.seeds, str):
             raise ValueError(f"study.seeds={self.seeds} is one word: expected a list, study.seeds=[{self.seeds}].")
         if taken := [name for name in self.features or {} if name in SOURCES or " + " in name]:

@@ -109,8 +109,8 @@ class PaperTable:
 
         Cost: one training for each layer; the memory of the activations of one layer.
         """
-        check_names("controls", self.controls, CONTROLS)
-        check_names("coders", self.coders, CODERS)
+        check_names("study.controls", self.controls, CONTROLS)
+        check_names("study.coders", self.coders, CODERS)
         known = PUBLISHED.get(inputs.data.model.name)
         layers = layers_of(inputs.data, self.layers, known.layers if known else inputs.data.model.num_layers)
         first = inputs.data.over_layers(layers)

@@ -1,0 +1,79 @@
+"""Which atoms come back under another seed, from the checkpoints of a sweep's jobs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from atomlab.evaluation.sweeps.jobs import Job
+from atomlab.identity import read_identity
+from atomlab.interop.checkpoint import load_checkpoint
+from atomlab.interop.locate import same_start
+from atomlab.report import Column, Row
+from atomlab.theory import match_atoms, random_dictionary
+
+_CAME_BACK = 0.7  # least matched cosine, as in `atomlab.evaluation.rows.returning`
+_LARGEST = 8192  # atoms: a matching of that many takes minutes
+AGREEMENT = (
+    Column(
+        "agreement",
+        "seeds agree",
+        "Mean cosine of the atoms matched one to one with those of another seed, in the coordinates of the training: those of "
+        "the S-norm with sae.inputs=scaled and sae.alpha=1. The first seed against each other one; mean and range.",
+    ),
+    Column("agreement_share", "came back", "Share of atoms whose matched cosine is above .7; mean and range.", ".1%"),
+    Column("agreement_random", "seeds agree, random", "The mean matched cosine of two random dictionaries."),
+)
+
+
+def agreement(jobs: Sequence[Job], missing: list[str]) -> Row:
+    """Measures how well the first seed's atoms are found again by the other seeds of a setting.
+
+    Args:
+        jobs: of one setting, which differ in their seeds.
+        missing: gets a sentence where this is left out.
+
+    Returns:
+        The numbers of `AGREEMENT`; nothing for one seed alone, or where it is left out.
+
+    Cost: a matching for each further seed and one of random atoms, O(d_sae³) each.
+    """
+    if len(jobs) < 2:
+        return {}
+    name = f"Seed agreement of {jobs[0].setting() or 'all jobs'} is left out"
+    if (size := int(jobs[0].atoms["d_sae"])) > _LARGEST:
+        missing.append(f"{name}: {size:,} atoms are more than the {_LARGEST:,} that are matched here.")
+        return {}
+    try:
+        if same_start(jobs[1].folder / "sae", read_identity(jobs[0].folder)):
+            missing.append(f"{name}: its runs started from the same atoms, and so end with like ones.")
+            return {}
+        first, *others = (_atoms(job.folder) for job in jobs)
+        matched = [_cosines(first, other) for other in others]
+    except (OSError, ValueError) as error:
+        missing.append(f"{name}: {error}")
+        return {}
+    (d_sae, d_in), generator = first.shape, torch.Generator().manual_seed(0)
+    chance = _cosines(*(random_dictionary(d_sae, d_in, generator) for _ in range(2)))
+    return {
+        "agreement": _range([float(cosines.mean()) for cosines in matched]),
+        "agreement_share": _range([float((cosines > _CAME_BACK).double().mean()) for cosines in matched]),
+        "agreement_random": float(chance.mean()),
+    }
+
+
+def _atoms(run: Path) -> Tensor:
+    """The atoms of a run in the coordinates of its training, `(d_sae, d_in)`."""
+    sae, _ = load_checkpoint(run / "checkpoints" / "last.ckpt")
+    return sae.W_dec.detach()
+
+
+def _cosines(own: Tensor, other: Tensor) -> Tensor:
+    """The matched cosine of each atom, float64; 0 for an atom without a partner."""
+    rows, _, cosines = match_atoms(own, other, None)
+    return torch.zeros(len(own), dtype=torch.float64).index_copy_(0, rows, cosines.double())
+
+
+def _range(values: Sequence[float]) -> dict[str, float]:
+    return {"value": sum(values) / len(values), "low": min(values), "high": max(values)}
