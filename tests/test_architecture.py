@@ -123,6 +123,7 @@ ONLY_IN = {
     "pyarrow": {"activations", "evaluation/sweeps"},  # the tidy table of a sweep
     "tokenizers": {"activations"},
     "wandb": {"training", "evaluation"},
+    "wandb_workspaces": {"evaluation"},
     "sklearn": {"theory", "units", "evaluation"},
     "scipy": {"theory", "units", "evaluation"},
     "matplotlib": {"report"},

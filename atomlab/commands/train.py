@@ -78,7 +78,7 @@ def train(config: DictConfig) -> float | None:
     if not trainer.is_global_zero:
         return None
     rows = _saved_and_measured(config, module.folded().cpu(), data, nulls, RunOrigin(OmegaConf.to_yaml(config), identity))
-    _log(trainer, rows)
+    _log(trainer, rows, folder)
     for callback in callbacks:
         if isinstance(callback, LastCheckpoint):
             callback.require_saved()
@@ -120,13 +120,16 @@ def _saved_and_measured(
     return rows
 
 
-def _log(trainer: Trainer, rows: list[Row]) -> None:
-    """Sends the table to all loggers, and ends them."""
+def _log(trainer: Trainer, rows: list[Row], folder: Path) -> None:
+    """Sends the table to all loggers, to wandb what is asked for of the folder, and ends them."""
     for logger in trainer.loggers:
         logger.log_metrics({f"table/{row['unit']}/{k}": v for row in rows for k, v in row.items() if type(v) is float})
         if isinstance(logger, WandbRun):
             logger.log_rows("table", rows)
+            logger.log_folder(folder)
         logger.finalize("success")
+        if isinstance(logger, WandbRun):
+            logger.end()
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import os
 import secrets
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -20,6 +21,29 @@ _RUN_ID = "wandb_run.txt"  # in the folder of a run: the id that a resumed run t
 _BEST = {"validation/r2_s": "max", "validation/r2": "max"}
 _TAG_LENGTH = 64  # that wandb allows
 _BINS = 64
+_REPORTS = ("artifact", "panel")
+
+
+@final
+@dataclass(frozen=True)
+class SentFiles:
+    """What of a run's folder goes to wandb at its end.
+
+    Attributes:
+        report: `artifact` sends report.html, its figures and tables as an artifact; `panel` shows report.html in the run; None
+            sends nothing.
+        checkpoints: whether `sae/` and the last checkpoint are an artifact.
+
+    Raises:
+        ValueError: another word for `report`.
+    """
+
+    report: str | None = None
+    checkpoints: bool = False
+
+    def __post_init__(self) -> None:
+        if self.report not in (None, *_REPORTS):
+            raise ValueError(f"logger.logger.files.report={self.report} should be null, {' or '.join(_REPORTS)}.")
 
 
 @final
@@ -31,12 +55,14 @@ class WandbRun(WandbLogger):
 
     Args:
         run_id: of the wandb run. It is kept in the folder of the run once that begins, for a run that goes on from it.
+        files: what of the run's folder is sent at its end.
         options: of `WandbLogger`.
     """
 
-    def __init__(self, run_id: str, **options: Any) -> None:
+    def __init__(self, run_id: str, files: "SentFiles", **options: Any) -> None:
         super().__init__(id=run_id, **options)
-        self.run_id, self.vectors_a_step = run_id, 1
+        self.run_id, self.files, self.vectors_a_step = run_id, files, 1
+        self.ended = False
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Sends the configuration of the run, from which the vectors of a step are known, and defines the charts' axis.
@@ -111,6 +137,56 @@ class WandbRun(WandbLogger):
         columns = list(dict.fromkeys(name for row in plain for name in row))
         self.log_table(key, columns=columns, data=[[row.get(name) for name in columns] for row in plain])
 
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Ends the run as failed where a training failed; after a success the closing table is still to come (`end`).
+
+        Args:
+            status: `success` or `failed`, as Lightning says it.
+        """
+        super().finalize(status)
+        if status == "failed":
+            self.end(1)
+
+    @rank_zero_only
+    def log_folder(self, folder: Path) -> None:
+        """Sends what `files` names.
+
+        Args:
+            folder: of the run, with its report, its SAE and its checkpoints.
+        """
+        import wandb
+
+        report = folder / "report.html"
+        if self.files.report == "panel":
+            self.experiment.log({"report": wandb.Html(report.read_text(encoding="utf-8"), inject=False)})
+        if self.files.report == "artifact":
+            found = [report, *sorted(folder.glob("results.*")), *sorted((folder / "figures").glob("*.png"))]
+            self._send("report", found, folder)
+        if self.files.checkpoints:
+            found = [folder / "checkpoints" / "last.ckpt", *sorted((folder / "sae").iterdir())]
+            self._send("model", found, folder)
+
+    def _send(self, kind: str, found: Sequence[Path], folder: Path) -> None:
+        import wandb
+
+        artifact = wandb.Artifact(f"{kind}-{self.run_id}", type=kind)
+        for file in found:
+            if file.is_file():
+                artifact.add_file(str(file), name=file.relative_to(folder).as_posix())
+        self.experiment.log_artifact(artifact)
+
+    @rank_zero_only
+    def end(self, exit_code: int = 0) -> None:
+        """Ends the wandb run, if it began and has not ended, so that none stays unfinished when others go on in this process.
+
+        Args:
+            exit_code: 0 for a run that is finished.
+        """
+        if self._experiment is not None and not self.ended:
+            self.ended = True
+            self._experiment.finish(exit_code=exit_code)
+
 
 def wandb_logger(
     save_dir: str,
@@ -119,6 +195,7 @@ def wandb_logger(
     group: str | None = None,
     tags: Sequence[str] = (),
     resume: str | None = None,
+    files: SentFiles = SentFiles(),
 ) -> WandbRun:
     """Makes a wandb logger that works offline, with one line of notice, where there is no key.
 
@@ -131,6 +208,7 @@ def wandb_logger(
         group: of the run. None: the environment variable WANDB_RUN_GROUP, which a sweep sets for its jobs.
         tags: of the run, such as the words of its command line; cut to the 64 characters that wandb allows.
         resume: a checkpoint of an earlier run, whose wandb run is continued, or None.
+        files: what of the run's folder is sent at its end.
 
     Returns:
         The logger. The environment variables WANDB_SILENT, and WANDB_MODE where there is no key, are set.
@@ -146,6 +224,7 @@ def wandb_logger(
         group=group or os.environ.get("WANDB_RUN_GROUP"),
         tags=_tags(tags),
         run_id=_run_id(resume),
+        files=files,
     )
 
 

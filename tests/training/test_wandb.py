@@ -12,6 +12,7 @@ import pytest
 from wandb.proto import wandb_internal_pb2
 
 from atomlab import load_sae
+from atomlab.evaluation import dashboard
 from tests.processes import ROOT, environment, one_sentence, run
 from tests.tiny import OPTIONS
 
@@ -31,12 +32,17 @@ def records(file: Path) -> Iterator[wandb_internal_pb2.Record]:
             parts = b""
 
 
+def file_of(folder: Path) -> Path:
+    """The file of the newest offline run in a folder."""
+    return max(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns)
+
+
 Run = tuple[dict[str, Any], wandb_internal_pb2.RunRecord, list[wandb_internal_pb2.MetricRecord], list[dict[str, Any]]]
 
 
 def read(folder: Path) -> Run:
     """Configuration, run, axes and history of the newest offline run in a folder."""
-    file = max(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns)
+    file = file_of(folder)
     config: dict[str, Any] = {}
     runs, metrics, history = [], [], []
     for record in records(file):
@@ -62,8 +68,11 @@ def logged(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part in ("model", "text.txt"):
         (folder / part).symlink_to(tiny / part)
     words = [*OPTIONS, "logger=wandb", "trainer.accumulate_grad_batches=2", "trainer.log_every_n_steps=5"]
+    words += ["callbacks.throughput.every=5"]
+    mine = ["steps=20", "hydra.run.dir=runs/mine", "logger.logger.files={report: artifact, checkpoints: true}"]
     more = ["steps=30", "resume=runs/mine/checkpoints/last.ckpt", "hydra.run.dir=runs/more"]
-    for own in (["steps=20", "hydra.run.dir=runs/mine"], more):
+    more += ["logger.logger.files.report=panel"]
+    for own in (mine, more):
         finished = run(
             "train.py", *words, *own, cwd=folder, cache=tiny / "cache", env={"WANDB_RUN_GROUP": "of a sweep"}
         )
@@ -126,6 +135,78 @@ def test_the_closing_table_is_a_table(logged: Path) -> None:
     assert [line[found["columns"].index("unit")] for line in found["data"]] == [row["unit"] for row in wanted]
     r2 = [line[found["columns"].index("r2_s")] for line in found["data"]]
     assert r2 == [pytest.approx(row["r2_s"]) for row in wanted]
+
+
+def test_report_and_checkpoints_are_artifacts_on_request_and_the_report_a_panel(logged: Path) -> None:
+    artifacts = {
+        record.artifact.type: record.artifact
+        for record in records(file_of(logged / "runs" / "mine"))
+        if record.WhichOneof("record_type") == "artifact"
+    }
+    sent = {kind: {entry.path for entry in found.manifest.contents} for kind, found in artifacts.items()}
+    assert {"report.html", "results.json", "results.csv"} <= sent["report"]
+    assert any(path.startswith("figures/") for path in sent["report"])
+    assert {"checkpoints/last.ckpt", "sae/cfg.json", "sae/sae_weights.safetensors"} <= sent["model"]
+    (page,) = (logged / "runs" / "more").glob("wandb/offline-run-*/files/media/html/report_*.html")
+    assert page.read_text(encoding="utf-8") == (logged / "runs" / "more" / "report.html").read_text(encoding="utf-8")
+    more = records(file_of(logged / "runs" / "more"))
+    kinds = {record.artifact.type for record in more if record.WhichOneof("record_type") == "artifact"}
+    assert not kinds & {"report", "model"}
+
+
+def exit_codes(folder: Path) -> list[int]:
+    found = records(file_of(folder))
+    return [record.exit.exit_code for record in found if record.WhichOneof("record_type") == "exit"]
+
+
+def test_no_wandb_run_stays_unfinished(logged: Path, tiny: Path) -> None:
+    """Neither that of a finished training, nor that of one that a fault ended (here a loss that is not finite)."""
+    assert exit_codes(logged / "runs" / "mine") == exit_codes(logged / "runs" / "more") == [0]
+    words = [*OPTIONS, "logger=wandb", "hydra.run.dir=runs/failed", "training.schedule.learning_rate=1e38"]
+    failed = run("train.py", *words, cwd=logged, cache=tiny / "cache")
+    assert failed.returncode != 0
+    assert exit_codes(logged / "runs" / "failed") == [1]
+
+
+def test_the_workspace_shows_what_a_run_logs(logged: Path) -> None:
+    """Built and read back without a server; every name in it is one of the run's offline file."""
+    built = dashboard.workspace("someone", "atomlab")._to_model().model_dump(by_alias=True)
+    sections = built["spec"]["section"]["panelBankConfig"]["sections"]
+    assert [section["name"] for section in sections] == [name for name, _ in dashboard.SECTIONS]
+    panels = [panel["config"] for section in sections for panel in section["panels"]]
+    assert len(panels) == sum(len(panels) for _, panels in dashboard.SECTIONS)
+    config, _, _, history = read(logged / "runs" / "mine")
+    known = {key for line in history for key in line} | {"table"}
+    known |= {key.rsplit("/", 1)[0] for key in known}  # histograms have parts
+
+    def in_config(accessor: str) -> bool:
+        value: Any = config
+        for key in accessor.replace(".value", "", 1).split("."):
+            value = value[key]
+        return value is not None
+
+    for panel in panels:
+        if panel.get("xAxis") == "data/vectors":
+            assert set(panel["metrics"]) <= known
+        if "mediaKeys" in panel:
+            assert set(panel["mediaKeys"]) <= known
+        accessors = [panel.get(axis) for axis in ("xAxis", "yAxis", "zAxis")]
+        accessors += [column["accessor"] for column in panel.get("columns") or []]
+        for accessor in accessors:
+            kind, _, name = str(accessor).partition(":")
+            assert kind not in ("summary", "config") or (name in known if kind == "summary" else in_config(name)), name
+    assert sum(str(panel).count("summary:") + str(panel).count("config:") for panel in panels) >= 10
+
+
+def test_without_a_key_the_clicks_are_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setattr(dashboard, "has_key", lambda: False)
+    assert dashboard.main(["team/atomlab"]) == 0
+    said = capsys.readouterr().out
+    for name, panels in dashboard.SECTIONS:
+        assert f"Add section, and name it {name}." in said
+        assert said.count(f"In {name}: Add panels, ") == len(panels)
+    assert dashboard.main(["a/b/c"]) == 2
 
 
 def rows(logged: Path) -> list[dict[str, Any]]:
