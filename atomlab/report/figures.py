@@ -185,7 +185,7 @@ def series_figure(series: Mapping[str, Sequence[tuple[float, float]]], xlabel: s
     for (name, points), colour in zip(series.items(), COLOURS * 3, strict=False):
         options = sorted({option for option, _ in points})
         means = [float(np.mean([number for other, number in points if other == option])) for option in options]
-        axes.plot(options, means, "--" if "training" in name else "-", color=colour, label=name, linewidth=1.6)
+        axes.plot(options, means, "--" if name.endswith("training") else "-", color=colour, label=name, linewidth=1.6)
         axes.plot(*zip(*points, strict=True), "o", color=colour, markersize=4)
     if all(option > 0 for points in series.values() for option, _ in points):
         axes.set_xscale("log", base=2)

@@ -29,7 +29,7 @@ def test_nulls_are_further_rows_and_change_no_other(inputs: StudyInputs) -> None
 
 
 def test_an_unknown_null_is_refused(inputs: StudyInputs) -> None:
-    with pytest.raises(ValueError, match="^nulls names noise: choose from data, k_means, random, gaussian"):
+    with pytest.raises(ValueError, match=r"^nulls names noise: choose from data, k_means, random, gaussian"):
         Nulls(["noise"], inputs.retraining)
-    with pytest.raises(ValueError, match="^nulls=data is one word: expected a list"):
+    with pytest.raises(ValueError, match=r"^nulls=data is one word: expected a list"):
         Nulls("data")
