@@ -1,12 +1,13 @@
 """`atomlab train|evaluate|doctor|new-experiment`: what the installed program answers, and where it looks for options."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from atomlab.commands import doctor, examinations
@@ -41,26 +42,22 @@ def test_help_lists_what_the_command_can_run_in_a_hundred_columns(name: str) -> 
 
 @pytest.mark.parametrize("name", ["train", "evaluate"])
 def test_every_example_of_the_help_composes(name: str) -> None:
-    import shlex
-
-    examples = [line for line in help_text(CONF, name, f"run-{name}").splitlines() if line.startswith(f"  run-{name} ")]
+    lines = [line for line in help_text(CONF, name, f"run-{name}").splitlines() if line.startswith(f"  run-{name} ")]
     tried = 0
-    for line in examples:
-        words = shlex.split(line.removeprefix(f"  run-{name} ").split("  ")[0].split(" the jobs")[0])
-        if any(word.startswith(("-", "resume_sweep=")) for word in words):
-            continue
-        composed([word.replace("<", "").replace(">", "").replace("=[run,run]", "=[a,b]") for word in words], name)
-        tried += 1
+    for line in lines:
+        words = shlex.split(re.split(r"  +", line.strip())[0])[1:]
+        if not any(word.startswith(("-", "resume_sweep=")) for word in words):
+            composed([re.sub(r"<(\w+)>", r"\1", word) for word in words], name)
+            tried += 1
     assert tried >= 6
 
 
 def test_a_new_experiment_changes_nothing_until_it_is_edited(tmp_path: Path) -> None:
     file = write_experiment("mine", tmp_path)
     assert file == tmp_path / "conf" / "experiment" / "mine.yaml"
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        path = f"hydra.searchpath=[file://{tmp_path / 'conf'}]"
-        for name in ("train", "evaluate"):
-            assert compose(name, ["experiment=mine", path]) == composed([], name)
+    own = f"hydra.searchpath=[file://{tmp_path / 'conf'}]"
+    for name in ("train", "evaluate"):
+        assert composed(["experiment=mine", own], name) == composed([], name)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +109,7 @@ def test_the_doctor_needs_no_network_and_says_what_to_do(
     said = capsys.readouterr().out
     assert max(map(len, said.splitlines())) <= 100
     assert "127.0.0.1:9 is not reached" in said
-    assert f"{tmp_path}" in said.replace("\n", "")
+    assert str(tmp_path) in "".join(said.split())
     assert "activations 0.2 GB" in " ".join(said.split())
     for finding in (*packages(), *devices(), *cache(), *network()):
         assert finding.state == "fine" or finding.advice, finding

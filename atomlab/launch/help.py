@@ -10,7 +10,7 @@ from atomlab.launch.own_options import OWN_FOLDER
 GROUPS = {
     "model": "the language model; hf takes any folder or name of the hub: model=hf model.name=...",
     "site": "where in its layers; module takes any: site=module \"site.name='...{layer}...'\"",
-    "corpus": "the text whose vectors are trained and tested on; local takes your own: corpus.path=...",
+    "corpus": "the text that is trained and tested on; local takes your own: corpus.path=...",
     "activations": "how they are harvested; online is for text larger than the disk",
     "sae": "how the sparse autoencoder is built; plain is for ablations",
     "training": "how it is trained",
@@ -25,41 +25,51 @@ GROUPS = {
 }
 _OF_TRAIN = ("callbacks", "logger", "ablation", "sweep")
 _OF_EVALUATE = ("study",)
-_TRAIN = """\
-Harvests activations of a language model, trains a sparse autoencoder on them, measures it, and writes a report.
+_HEAD = {
+    "train": """\
+Harvests activations of a language model, trains a sparse autoencoder on them, and measures it.
 Without any word it takes a model and text from two packages and needs no hub.
-
-The overrides that are used most:
-  {program} model=hf model.name=my_folder/model       your own model, of a folder or the hub
-  {program} corpus=local corpus.path=my_texts/        your own text
-  {program} layer=12 site=mlp_hidden                  where in the model
-  {program} sae.expansion=8                           atoms = expansion times the width of a vector
-  {program} training.sparsity.target=20               atoms of a vector, on average
-  {program} steps=3000 batch_size=1024                how long it is trained
-  {program} activations.tokens.max_tokens=null        all vectors of the text, not the first run's few
-  {program} trainer=gpu                               on a GPU
-  {program} logger=none                               without wandb
-  {program} dry_run=true                              check all, print sizes, memory and time, and stop
-  {program} resume=<run>/checkpoints/last.ckpt        go on after Ctrl-C
-
-Sweeps: any option with commas, and -m in front
-  {program} -m sae.expansion=1,2 seed=0,1             four runs from one harvest; the same command goes on
-  {program} sweep=width                               one run for each number of atoms
-  {program} resume_sweep=<folder>                     go on with a sweep by its folder
-  {program} -m seed=0,1 hydra/launcher=submitit_slurm the jobs run on a cluster
-"""
-_EVALUATE = """\
-Measures the atoms of a run beside every control, or runs a study that trains on its own. Writes a table and a report.
-
-  {program} run=outputs/<date>/<time>                  a run of `train`, on its own text
-  {program} run=<folder> sample_sizes.measured=8192    on more vectors
-  {program} run=<folder> study.seeds=[<run>,<run>]     which atoms come back under other seeds
-  {program} run=<folder> study.browser=null            without the atom browser
-  {program} experiment=paper_table study.layers=[0,5]      the paper's protocol, layer by layer
-  {program} experiment=capacity                        over vectors and atoms: when a high R² is memory
-  {program} experiment=representation_shift            angles between the activations of two texts
-  {program} model=hf model.name=<model> layer=3        trains at that place first, then measures with every control
-"""
+""",
+    "evaluate": """\
+Measures the atoms of a run beside every control, or runs a study that trains on its own.
+""",
+}
+_EXAMPLES = {
+    "train": {
+        "The overrides that are used most": {
+            "model=hf model.name=my_folder/model": "your own model, folder or hub name",
+            "corpus=local corpus.path=my_texts/": "your own text",
+            "layer=12 site=mlp_hidden": "where in the model",
+            "sae.expansion=8": "atoms = expansion × d_in",
+            "training.sparsity.target=20": "atoms of a vector, on average",
+            "steps=3000 batch_size=1024": "how long it is trained",
+            "activations.tokens.max_tokens=null": "all vectors of the text",
+            "trainer=gpu": "on a GPU",
+            "logger=none": "without wandb",
+            "dry_run=true": "sizes, memory and time, and stop",
+            "resume=<run>/checkpoints/last.ckpt": "go on after Ctrl-C",
+        },
+        "Sweeps: any option with commas, and -m in front": {
+            "-m sae.expansion=1,2 seed=0,1": "four runs from one harvest",
+            "sweep=width": "one run for each number of atoms",
+            "resume_sweep=<folder>": "go on with a sweep by its folder",
+            "-m seed=0,1 hydra/launcher=submitit_slurm": "the jobs run on a cluster",
+        },
+    },
+    "evaluate": {
+        "Examples": {
+            "run=outputs/<date>/<time>": "a run of train, on its own text",
+            "run=<folder> sample_sizes.measured=8192": "on more vectors",
+            "run=<folder> study.seeds=[<run>,<run>]": "which atoms come back",
+            "run=<folder> study.browser=null": "without the atom browser",
+            "experiment=paper_table study.layers=[0,5]": "the paper's protocol by layer",
+            "experiment=capacity": "when a high R² is memory",
+            "experiment=representation_shift": "angles between two texts",
+            "model=hf model.name=<model> layer=3": "trains there first",
+        },
+    },
+}
+_LEFT = 64  # columns of a program with its words
 
 
 def help_text(folder: Path, name: str, program: str) -> str:
@@ -74,7 +84,10 @@ def help_text(folder: Path, name: str, program: str) -> str:
         Lines of at most 100 characters. Groups are listed with the options that this command can run, those in conf/ of the
         working folder among them.
     """
-    lines = [(_TRAIN if name == "train" else _EVALUATE).format(program=program), "Groups: <group>=<option>"]
+    lines = [_HEAD[name]]
+    for title, examples in _EXAMPLES[name].items():
+        lines += [f"{title}:", *(f"  {f'{program} {words}':{_LEFT - 2}}{what}" for words, what in examples.items()), ""]
+    lines.append("Groups: <group>=<option>")
     left_out = _OF_EVALUATE if name == "train" else _OF_TRAIN
     for group, what in GROUPS.items():
         if group not in left_out:
@@ -83,8 +96,8 @@ def help_text(folder: Path, name: str, program: str) -> str:
     lines += [
         "",
         "Every key of every file can be set as key=value; nothing is read that no signature has.",
-        f"  {program} --cfg job                    prints all keys with their values",
-        f"  {program} --hydra-help                 the flags of Hydra, which composes the configuration",
+        f"  {f'{program} --cfg job':{_LEFT - 2}}all keys with their values",
+        f"  {f'{program} --hydra-help':{_LEFT - 2}}the flags of Hydra",
     ]
     return "\n".join(lines) + "\n"
 

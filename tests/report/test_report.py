@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,18 @@ from tests.report.pages import ROW, ROWS
 
 
 def test_text_and_markdown_line_up() -> None:
-    lines = render_text([ROW | {"unit": "atoms"}, ROWS[1]]).splitlines()
-    assert len({len(line) for line in lines}) == 1
+    tables = [table.splitlines() for table in render_text([ROW | {"unit": "atoms"}, ROWS[1]]).split("\n\n")]
+    seen = ""
+    for table in tables:
+        rule = next(number for number, line in enumerate(table) if set(line) == {"─"})
+        assert rule in (1, 2)  # a header is broken into two lines at most
+        assert [line.split("  ")[0] for line in table[rule + 1 :]] == ["atoms", ROWS[1]["unit"]]
+        assert all(len(line) <= len(table[rule]) <= 100 for line in table)
+        seen += " ".join(table[:rule])
+    for column in CLOSING:
+        assert all(word in seen for word in column.header.split())
+    cells = sum(len(re.split(r"  +", line)) for table in tables for line in table[-1:])
+    assert cells == len(CLOSING) - 1 + len(tables)
     assert all(line.count("|") == len(CLOSING) + 1 for line in render_markdown([ROWS[1]]).splitlines())
 
 

@@ -105,7 +105,8 @@ class PaperTable:
             The text to print, and the objective: the atoms' mean R² in the S-norm on validation vectors.
 
         Raises:
-            FileNotFoundError, ValueError: an unknown control or layer, or an imported SAE that does not fit its layer.
+            FileNotFoundError, ValueError: an unknown control or layer, an imported SAE that does not fit its layer, or a layer
+                whose reference corpus gives no metric S. Nothing has been trained then.
 
         Cost: one training for each layer; the memory of the activations of one layer.
         """
@@ -118,6 +119,7 @@ class PaperTable:
             for path in (self.features or {}).values():
                 locate(path.format(layer=layer), first.at(first.hook_points.site, layer))
         first.prepare_data()
+        check_metrics(first, layers, inputs.shrinkage)
         rows = [
             row
             for data in (first.at(first.hook_points.site, layer) for layer in layers)
@@ -176,6 +178,35 @@ class PaperTable:
             notes=CONTROLS,
         )
         return write_results(inputs.folder, results, page, _figures(rows, layers))
+
+
+def check_metrics(data: ActivationDataModule, layers: Sequence[int], shrinkage: float) -> None:
+    """Checks that the reference corpus gives a metric S at every layer, before the first of them is trained on.
+
+    Args:
+        data: harvested at all of the layers.
+        layers: their numbers.
+        shrinkage: λ of the metric.
+
+    Raises:
+        ValueError: the second moment of some layers has no inverse; all of them are named.
+
+    Cost: one eigendecomposition for each layer, O(d_in³).
+    """
+    refused: dict[int, str] = {}
+    for layer in layers:
+        own = data.at(data.hook_points.site, layer)
+        own.setup()
+        try:
+            reference_metric(own, shrinkage)
+        except ValueError as error:
+            refused[layer] = str(error)
+    if refused:
+        raise ValueError(
+            f"No metric S at {'layer' if len(refused) == 1 else 'layers'} {', '.join(map(str, refused))} of "
+            f"{data.hook_points.site}, and nothing was trained: {next(iter(refused.values()))} Or leave such layers out: "
+            f"study.layers={[layer for layer in layers if layer not in refused]}"
+        )
 
 
 def beside_published(means: Sequence[Row], model: str) -> list[Row]:

@@ -1,0 +1,70 @@
+"""`pip install .` into an empty environment gives the program `atomlab`, which runs from any folder."""
+
+import json
+import os
+import site
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ROOT, environment
+from tests.tiny import OPTIONS
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with atomlab alone, which reads all other packages from the one that runs the tests."""
+    folder = tmp_path_factory.mktemp("installed")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    packages = next((folder / "lib").glob("python*/site-packages"))
+    (packages / "others.pth").write_text("\n".join(site.getsitepackages()) + "\n")
+    pip = [sys.executable, "-m", "pip", f"--python={folder}/bin/python", "install", "--quiet", "--no-deps"]
+    subprocess.run([*pip, "--no-build-isolation", "--no-index", str(_source(tmp_path_factory))], check=True)
+    return folder
+
+
+def _source(factory: pytest.TempPathFactory) -> Path:
+    """What git knows, so that nothing is built in the checkout and nothing else gets in."""
+    copy = factory.mktemp("source")
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file() and name.startswith(("atomlab/", "conf/", "pyproject.toml", "README.md", "LICENSE")):
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            (copy / name).write_bytes((ROOT / name).read_bytes())
+    return copy
+
+
+def atomlab(installed: Path, *words: str, cwd: Path, cache: Path) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in environment(cache).items() if name not in ("PYTHONPATH", "ATOMLAB_PROGRESS")}
+    command = [str(installed / "bin" / "atomlab"), *words]
+    return subprocess.run(command, cwd=cwd, env=kept, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_a_sweep_and_two_processes_run_from_another_folder(installed: Path, tiny: Path, tmp_path: Path) -> None:
+    """The jobs of a sweep, and the further processes of a distributed run, start the installed package themselves."""
+    for part in ("model", "text.txt"):
+        (tmp_path / part).symlink_to(tiny / part)
+    made = atomlab(installed, "new-experiment", "mine", cwd=tmp_path, cache=tiny / "cache")
+    assert made.returncode == 0, made.stderr
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text("# @package _global_\nsteps: 9\n")
+    two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "logger=none", "hydra.sweep.dir=out"]
+    options = [word for word in OPTIONS if not word.startswith(("steps=", "logger="))]
+    words = ["train", "-m", *options, *two, "experiment=mine", "seed=0"]
+    finished = atomlab(installed, *words, cwd=tmp_path, cache=tiny / "cache")
+    assert finished.returncode == 0, finished.stderr
+    written = json.loads((tmp_path / "out" / "0" / "results.json").read_text())
+    assert written["rows"][0]["unit"] == "atoms"
+    assert "%|" not in finished.stderr
+    asked = atomlab(installed, "train", "study=capacity", cwd=tmp_path, cache=tiny / "cache")
+    assert asked.returncode == 2
+    assert "atomlab evaluate study=capacity" in asked.stderr
+    assert sorted(os.listdir(tmp_path)) == ["conf", "model", "out", "text.txt"]
