@@ -1,13 +1,22 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test coverage check dead docs clean
 
 demo: .venv/ready  ## train and measure the atoms of SmolLM2-135M on Wikipedia, with no hub and no key
 	$(BIN)/python train.py
 
 test: .venv/ready  ## the tests, with the same set-up
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+coverage: .venv/ready  ## the tests, with the share of the lines that they run; at least 90%
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+
+docs: .venv/ready  ## build/site, with warnings as errors
+	$(BIN)/mkdocs build --strict
+
+dead: .venv/ready  ## code that nothing calls
+	$(BIN)/vulture
 
 check: .venv/ready  ## style and types
 	$(BIN)/ruff check .

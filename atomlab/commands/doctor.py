@@ -40,7 +40,7 @@ def main(words: list[str]) -> int:
 def _table(findings: list[Finding]) -> Table:
     table = Table.grid(padding=(0, 2))
     for width in (5, 15, None):
-        table.add_column(width=width)
+        table.add_column(width=width, overflow="fold")
     for finding in findings:
         mark, style = _MARKS[finding.state]
         said = Text(finding.found) if not finding.advice else Text(f"{finding.found}\n→ {finding.advice}")

@@ -61,14 +61,6 @@ class RecoveryLevels:
         """
         return {name: rate(holds, self.sizes) for name, holds in self._holds().items()}
 
-    def rates_by_size(self) -> dict[str, Float[Tensor, " sizes"]]:
-        """Computes the share at each level of the samples of each size K = 0, 1, ..., largest.
-
-        Returns:
-            Shares of shape `(sizes,)`, float64, by the name of the level's attribute; NaN where no sample has that K.
-        """
-        return {name: rate_by_size(holds, self.sizes) for name, holds in self._holds().items()}
-
     def _holds(self) -> dict[str, Tensor]:
         return {name: holds for name, holds in vars(self).items() if name != "sizes" and holds is not None}
 

@@ -57,10 +57,6 @@ def test_each_row_has_its_own_document(inputs: StudyInputs) -> None:
     assert held_out.documents == len(set(names)) > 1
 
 
-def halving() -> Unit:
-    return Unit("halving", torch.eye(D), torch.zeros(D), lambda x: x / 2, signed=True, coder="identity")
-
-
 def test_bands_are_r2_of_their_vectors_alone() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1000, D, generator=generator) * torch.rand(1000, 1, generator=generator).exp() + 1
