@@ -15,29 +15,32 @@ FLAGS = {"-m", "--multirun"}
 
 
 def commands(text: str) -> list[str]:
-    """`python train.py ...` and `python evaluate.py ...` in blocks of code and between backticks."""
+    """Commands of training and evaluation, as scripts and as `atomlab`, in blocks of code and between backticks."""
     blocks = "\n".join(re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)).replace("\\\n", " ")
     inline = [" ".join(found.split()) for found in re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.S))]
     lines = [line.strip() for line in blocks.splitlines()] + inline
-    return [line for line in lines if re.match(r"(srun )?python (train|evaluate)\.py (?!--help)", line)]
+    program = r"(srun |PYTHONPATH=\. )?(python (train|evaluate)\.py|atomlab (train|evaluate)) (?!--help)"
+    return [line for line in lines if re.match(program, line)]
 
 
 FOUND = [
-    (file.name, command)
-    for file in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    (str(file.relative_to(ROOT)).removeprefix("docs/"), command)
+    for file in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
     for command in commands(file.read_text(encoding="utf-8"))
 ]
 
 
 def test_there_are_commands() -> None:
-    assert len(FOUND) >= 12
+    assert len(FOUND) >= 40
+    assert {file.split("/")[0] for file, _ in FOUND} >= {"README.md", "how-to"}
 
 
 @pytest.mark.parametrize(("file", "command"), FOUND)
 def test_a_command_of_the_documents_composes(file: str, command: str) -> None:
     words = through_a_shell(command)
-    name = words[words.index("python") + 1].removesuffix(".py")
-    overrides = [word for word in words[words.index("python") + 2 :] if word not in FLAGS]
+    start = next(number for number, word in enumerate(words) if word in ("python", "atomlab"))
+    name = words[start + 1].removesuffix(".py")
+    overrides = [word for word in words[start + 2 :] if word not in FLAGS]
     own = [word for word in overrides if not word.startswith("resume_sweep=")]  # read before Hydra reads the rest
     with initialize_config_dir(str(CONF), version_base="1.3"):
         compose(
