@@ -5,6 +5,7 @@ import os
 import site
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,13 @@ def atomlab(installed: Path, *words: str, cwd: Path, cache: Path) -> subprocess.
     kept = {name: value for name, value in environment(cache).items() if name not in ("PYTHONPATH", "ATOMLAB_PROGRESS")}
     command = [str(installed / "bin" / "atomlab"), *words]
     return subprocess.run(command, cwd=cwd, env=kept, capture_output=True, text=True, check=False)
+
+
+def test_every_package_is_named_in_the_project_file() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    folders = {file.parent.relative_to(ROOT) for file in (ROOT / "atomlab").rglob("*.py")}
+    found = {".".join(folder.parts) for folder in folders} | {"atomlab.conf"}
+    assert found == set(project["tool"]["setuptools"]["packages"])
 
 
 @pytest.mark.slow

@@ -13,13 +13,14 @@ from tests.processes import run
 CASES = {
     "layer": (["layer=99"], "layer=99 does not exist: smollm2-135m-instruct has 30 layers, counted from 0 to 29"),
     "site": (["site.name=foo"], "site=foo is unknown: choose one of resid_pre"),
-    "site_option": (["site=foo"], "Could not find 'site/foo'"),
+    "site_option": (["site=foo"], "site=foo is no option of its group: There are attn_out"),
     "model": (["model=hf", "model.name=does/not-exist"], "'does/not-exist' (revision main) could not be loaded"),
     "key": (["nonsense=1"], "There is no key 'nonsense'"),
     "empty_corpus": (["corpus=local", "corpus.path=empty.txt"], "The corpus is empty"),
     "no_corpus": (["corpus=local", "corpus.path=none.txt"], "corpus.path=none.txt holds no text"),
     "cache": (["cache_dir=/proc/atomlab"], "cache_dir=/proc/atomlab could not be written"),
     "expansion": (["sae.expansion=0"], "sae.expansion=0 should be a number above 0"),
+    "no_batch": (["batch_size=0"], "batch_size=0 should be a whole number of 1 or more"),
     "batch": (["batch_size=1000000"], "is more than the 9"),
     "resume": (["resume=none.ckpt"], "The checkpoint none.ckpt does not exist: give another run's checkpoint"),
 }

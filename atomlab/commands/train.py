@@ -44,7 +44,7 @@ def train(config: DictConfig) -> float | None:
     callbacks = list(instantiate(config.callbacks).values())
     trainer = instantiate(config.trainer, callbacks=callbacks, logger=instantiate(config.logger).get("logger"))
     check_trainer(trainer, config.steps)
-    sample_sizes = instantiate(config.sample_sizes)
+    sample_sizes = instantiate(config.sample_sizes)  # refused before the harvest too
     data = instantiate(config.activations, _convert_="all")
     identity = identity_of(plain(config), data.identity)
     trainer.callbacks.append(RunIdentity(identity))
