@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,6 +13,8 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 
 from atomlab.activations.batches.background import Background
+from atomlab.activations.batches.gather import Gathered
+from atomlab.activations.batches.lockstep import Lockstep, TurnsOfTask
 from atomlab.activations.batches.online import OnlineBatches, StreamPosition, forward_passes, kept_rows
 from atomlab.activations.batches.order import TrainingBatches
 from atomlab.activations.batches.shuffle import RandomBatches, ShuffledBatches, random_order
@@ -23,7 +25,7 @@ from atomlab.activations.model.hook_points import HookPoints
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.model.sites import HookPoint
 from atomlab.activations.store.activation_store import Rows
-from atomlab.activations.store.moments import Moments
+from atomlab.activations.store.moments import Moments, exact_moments
 from atomlab.activations.store.outliers import Outliers
 from atomlab.activations.store.statistics import render_statistics, site_statistics
 from atomlab.activations.tokens.sequences import Sequences
@@ -67,6 +69,8 @@ class ActivationDataModule(LightningDataModule):
         self.rows: dict[str, Rows] = {}
         self._resumed: dict[str, Any] | None = None
         self._stream: OnlineBatches | None = None
+        self._lockstep: Lockstep | None = None
+        self._coordinates: Callable[[Tensor], Tensor] | None = None
 
     @property
     def point(self) -> HookPoint:
@@ -100,6 +104,27 @@ class ActivationDataModule(LightningDataModule):
         other.rows, other.trainer, other._stream = {}, None, None
         return other
 
+    def in_lockstep(self, lockstep: Lockstep) -> "ActivationDataModule":
+        """Makes the same data for one of several trainings in this process, which take each batch in turns.
+
+        Where this one is set up, the other one is too.
+        """
+        other = copy(self)
+        other.trainer, other._resumed, other._lockstep = None, None, lockstep
+        return other
+
+    def train_in(self, coordinates: Callable[[Tensor], Tensor] | None) -> bool:
+        """Lets the thread that reads ahead map the training vectors, while the step before still computes.
+
+        Args:
+            coordinates: maps vectors (rows, d_in) on the CPU; None leaves them as they are.
+
+        Returns:
+            Whether training batches are mapped from now on. Those straight from the language model are not.
+        """
+        self._coordinates = None if self.batches.online is not None else coordinates
+        return self._coordinates is not None
+
     def over_layers(self, layers: Sequence[int]) -> "ActivationDataModule":
         """Returns the same data at the first of some layers, not set up yet; one pass of the model harvests them all."""
         other = self.at(self.hook_points.site, layers[0])
@@ -113,7 +138,9 @@ class ActivationDataModule(LightningDataModule):
         Its keys are those of conf/, so that a difference between two runs is named as the user would set it.
         """
         tokens = asdict(self.harvests.rules)
-        order = {"seed": self.batches.seed}
+        order: dict[str, Any] = {"seed": self.batches.seed}
+        if self.batches.vectors is not None:
+            order["vectors"] = self.batches.vectors
         if self.batches.online is None:
             order |= {"block_rows": self.batches.block_rows, "window_rows": self.batches.window_rows}
         else:
@@ -158,10 +185,19 @@ class ActivationDataModule(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         if not self.rows:
             self.rows, self.moments = self._open(self.corpus)
+            self._choose_vectors()
             self.reference_moments = self._open(self.reference)[1]
 
     def _open(self, corpus: Corpus) -> tuple[dict[str, Rows], Moments]:
         return self.harvests.open(corpus, self.point, self.outliers)
+
+    def _choose_vectors(self) -> None:
+        """Leaves as many training vectors as `batches.vectors` says, with their own moments."""
+        every, count = self.rows["train"], self.batches.vectors
+        if count is not None and count < len(every):
+            chosen = random_order(len(every), self.seed)[:count].sort().values
+            self.rows = self.rows | {"train": Rows(every.store, every.numbers[chosen])}
+            self.moments = exact_moments(self.rows["train"])
 
     def print_statistics(self) -> None:
         """Prints what is worth knowing of each harvested site before a training, on the first process."""
@@ -199,7 +235,7 @@ class ActivationDataModule(LightningDataModule):
         rows = self.rows[split]
         return rows.origin(random_order(len(rows), self.seed)[:count]).group
 
-    def train_dataloader(self) -> Background[Tensor] | OnlineBatches:
+    def train_dataloader(self) -> Background[Tensor] | OnlineBatches | TurnsOfTask:
         rank, world_size, start, count = 0, 1, 0, self.batches.steps
         if self.trainer is not None:
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
@@ -208,18 +244,23 @@ class ActivationDataModule(LightningDataModule):
         if self.batches.online is not None:
             self._stream = self._online(rank, world_size, count)
             return self._stream
-        batches = ShuffledBatches(
-            len(self.rows["train"]),
-            self.batches.size,
-            count,
-            start=start,
-            seed=self.batches.seed,
-            rank=rank,
-            world_size=world_size,
-            block_rows=self.batches.block_rows,
-            window_rows=self.batches.window_rows,
-        )
-        return Background(_Gathered(self.rows["train"].in_disk_order, batches, self._pinned), len(batches))
+
+        def read(first: int) -> Background[Tensor]:
+            batches = ShuffledBatches(
+                len(self.rows["train"]),
+                self.batches.size,
+                count,
+                start=first,
+                seed=self.batches.seed,
+                rank=rank,
+                world_size=world_size,
+                block_rows=self.batches.block_rows,
+                window_rows=self.batches.window_rows,
+            )
+            rows = Gathered(self.rows["train"].in_disk_order, batches, self._pinned, self._coordinates)
+            return Background(rows, len(batches))
+
+        return read(start) if self._lockstep is None else self._lockstep.batches(read, start, count)
 
     def val_dataloader(self) -> Background[Tensor]:
         """Returns the validation split in random order.
@@ -229,7 +270,7 @@ class ActivationDataModule(LightningDataModule):
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
         rows = self.rows["validation"]
         batches = RandomBatches(len(rows), self.batches.size, seed=self.seed, rank=rank, world_size=world_size)
-        return Background(_Gathered(rows.__getitem__, batches, self._pinned), len(batches))
+        return Background(Gathered(rows.__getitem__, batches, self._pinned), len(batches))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns where the training stands, for an exact resume.
@@ -296,19 +337,6 @@ class ActivationDataModule(LightningDataModule):
     @property
     def _pinned(self) -> bool:
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-
-
-@final
-class _Gathered:
-    """Gathers batches of rows from batches of their numbers, in pinned memory (which a GPU copies from alone) if asked for."""
-
-    def __init__(self, gather: Callable[[Tensor], Tensor], batches: Iterable[Tensor], pinned: bool) -> None:
-        self.gather, self.batches, self.pinned = gather, batches, pinned
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for index in self.batches:
-            batch = self.gather(index)
-            yield batch.pin_memory() if self.pinned else batch
 
 
 def _of_all_processes(state: dict[str, Any]) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from atomlab.identity import identity_of, write_identity
 from atomlab.interop.checkpoint import read_checkpoint
 from atomlab.launch import folder_of_first_process, launch, plain
 from atomlab.report import Row
+from atomlab.training.bank import Bank, run_bank
 from atomlab.training.build import build
 from atomlab.training.forecast import Forecast, forecast, render
 from atomlab.training.last_checkpoint import LastCheckpoint
@@ -29,14 +30,16 @@ from atomlab.training.resuming import RunIdentity, check_resumable, checkpoint_t
 from atomlab.training.trainer_checks import check_finished, check_trainer
 
 
-def train(config: DictConfig) -> float | None:
+def train(config: DictConfig, bank: Bank | None = None) -> float | None:
     """Checks, harvests what is missing, trains, validates, saves the TSAE, and writes the table and the report.
 
     Returns the objective of a sweep: the R² in the S-norm on validation vectors, so that the test split is read by the table
     alone, or the number of the atoms' row that `objective` names. None on all processes but the first, with harvest_only,
     which stops after the harvest with statistics of the sites, and with dry_run, which stops after the checks with sizes,
-    memory and time.
+    memory and time. In a bank (bank=true) it takes its steps in turns with the other jobs of the sweep.
     """
+    if config.bank and bank is None:
+        raise ValueError("bank=true trains the jobs of a sweep in one process: add -m, or leave it out.")
     folder = Path(HydraConfig.get().runtime.output_dir)
     resume = _checkpoint(config, folder)
     architecture, recipe = instantiate(config.sae), instantiate(config.training)  # refused before the harvest
@@ -52,6 +55,9 @@ def train(config: DictConfig) -> float | None:
         check_resumable(read_checkpoint(resume), identity, f"resume={resume}")
         # The checkpoint has the atoms.
         recipe = replace(recipe, initial_atoms=replace(recipe.initial_atoms, source="random"))
+
+    if bank is not None:
+        data = bank.join(data, identity, trainer)
 
     def foresee(prepared: Prepared) -> Forecast:
         return forecast(data, prepared, trainer, architecture=architecture, shrinkage=config.shrinkage)
@@ -72,12 +78,15 @@ def train(config: DictConfig) -> float | None:
         write_identity(folder, identity)
     trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     check_finished(trainer, config.steps)
+    if bank is not None:
+        bank.wait_for_all()
     objective = validation_objective(trainer, module, data)
     if torch.distributed.is_initialized():  # the table is one process's work, and its metrics must not wait for others
         torch.distributed.destroy_process_group()
     if not trainer.is_global_zero:
         return None
-    rows = _saved_and_measured(config, module.folded().cpu(), data, nulls, RunOrigin(OmegaConf.to_yaml(config), identity))
+    origin = RunOrigin(OmegaConf.to_yaml(config), identity)
+    rows = _saved_and_measured(config, module.folded().cpu(), data, nulls, origin, folder)
     _log(trainer, rows, folder)
     for callback in callbacks:
         if isinstance(callback, LastCheckpoint):
@@ -102,10 +111,9 @@ def _nulls(config: DictConfig) -> Nulls:
 
 
 def _saved_and_measured(
-    config: DictConfig, sae: ThresholdSAE, data: ActivationDataModule, nulls: Nulls, origin: RunOrigin
+    config: DictConfig, sae: ThresholdSAE, data: ActivationDataModule, nulls: Nulls, origin: RunOrigin, folder: Path
 ) -> list[Row]:
     """Saves the TSAE in `sae/`, measures it, and prints the table, whose rows are returned."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
     save_sae(sae, folder / "sae", origin_of(data, origin.identity))
     rows, text = evaluate_run(
         sae,
@@ -134,7 +142,14 @@ def _log(trainer: Trainer, rows: list[Row], folder: Path) -> None:
 
 def main() -> None:
     """Runs `train` with the options of the command line."""
-    launch(train, str(configuration_folder()), "train", module="atomlab.commands.train", after_sweep=summarise_sweep)
+    launch(
+        train,
+        str(configuration_folder()),
+        "train",
+        module="atomlab.commands.train",
+        after_sweep=summarise_sweep,
+        together=run_bank,
+    )
 
 
 if __name__ == "__main__":

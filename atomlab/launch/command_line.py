@@ -21,15 +21,17 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from atomlab.launch.bank import VARIABLE, Runner, compose_members, run_members
 from atomlab.launch.error_sentences import one_sentence
 from atomlab.launch.help import help_text, program_name
+from atomlab.launch.job_environment import JOB
 from atomlab.launch.options import check_options
 from atomlab.launch.own_options import with_own_options
 from atomlab.launch.ranks import first_process_ends, folder_of_further_process, is_first_process
 from atomlab.launch.run_folders import FolderRefused, SweepEnded, resumed_sweep
 from atomlab.launch.signals import Stopped, end_with_parent, ended_by_signals
 from atomlab.launch.sweep_folder import register_name_of_sweep
-from atomlab.launch.sweep_jobs import JOB, RESULT_FILE, run_job
+from atomlab.launch.sweep_jobs import RESULT_FILE, run_job
 from atomlab.progress import shows_progress
 
 _TRACE = "HYDRA_FULL_ERROR"
@@ -43,6 +45,7 @@ def launch(
     *,
     module: str | None = None,
     after_sweep: Callable[[Path], str] | None = None,
+    together: Runner | None = None,
 ) -> None:
     """Composes the configuration from the command line, checks it, and runs a task on it.
 
@@ -59,6 +62,7 @@ def launch(
         config_name: name of the primary configuration.
         module: that runs the task as `python -m`, for the jobs of a sweep; None runs the file of the task.
         after_sweep: called with the folder of a sweep when all its jobs have ended; returns text to print.
+        together: runs the jobs of a sweep with `bank=true` in turns. The task gets what they share as a second argument.
     """
     wants_trace = bool(os.environ.get(_TRACE))
     _quieten()
@@ -76,6 +80,9 @@ def launch(
     try:
         sys.argv = [*sys.argv[:1], *with_own_options(resumed_sweep(sys.argv[1:]), Path(folder))]
         with ended_by_signals(), folder_of_further_process(), _environment(_TRACE, "1"):  # Hydra raises, prints nothing
+            if together is not None and (sweep := os.environ.get(VARIABLE)):
+                members = compose_members(Path(sweep), folder, config_name)
+                sys.exit(run_members(members, Path(sweep), together, _in_bank(task, folder)))
             hydra.main(config_path=folder, config_name=config_name, version_base="1.3")(guarded)()
     except FolderRefused as refusal:
         _end(str(refusal), 2)
@@ -199,6 +206,30 @@ def _guarded(
             _remove_empty_run(job, name)
 
     return run
+
+
+def _in_bank(task: FunctionType, folder: str) -> Callable[[DictConfig, Any], tuple[float | None, int, str]]:
+    """Wraps a task so that a failure in a bank becomes an exit code and a sentence, and the other jobs go on."""
+
+    def single(config: DictConfig, shared: Any) -> tuple[float | None, int, str]:
+        run, name = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().job.name
+        config_name = str(HydraConfig.get().job.config_name)
+        try:
+            objective = task(config, shared)
+            if objective is not None:
+                (run / RESULT_FILE).write_text(repr(objective), encoding="utf-8")
+            _remove_empty_run(run, name)
+            return objective, 0, ""
+        except _MISTAKES as error:
+            if not _remove_empty_run(run, name):
+                _write_trace(error, run / f"{name}.log")
+            return None, 2, one_sentence(error, folder, config_name)
+        except Exception as error:
+            _write_trace(error, run / f"{name}.log")
+            traceback.print_exception(error)
+            return None, 1, "".join(traceback.format_exception_only(error)).strip()
+
+    return single
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

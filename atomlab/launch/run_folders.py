@@ -10,6 +10,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from atomlab.files import UNFINISHED, atomic_write
+from atomlab.launch.bank import run_gathered
 from atomlab.launch.ranks import is_first_process
 from atomlab.launch.sweep_folder import content_of_sweep, failures, quoted
 
@@ -114,6 +115,7 @@ class ClaimFolder(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(str(config.hydra.sweep.dir))
+        run_gathered(folder, config.hydra)
         raise SweepEnded(folder, *failures(folder))
 
     def _hold(self, folder: Path, lock: Path, key: str) -> None:

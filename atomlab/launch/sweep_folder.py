@@ -4,6 +4,7 @@ multirun/<name>/                what the sweep varies, and a digest of all its w
     multirun.yaml               the configuration that the sweep was started with
     jobs/0.json                 status of job 0: its words, state, exit code, objective, error
     0/                          the run folder of job 0
+    bank/                       the command lines of a bank's jobs, until its process has ended
     interrupted/0/              what job 0 had done when it was interrupted, until it is finished
 """
 
@@ -25,7 +26,7 @@ from omegaconf import OmegaConf
 
 from atomlab.files import atomic_write, regular
 
-State = Literal["running", "stopped", "failed", "finished"]
+State = Literal["waiting", "running", "stopped", "failed", "finished"]
 FOLDER = "jobs"
 _INTERRUPTED = "interrupted"
 _NAME_LENGTH = 60
@@ -38,7 +39,8 @@ class JobStatus:
 
     Attributes:
         overrides: the words of its command line, without those of Hydra.
-        state: `running` (also of a job whose process was killed), `stopped` by a signal, `failed` or `finished`.
+        state: `waiting` for the others of its bank, `running` (also of a job whose process was killed), `stopped` by a
+            signal, `failed` or `finished`.
         exit_code: of its process; None while it runs.
         objective: what the job returned; None before its end, and for a task without an objective.
         error: the sentence with which a failed job ended.

@@ -3,18 +3,18 @@
 So sweeps work with Lightning's launchers, nothing leaks from job to job, and every launcher of Hydra ends alike.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from atomlab.launch.bank import check_launcher, gather_job
+from atomlab.launch.job_environment import environment_of_job
 from atomlab.launch.run_folders import NO_CONFIGURATION
 from atomlab.launch.signals import Stopped, wait_and_forward_signals
 from atomlab.launch.sweep_folder import (
@@ -30,12 +30,8 @@ from atomlab.launch.sweep_folder import (
 )
 
 RESULT_FILE = "objective.txt"
-JOB = "ATOMLAB_JOB"  # environment variable of a job's process: the file that its closing sentence goes to
 
 _LAUNCHER = ("hydra.mode", "hydra.run", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra/sweeper")
-_DISTRIBUTED = ("LOCAL_RANK", "NODE_RANK", "RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-_GPUS = "CUDA_VISIBLE_DEVICES"
-_INSTALLED = ("site-packages", "dist-packages")  # where Python finds packages from any folder
 
 
 def run_job(config: DictConfig, program: Sequence[str], mistake_in: Callable[[DictConfig], str | None]) -> float | None:
@@ -44,8 +40,8 @@ def run_job(config: DictConfig, program: Sequence[str], mistake_in: Callable[[Di
     Lightning starts further ranks by repeating the command line, and under `-m` each of them would run the whole sweep
     again. The job has a process group of its own, so SIGINT and SIGTERM reach it through this process only, which then waits
     for it. A job that was interrupted goes on from its last checkpoint, or in its folder if that is what its folder is for
-    (`ClaimFolder.goes_on`). A job that fails is written down as failed and fails alone, whichever launcher called this
-    function.
+    (`ClaimFolder.goes_on`). With `bank=true` it waits for the other jobs here (`atomlab.launch.bank`). A job that fails is
+    written down as failed and fails alone, whichever launcher called this function.
 
     Args:
         config: of the job, as Hydra composed it.
@@ -74,16 +70,24 @@ def run_job(config: DictConfig, program: Sequence[str], mistake_in: Callable[[Di
     if mistake := mistake_in(config):
         write_status(file, JobStatus(words, "failed", 2, error=mistake))
         return None
+    if config.get("bank"):
+        check_launcher(hydra)
     checkpoint = None
     if before is not None:
         wait_for_end(before)
         if not (hydra.callbacks.get("folder") or {}).get("goes_on", False):  # a study goes on in its own folder
             checkpoint = set_aside(run, sweep, number)
     resume = [] if checkpoint is None or "resume" not in config else [f"resume={quoted(checkpoint)}"]
-    command = [sys.executable, *program, *_command_line(hydra, run), *resume]
+    words_of_job = [*_command_line(hydra, run), *resume]
+    if config.get("bank"):  # it is trained with the others when the sweep has come to its end
+        write_status(file, JobStatus(words, "waiting"))
+        gather_job(sweep, number, program, words_of_job)
+        return None
     with tempfile.TemporaryDirectory(prefix="atomlab-job-") as folder:
         said = Path(folder) / "sentence"
-        job = subprocess.Popen(command, env=_environment(hydra, said), process_group=0)
+        job = subprocess.Popen(
+            [sys.executable, *program, *words_of_job], env=environment_of_job(hydra, said), process_group=0
+        )
         write_status(file, JobStatus(words, "running", process=job.pid))
         code, signal = wait_and_forward_signals(job)
         error = said.read_text(encoding="utf-8") if said.exists() else None
@@ -100,19 +104,6 @@ def run_job(config: DictConfig, program: Sequence[str], mistake_in: Callable[[Di
     return objective
 
 
-def gpu_of_job(number: int, gpus: Sequence[str]) -> Mapping[str, str]:
-    """Chooses the GPU of a job among several that run at once.
-
-    Args:
-        number: of the job.
-        gpus: those that this machine has, as CUDA_VISIBLE_DEVICES names them.
-
-    Returns:
-        The environment variable that leaves the job one GPU, by its number in turn; nothing where there are fewer than two.
-    """
-    return {_GPUS: gpus[number % len(gpus)]} if len(gpus) > 1 else {}
-
-
 def _command_line(hydra: HydraConf, folder: Path) -> list[str]:
     """Returns the command line of a job as a single run, with the same configuration folders and the job's own folder."""
     sources = {source.provider: source.path for source in hydra.runtime.config_sources}
@@ -122,27 +113,6 @@ def _command_line(hydra: HydraConf, folder: Path) -> list[str]:
     own = [word for word in hydra.overrides.hydra if not word.lstrip("+~").startswith(_LAUNCHER)]
     words += [*hydra.overrides.task, *(word for word in own if word != NO_CONFIGURATION)]
     return [*words, f"hydra.run.dir={quoted(folder)}", "hydra.mode=RUN", "hydra/launcher=basic", "hydra/sweeper=basic"]
-
-
-def _environment(hydra: HydraConf, said: Path) -> dict[str, str]:
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in _DISTRIBUTED and not name.startswith("TORCHELASTIC_")
-    }
-    kept.setdefault("WANDB_RUN_GROUP", Path(hydra.sweep.dir).name)
-    if str(hydra.launcher.get("_target_", "")).endswith("JoblibLauncher"):  # several jobs at once on this machine
-        kept |= gpu_of_job(int(hydra.job.num), _visible_gpus())
-    package = Path(__file__).parents[2]
-    if package.name not in _INSTALLED:  # a checkout, which Python does not find from another folder
-        kept["PYTHONPATH"] = os.pathsep.join([*filter(None, [kept.get("PYTHONPATH")]), str(package)])
-    return kept | {JOB: str(said)}
-
-
-def _visible_gpus() -> list[str]:
-    if named := os.environ.get(_GPUS):
-        return named.split(",")
-    return [str(number) for number in range(torch.cuda.device_count())]
 
 
 def _what_is_left(sweep: Path, number: int) -> str:

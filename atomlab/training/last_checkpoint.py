@@ -3,13 +3,9 @@
 import logging
 import math
 import os
-import signal
 import sys
-import threading
-import time
 from contextlib import nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import Any, final
 
 import torch
@@ -21,8 +17,8 @@ from atomlab.files import atomic_write
 from atomlab.ranges import Count
 from atomlab.training.checkpoint_io import CheckpointFiles
 from atomlab.training.failed_training import TrainingFailedError
+from atomlab.training.stop_signals import StopSignals
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _log = logging.getLogger(__name__)
 
 
@@ -54,15 +50,14 @@ class LastCheckpoint(Callback):
         if every < 1:
             raise ValueError(f"callbacks.last.every={every} should be 1 or more.")
         self.path, self.every = Path(folder) / "last.ckpt", every
-        self.asked, self.since = 0, 0.0  # number of the first signal, and when it came
+        self.signals = StopSignals()
         self.saved = -1  # the step of the last checkpoint
         self.best = -math.inf  # R² in the S-norm of best.ckpt
         self.unsaved: str | None = None  # why the newest checkpoint could not be written
-        self.previous: dict[int, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         trainer.strategy.checkpoint_io = CheckpointFiles()
-        self.previous = {number: signal.getsignal(number) for number in _SIGNALS}
+        self.signals.enter(self)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sets the handlers only now, to replace Lightning's own, which communicates with other processes from inside.
@@ -70,7 +65,7 @@ class LastCheckpoint(Callback):
         Args:
             trainer, pl_module: as Lightning passes them; not used.
         """
-        self._handle(dict.fromkeys(self.previous, self._ask))
+        self.signals.listen()
         if trainer.is_global_zero:
             remove_unfinished(self.path.parent)  # what a kill left, in a run that goes on in its folder
 
@@ -107,16 +102,16 @@ class LastCheckpoint(Callback):
         if trainer.global_step != self.saved:
             self._save(trainer)
         self._stop(trainer, self._asked_of_any(trainer))
-        self._handle(self.previous)
+        self.signals.leave(self)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._handle(self.previous)
+        self.signals.leave(self)
 
     def _asked_of_any(self, trainer: Trainer) -> int:
         """Returns the number of a signal that came to any process; 0 if none did."""
         if trainer.world_size == 1:
-            return self.asked
-        asked = torch.tensor(self.asked, device=trainer.strategy.root_device)
+            return self.signals.asked
+        asked = torch.tensor(self.signals.asked, device=trainer.strategy.root_device)
         return int(trainer.strategy.reduce(asked, reduce_op="max"))
 
     def _stop(self, trainer: Trainer, number: int) -> None:
@@ -126,11 +121,6 @@ class LastCheckpoint(Callback):
             raise SystemExit(0)
         sys.stderr.write(f"\natomlab: stopped after step {trainer.global_step}; go on with resume={self.path}\n")
         raise SystemExit(128 + number)
-
-    def _handle(self, handlers: dict[int, Any]) -> None:
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers in the main thread only
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
 
     def _save(self, trainer: Trainer) -> None:
         """Writes the checkpoint; if the disk is full or read-only, warns and lets the training go on."""
@@ -169,15 +159,6 @@ class LastCheckpoint(Callback):
         """
         if self.unsaved is not None:
             raise OSError(f"{self.unsaved}; the results are complete, and the run cannot go on from its end.")
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if not self.asked:
-            self.asked, self.since = number, time.monotonic()
-        elif (
-            time.monotonic() - self.since > 1
-        ):  # before that it is the same signal, sent by a scheduler or a parent too
-            signal.signal(number, self.previous[number])
-            os.kill(os.getpid(), number)
 
 
 def _keep(path: Path, name: Path) -> None:

@@ -225,6 +225,7 @@ def wandb_logger(
         tags=_tags(tags),
         run_id=_run_id(resume),
         files=files,
+        reinit="create_new",  # several runs in one process, as in a bank, are several runs in wandb
     )
 
 

@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from atomlab.activations.batches.shuffle import generator
+from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.sae import InputTransform, ThresholdSAE, fold
 from atomlab.sae.ops import DensitySwitch, Terms, objective
@@ -16,6 +17,8 @@ from atomlab.training.failed_training import Divergence, not_finite
 from atomlab.training.loggers import WandbRun
 from atomlab.training.recipe import TrainingRecipe
 from atomlab.training.validation import Measurement
+
+_ON_THE_BAR = 10  # steps from one set of numbers on the progress bar to the next
 
 
 @final
@@ -60,15 +63,23 @@ class SAEModule(LightningModule):
         self.seed, self.root_mean_square = 0, root_mean_square
         self.skips_not_finite = False  # `Guards` leaves out batches whose loss is not finite
         self.seen: tuple[Tensor, Tensor] | None = None  # error over variance and L0 of the last batch, if it was finite
+        self.transformed = False  # whether training batches come in the coordinates of `sae` already
         self.measurement: Measurement | None = None
         self.validated: tuple[int, float] | None = None  # step of the last validation, and its R² in the S-norm
+
+    def setup(self, stage: str) -> None:
+        """Lets the data transform training batches where they are read ahead; a GPU does that better by itself."""
+        data = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and isinstance(data, ActivationDataModule):
+            on_cpu = self.trainer.strategy.root_device.type == "cpu"
+            self.transformed = data.train_in(self.transform if on_cpu else None)
 
     def on_train_start(self) -> None:
         # Once, since a GPU would wait for it; a resumed run has its checkpoint's.
         self.seed = int(self.noise_seed)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        x = self.transform(batch)
+        x = batch if self.transformed else self.transform(batch)
         noisy = self._with_noise(x, batch_idx) if self.recipe.noise else x
         frozen = self.progress >= 1 - self.recipe.schedule.freeze
         terms = objective(
@@ -112,17 +123,22 @@ class SAEModule(LightningModule):
         variance = (x - x.mean(0)).square().sum(1).mean()
         self.divergence.observe(terms.reconstruction, variance, self.progress)
         self.seen = (terms.reconstruction / variance, firings.sum() / len(x))
-        shown = {"train/r2": 1 - self.seen[0], "train/l0": self.seen[1]}
-        self.log_dict(shown, prog_bar=True)
-        self.log_dict(
-            {
-                "train/loss": loss,
-                "train/reconstruction": terms.reconstruction,
-                "train/sparsity": terms.sparsity,
-                "train/density": self.switch.density,
-                "train/dead": (self.since_fired >= self.recipe.revival.after).float().mean(),
-            }
-        )
+        if self._is_shown():
+            self.log_dict({"train/r2": 1 - self.seen[0], "train/l0": self.seen[1]}, prog_bar=True)
+            self.log_dict(
+                {
+                    "train/loss": loss,
+                    "train/reconstruction": terms.reconstruction,
+                    "train/sparsity": terms.sparsity,
+                    "train/density": self.switch.density,
+                    "train/dead": (self.since_fired >= self.recipe.revival.after).float().mean(),
+                }
+            )
+
+    def _is_shown(self) -> bool:
+        """Whether a logger or the progress bar shows the numbers of this step; Lightning takes as long for those it drops."""
+        every, step = self.trainer.log_every_n_steps, self.trainer.global_step + 1  # pyright: ignore
+        return step % _ON_THE_BAR == 0 or (every > 0 and step % every == 0)
 
     def on_train_end(self) -> None:
         if self.divergence.diverged and self.trainer.is_global_zero:

@@ -165,9 +165,7 @@ def test_a_grid_of_atoms_and_vectors_gives_back_its_laws(tmp_path: Path) -> None
         "r-in-the-s-norm-over-atoms-and-training-vectors",
         "atoms-that-an-in-sample-r-in-the-s-norm-needs-against-training-vectors",
         "the-scaling-law-of-the-held-out-loss",
-    } <= {
-        file.stem for file in (folder / "figures").glob("*.png")
-    }
+    } <= {file.stem for file in (folder / "figures").glob("*.png")}
 
 
 def test_a_heat_map_has_the_mean_over_seeds_of_each_cell_and_of_the_null(tmp_path: Path) -> None:

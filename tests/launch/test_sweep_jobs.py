@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from atomlab.launch.job_environment import gpu_of_job
 from atomlab.launch.sweep_folder import JobStatus, read_status, status_file
-from atomlab.launch.sweep_jobs import gpu_of_job
 from tests.processes import ROOT, environment
 
 NAME = "a=b, 'c' {d}"

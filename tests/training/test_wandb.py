@@ -1,10 +1,8 @@
 """What a wandb run says of itself (faults.md D11: an empty configuration and no name), read from real offline files."""
 
 import json
-import struct
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +11,14 @@ from wandb.proto import wandb_internal_pb2
 
 from atomlab import load_sae
 from atomlab.evaluation import dashboard
+from tests.offline_wandb import files_of, records
 from tests.processes import ROOT, environment, one_sentence, run
 from tests.tiny import OPTIONS
 
 
-def records(file: Path) -> Iterator[wandb_internal_pb2.Record]:
-    """Of wandb's file: LevelDB's log format, blocks of 32 KiB with parts of records, behind a header of 7 bytes."""
-    data, block, at, parts = file.read_bytes(), 1 << 15, 7, b""
-    while at + 7 <= len(data):
-        if block - at % block < 7:
-            at += block - at % block
-            continue
-        _, length, kind = struct.unpack("<IHB", data[at : at + 7])
-        parts += data[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # a whole record, or the last part of one
-            yield wandb_internal_pb2.Record.FromString(parts)
-            parts = b""
-
-
 def file_of(folder: Path) -> Path:
     """The file of the newest offline run in a folder."""
-    return max(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns)
+    return files_of(folder)[-1]
 
 
 Run = tuple[dict[str, Any], wandb_internal_pb2.RunRecord, list[wandb_internal_pb2.MetricRecord], list[dict[str, Any]]]

@@ -36,9 +36,11 @@ class TrainingBatches:
         window_rows: rows within which single rows are shuffled (`ShuffledBatches`).
         online: train on vectors straight from the language model, over the corpus without its held-out groups again and
             again. Calibration, validation, test and moments still use the cache. None trains from the cache.
+        vectors: number of training vectors that a run has, drawn at random: a larger number has those of a smaller one too.
+            They come from the harvest of all of them, whose validation and test vectors stay. None: all.
 
     Raises:
-        ValueError: a size below 1.
+        ValueError: a size below 1, fewer vectors than a batch has, or a number of vectors for online training.
     """
 
     size: Count = 512
@@ -47,6 +49,18 @@ class TrainingBatches:
     block_rows: Count = 64
     window_rows: Count = 262_144
     online: Online | None = None
+    vectors: Count | None = None
 
     def __post_init__(self) -> None:
         check_ranges("activations.batches", self, {"size": "batch_size", "steps": "steps", "seed": "seed"})
+        if self.vectors is None:
+            return
+        if self.vectors < self.size:
+            raise ValueError(
+                f"activations.batches.vectors={self.vectors} should be a batch or more, batch_size={self.size}, or null for all."
+            )
+        if self.online is not None:
+            raise ValueError(
+                f"activations.batches.vectors={self.vectors} is of a harvest, and online training takes vectors without end: "
+                "leave one of them out."
+            )
