@@ -52,6 +52,8 @@ _EXAMPLES = {
         "Sweeps: any option with commas, and -m in front": {
             "-m sae.expansion=1,2 seed=0,1": "four runs from one harvest",
             "sweep=width": "one run for each number of atoms",
+            "sweep=capacity_grid": "atoms × training vectors",
+            "-m sae.expansion=1,2,4 bank=true": "all jobs in one process",
             "resume_sweep=<folder>": "go on with a sweep by its folder",
             "-m seed=0,1 hydra/launcher=submitit_slurm": "the jobs run on a cluster",
         },

@@ -1,4 +1,4 @@
-"""Keeps SIGINT, SIGTERM and the signals of a scheduler while steps of a training are under way, so that each of them can be finished first."""
+"""Keeps SIGINT, SIGTERM and a scheduler's signals while steps of a training are under way, so that each can be finished."""
 
 import os
 import signal
