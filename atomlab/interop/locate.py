@@ -6,7 +6,7 @@ from pathlib import Path
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.model.sites import HookPoint
 from atomlab.identity import MAY_DIFFER, Identity, check_same, comparable_identity
-from atomlab.interop.checkpoint import load_checkpoint, read_checkpoint
+from atomlab.interop.checkpoint import find_checkpoint, load_checkpoint, read_checkpoint
 from atomlab.interop.formats import load_released
 from atomlab.interop.integrity import sound
 from atomlab.interop.saelens import load_config
@@ -55,6 +55,8 @@ def locate(path: str | Path, data: ActivationDataModule) -> Path:
             state = "holds no SAE" if given.exists() else "does not exist"
             raise FileNotFoundError(f"{path} {state}: expected {_KINDS}.")
         found = sound(places[0], given, ("cfg.json", "sae_weights.safetensors"))
+        if places[0].suffix == ".ckpt":
+            found = find_checkpoint(places[0])
     _check_site(found, data)
     return found
 

@@ -19,6 +19,7 @@ from atomlab.training.checkpoint_io import CheckpointFiles
 from atomlab.training.failed_training import TrainingFailedError
 from atomlab.training.stop_signals import StopSignals
 
+_BEST = "best.ckpt"
 _log = logging.getLogger(__name__)
 
 
@@ -86,12 +87,25 @@ class LastCheckpoint(Callback):
         if trainer.state.fn != "fit" or trainer.sanity_checking or validated is None or validated[0] != step:
             return
         if validated[1] > self.best and (early or self.best > -math.inf):
+            before, self.best = self.best, validated[1]
             if step != self.saved:
                 self._save(trainer)
-            if step == self.saved:
-                self.best = validated[1]
-                if trainer.is_global_zero:
-                    _keep(self.path, self.path.with_name("best.ckpt"))
+            if step != self.saved:  # the disk is full
+                self.best = before
+            elif trainer.is_global_zero:
+                _keep(self.path, self.path.with_name(_BEST))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over the best value, unless the run goes on in a new folder, which has no such checkpoint yet.
+
+        Args:
+            state_dict: as `state_dict` returned it.
+        """
+        if self.path.with_name(_BEST).exists():
+            self.best = state_dict["best"]
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, TrainingFailedError) and self.saved >= 0:

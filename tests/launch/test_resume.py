@@ -2,9 +2,13 @@
 
 import csv
 import shutil
+import sys
 from pathlib import Path
 
+import pytest
+
 from atomlab.interop.checkpoint import read_checkpoint
+from atomlab.launch import ranks
 from tests.processes import Started, one_sentence, run
 from tests.tiny import OPTIONS
 
@@ -77,3 +81,15 @@ def test_a_cache_deleted_under_a_run_costs_no_training(tiny: Path, tmp_path: Pat
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "run" / WEIGHTS).read_bytes() == weights
     assert (tmp_path / "run" / "results.json").exists()
+
+
+def test_a_further_process_looks_for_checkpoints_in_the_folder_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own folder is a temporary one; under srun nobody tells it the first one's."""
+    monkeypatch.setattr(ranks, "end_with_parent", lambda grace: None)
+    monkeypatch.setattr(sys, "argv", ["train.py", "resume=auto", "hydra.run.dir='runs/${oc.env:SLURM_JOB_ID}'"])
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("ATOMLAB_FIRST_FOLDER", "another")  # of the run before, as Lightning's children inherit it
+    assert ranks.folder_of_first_process(Path("own")) == Path("own")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with ranks.folder_of_further_process():
+        assert ranks.folder_of_first_process(Path("own")) == Path("runs/17")

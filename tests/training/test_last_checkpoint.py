@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import math
 import os
 import subprocess
 from collections.abc import Iterator
@@ -110,6 +111,11 @@ def test_the_best_of_several_validations_is_kept_and_a_run_goes_on_from_it(
     assert {file.name for file in tmp_path.glob("*.ckpt")} == {"last.ckpt", "previous.ckpt", "best.ckpt"}
     assert read_checkpoint(tmp_path / "best.ckpt")["global_step"] == best
     assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 12
+    kept = LastCheckpoint(str(tmp_path))
+    kept.load_state_dict({"best": 3.0})
+    moved = LastCheckpoint(str(tmp_path / "new"))
+    moved.load_state_dict({"best": 3.0})
+    assert (kept.best, moved.best) == (3.0, -math.inf)
     if best < 12:
         again = validated(tmp_path / "again", values=values, resume=tmp_path / "best.ckpt", done=best)
         assert_same(whole, again)
