@@ -124,7 +124,8 @@ def _saved_and_measured(
         origin=origin,
         nulls=nulls,
     )
-    sys.stdout.write(f"{text}\n")
+    place = folder.resolve()
+    sys.stdout.write(f"{text}\natoms: {place / 'sae'}\nnumbers: {place / 'results.json'} and results.csv\n")
     return rows
 
 

@@ -117,7 +117,7 @@ class DensitySwitch(nn.Module):
         self.density = float(found) if math.isnan(self.density) else 0.9 * self.density + 0.1 * float(found)
         sparse = self.density < (self.leave if self.is_sparse else self.enter)
         if sparse != self.is_sparse:
-            _log.info("The step is %s from now on (density %.2g).", "sparse" if sparse else "dense", self.density)
+            _log.debug("The step is %s from now on (density %.2g).", "sparse" if sparse else "dense", self.density)
         self.is_sparse = sparse
 
     def get_extra_state(self) -> dict[str, Any]:
