@@ -37,10 +37,6 @@ def main() -> None:
         from atomlab.commands.new_experiment import main as new_experiment
 
         sys.exit(new_experiment(words))
-    elif name == "--version":
-        from importlib.metadata import version
-
-        sys.stdout.write(f"atomlab {version('atomlab')}\n")
     else:
         known = [*_TASKS, "doctor", "new-experiment"]
         near = difflib.get_close_matches(name, known, n=1)

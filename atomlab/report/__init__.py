@@ -37,7 +37,7 @@ from atomlab.report.law_figures import critical_figure, law_figure
 from atomlab.report.leave_out_on_error import attempt
 from atomlab.report.results import write_numbers, write_results
 from atomlab.report.table import Row, cell, finite, grouped, render_markdown, write_csv, write_json
-from atomlab.report.terminal import render_text
+from atomlab.report.terminal import paragraph, render_text
 
 __all__ = [
     "CLOSING",
@@ -61,6 +61,7 @@ __all__ = [
     "isometry_figure",
     "law_figure",
     "layers_figure",
+    "paragraph",
     "png",
     "rates_figure",
     "render_markdown",

@@ -35,6 +35,11 @@ def render_text(rows: Sequence[Row], columns: Sequence[Column] = CLOSING) -> str
     return "\n\n".join(_one(table[0], block) for block in _blocks(table))
 
 
+def paragraph(text: str) -> str:
+    """Breaks a text into lines of at most 100 characters; a longer word, such as a path, stays whole."""
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
 def _blocks(table: Sequence[Sequence[str]]) -> list[list[Sequence[str]]]:
     """Splits all columns but the first into tables that fit."""
     first = _width(table[0])

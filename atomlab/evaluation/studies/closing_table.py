@@ -24,6 +24,7 @@ from atomlab.report import (
     Results,
     Row,
     coherence_figure,
+    paragraph,
     render_text,
     spectrum_figure,
     thresholds_figure,
@@ -123,7 +124,7 @@ def evaluate_run(
         _figures(trained, random, sae, data, metric),
     )
     report = (folder / "report.html").resolve()
-    return rows, f"{render_text(rows)}\n\n{conclude(rows)}\n{provenance['measured on']}\nreport: {report}"
+    return rows, f"{render_text(rows)}\n\n{paragraph(conclude(rows))}\n{provenance['measured on']}\nreport: {report}"
 
 
 def _figures(
