@@ -19,6 +19,7 @@ from atomlab.evaluation.sweeps.agreement import agreement
 from atomlab.evaluation.sweeps.capacity import critical_rows, heat_maps, predictions
 from atomlab.evaluation.sweeps.jobs import finished_jobs
 from atomlab.identity import FORMAT, write_identity
+from atomlab.interop.checkpoint_file import write_checkpoint_file
 from atomlab.sae import InputTransform, ThresholdSAE
 from tests.processes import ROOT, environment
 from tests.training.test_wandb import file_of, records
@@ -205,7 +206,7 @@ def test_atoms_that_another_seed_finds_again_agree(tmp_path: Path) -> None:
         state |= {f"transform.{name}": value for name, value in InputTransform.identity(48).state_dict().items()}
         parts = {"state_dict": state, "optimizer_states": [], "loops": {}, "global_step": 1}
         (job.folder / "checkpoints").mkdir(parents=True)
-        torch.save(parts, job.folder / "checkpoints" / "last.ckpt")
+        write_checkpoint_file(parts, job.folder / "checkpoints" / "last.ckpt")
         write_identity(job.folder, {"format": FORMAT})
     missing: list[str] = []
     found = agreement(jobs, missing)

@@ -56,6 +56,11 @@ def sources(jobs: Sequence[Job]) -> list[str]:
     return ["atoms", *(name for name in NULLS if rows_of(name, jobs))]
 
 
+def _vectors(job: Job, row: Row) -> int:
+    """The number of training vectors of a row: nulls get at most `sample_sizes.controls` of the run's."""
+    return int(row.get("samples_fitted") or job.atoms["samples_fitted"])
+
+
 def critical_rows(jobs: Sequence[Job]) -> list[Row]:
     """Finds the critical number of atoms for each R² target, and its law over the number of vectors.
 
@@ -70,7 +75,7 @@ def critical_rows(jobs: Sequence[Job]) -> list[Row]:
     for rest, group in by_setting(jobs, (*keys_of("d_sae", jobs), *keys_of("samples_fitted", jobs))).items():
         for source in sources(group):
             cells = [
-                (int(job.atoms["samples_fitted"]), int(row["d_sae"]), float(row["r2_s_train"]))
+                (_vectors(job, row), int(row["d_sae"]), float(row["r2_s_train"]))
                 for job, row in rows_of(source, group)
                 if job.atoms.get("samples_fitted") and row.get("r2_s_train") is not None
             ]
@@ -125,7 +130,7 @@ def heat_maps(jobs: Sequence[Job]) -> dict[str, Grid]:
                 values: dict[tuple[int, int], list[float]] = {}
                 for job, row in rows_of(source, known):
                     if row.get(key) is not None:
-                        place = int(row["d_sae"]), int(job.atoms["samples_fitted"])
+                        place = int(row["d_sae"]), _vectors(job, row)
                         values.setdefault(place, []).append(row[key])
                 grids[f"{source}, {split}"] = np.array(
                     [
