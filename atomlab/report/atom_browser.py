@@ -1,4 +1,4 @@
-"""The data of the page's atom browser, which `atom_browser.js` reads from the page."""
+"""The data of the page's atom browser, which its scripts read from the page."""
 
 import json
 from collections.abc import Sequence
@@ -35,21 +35,33 @@ class AtomBrowser:
 
     Attributes:
         samples: number of vectors that were searched for firings.
-        columns: numbers of the atoms; the first column is the number of the atom, 0 to n − 1.
+        columns: numbers of the atoms; the first column is the number of the atom, 0 to n − 1. A column `telling`, if there
+            is one, gives the order in which the atoms are shown first.
+        histograms: of each atom, how many of its values fall into equal bins from 0 to its largest value.
         nearest: of each atom, the numbers of the atoms nearest to it, each with its signed cosine.
-        raised: of each atom, the tokens whose logits it raises most; None where that is not known.
-        lowered: of each atom, the tokens whose logits it lowers most; None where that is not known.
-        contexts: of each atom, its strongest contexts: the value, the place of the token on which the atom fires, then
-            the tokens of the context.
-        vocabulary: texts of the tokens.
+        maps: of each atom, coordinates on a plane: its own x and y, and then those of its nearest atoms.
+        raised: of each atom, the tokens whose logits it raises most, each with the effect; None where that is not known.
+        lowered: of each atom, the tokens whose logits it lowers most, each with the effect; None where that is not known.
+        contexts: of each atom, the contexts in which it is shown: the kind (0 strongest, 4 to 1 the quarters of its values
+            from the largest, 5 at random), the place of the firing token in `tokens`, and then for each token around it on
+            which the atom fires its offset from this place and the value.
+        tokens: the text that was searched, end to end.
+        starts: places in `tokens` at which a text starts that sees nothing of what is before it, rising.
+        window: tokens that are shown before and after a firing token.
+        vocabulary: texts of the tokens, as the tokenizer joins them.
     """
 
     samples: int
     columns: Sequence[AtomColumn]
+    histograms: Sequence[Sequence[int]]
     nearest: Sequence[Sequence[tuple[int, float]]]
-    raised: Sequence[Sequence[int] | None]
-    lowered: Sequence[Sequence[int] | None]
+    maps: Sequence[Sequence[float]]
+    raised: Sequence[Sequence[tuple[int, float]] | None]
+    lowered: Sequence[Sequence[tuple[int, float]] | None]
     contexts: Sequence[Sequence[Sequence[float]]]
+    tokens: Sequence[int]
+    starts: Sequence[int]
+    window: tuple[int, int]
     vocabulary: Sequence[str]
 
     def json(self) -> Markup:

@@ -97,6 +97,15 @@ class Origins:
         groups = [self.groups[number] for number in document.tolist()]
         return Origin(self.sequences.input_ids[tokens], self.sequences.position[tokens], document, groups)
 
+    def places(self, rows: Tensor) -> Tensor:
+        """Returns the place of each row's token in `sequences`, (n,) int64."""
+        return self._tokens[rows]
+
+    @property
+    def boundaries(self) -> Tensor:
+        """Places in `sequences` at which a text starts that sees nothing of what is before it, rising, and the end of all."""
+        return self._boundaries
+
     @property
     def all_groups(self) -> set[str]:
         """The groups of all tokens of the split, also of tokens that are not kept."""

@@ -71,10 +71,10 @@ class TokenTexts:
 
 
 def _anchor(tokenizer: Any) -> tuple[list[int], str]:
-    """The tokens of a word that others are decoded behind, and their text."""
-    for word in ("a", "the", "0"):
-        ids = tokenizer(word, add_special_tokens=False)["input_ids"]
-        text = tokenizer.decode(ids, skip_special_tokens=False) if ids else ""
-        if text.strip() == word:
-            return ids, text
+    """A token that others are decoded behind, and its text: the first of the vocabulary that is a word of letters."""
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    for token in sorted(tokenizer.get_vocab().values()):
+        text = tokenizer.decode([token], skip_special_tokens=False) if token not in special else ""
+        if text.strip().isalnum():
+            return [token], text
     return [], ""

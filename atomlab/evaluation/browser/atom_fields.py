@@ -1,132 +1,132 @@
-"""Gathers everything that the atom browser shows of each atom: numbers, nearest atoms, logits and contexts."""
+"""Gathers everything that the atom browser shows of each atom: numbers, histogram, nearest atoms, logits and contexts."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, final
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from atomlab.activations.store.activation_store import Rows
+from atomlab.evaluation.browser.contexts import choose_contexts, context_fields, firings_by_atom, histograms
 from atomlab.evaluation.browser.entropies import Entropies
 from atomlab.evaluation.browser.firings import AFTER, BEFORE, Firings
 from atomlab.evaluation.browser.logit_effects import LogitEffects
+from atomlab.evaluation.browser.neighbours import nearest_atoms, neighbour_maps
+from atomlab.evaluation.browser.shown_text import Vocabulary, shown_text
+from atomlab.evaluation.browser.telling import telling
 from atomlab.report import AtomBrowser, AtomColumn
 from atomlab.sae import ThresholdSAE
-from atomlab.theory import AtomicInnerProduct, unit_rows
+from atomlab.theory import AtomicInnerProduct
 
-_NEAREST = 5  # atoms shown beside each atom
+_NEAREST = 8  # atoms shown beside each atom
+_BINS = 20  # of an atom's histogram
+
+
+@final
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of the atoms before.
+
+    Attributes:
+        firings: on the searched rows.
+        entropies: of these firings.
+        effects: on the logits; None where an atom has no direct path to them, or it is not known.
+    """
+
+    firings: Firings
+    entropies: Entropies
+    effects: LogitEffects | None
 
 
 def atom_browser(
     sae: ThresholdSAE,
     metric: AtomicInnerProduct,
-    firings: Firings,
-    entropies: Entropies,
+    measured: Measured,
     rows: Rows,
     tokenizer: Any,
-    effects: LogitEffects | None,
+    contexts: int,
+    seed: int,
 ) -> AtomBrowser:
     """Gathers the data of the atom browser.
 
     Args:
         sae: whose atoms and thresholds are shown.
-        metric: S, in which coherence and nearest atoms are computed.
-        firings: of its atoms on `rows`.
-        entropies: of these firings.
+        metric: S, in which coherence, nearest atoms and their maps are computed.
+        measured: of its atoms on `rows`.
         rows: of the held-out split.
         tokenizer: of the language model.
-        effects: on the logits; None where an atom has no direct path to them, or it is not known.
+        contexts: number of strongest contexts of an atom, at most; those of other kinds are added.
+        seed: of what is drawn at random.
 
     Returns:
-        The data, with numbers of four digits. Cost: 2·d_in·d_sae² FLOPs for the nearest atoms.
+        The data. Cost: 2·d_in·d_sae² FLOPs for the nearest atoms, and one look at every firing.
     """
-    cosines, neighbours = nearest_atoms(sae.W_dec.detach(), metric, _NEAREST)
-    vocabulary = _Vocabulary(tokenizer)
-    contexts = _contexts(firings, rows, vocabulary)
+    atoms, firings = sae.W_dec.detach(), measured.firings
+    cosines, neighbours = nearest_atoms(atoms, metric, _NEAREST)
+    places, shares = neighbour_maps(atoms, metric, neighbours)
+    vocabulary = Vocabulary(tokenizer)
+    text = shown_text(rows, firings.rows, vocabulary)
+    shown = [
+        context_fields(fires, choose_contexts(fires, text, contexts, seed + atom))
+        for atom, fires in enumerate(firings_by_atom(firings, text))
+    ]
+    token = rows.origin(firings.rows).token_id
+    tells = telling(firings, token, seed)
     unknown: list[None] = [None] * sae.d_sae
+    effects = measured.effects
     return AtomBrowser(
         samples=len(firings.rows),
-        columns=_columns(sae.threshold.detach(), cosines, firings, entropies, effects),
-        nearest=[
-            [(atom, short(cosine)) for atom, cosine in zip(numbers, values, strict=True)]
-            for numbers, values in zip(neighbours.tolist(), cosines.tolist(), strict=True)
-        ],
-        raised=unknown if effects is None else _tokens(effects.raised_ids, vocabulary),
-        lowered=unknown if effects is None else _tokens(effects.lowered_ids, vocabulary),
-        contexts=contexts,
+        columns=_columns(sae.threshold.detach(), (cosines, shares, tells), measured),
+        histograms=histograms(firings, _BINS),
+        nearest=_pairs(neighbours, cosines),
+        maps=[[round(number, 2) for number in line] for line in places.flatten(1).tolist()],
+        raised=unknown if effects is None else _logits(effects.raised_ids, effects.raised, vocabulary),
+        lowered=unknown if effects is None else _logits(effects.lowered_ids, effects.lowered, vocabulary),
+        contexts=shown,
+        tokens=text.tokens,
+        starts=text.starts,
+        window=(BEFORE, AFTER),
         vocabulary=vocabulary.texts,
     )
 
 
-@torch.no_grad()
-def nearest_atoms(
-    dictionary: Float[Tensor, "d_sae d_in"], metric: AtomicInnerProduct, k: int, block: int = 2048
-) -> tuple[Float[Tensor, "d_sae k"], Int[Tensor, "d_sae k"]]:
-    """Finds the atoms of largest |cos_S| with each atom.
-
-    Args:
-        dictionary: atoms as rows, (d_sae, d_in).
-        metric: S.
-        k: number of other atoms; all are taken if there are fewer.
-        block: number of atoms whose cosines with all others are held at a time.
-
-    Returns:
-        Their signed cosines, largest magnitude first, and their numbers, (d_sae, k) each. Exact up to rounding. Cost:
-        2·d_in·d_sae² FLOPs, and 8·block·d_sae bytes.
-    """
-    unit = unit_rows(dictionary, metric)
-    values, numbers = [], []
-    for start in range(0, len(unit), block):
-        gram = unit[start : start + block] @ unit.T
-        magnitude = gram.abs()
-        magnitude.diagonal(start).fill_(-1)
-        best = magnitude.topk(min(k, len(unit) - 1), dim=1).indices
-        values.append(gram.gather(1, best))
-        numbers.append(best)
-    return torch.cat(values), torch.cat(numbers)
-
-
-class _Vocabulary:
-    """Numbers the tokens that occur, in the order in which they come, and keeps the text that a reader sees of each."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer, self.texts, self._number = tokenizer, [], {}
-
-    def number(self, token: int) -> int:
-        if token not in self._number:
-            self._number[token] = len(self.texts)
-            self.texts.append(self.tokenizer.decode([token]).replace("\n", "↵"))
-        return self._number[token]
-
-
-def _contexts(firings: Firings, rows: Rows, vocabulary: _Vocabulary) -> list[list[list[float | int]]]:
-    values, samples = firings.top_values.T, firings.top_samples.T
-    fires = values > 0
-    texts = rows.contexts(firings.rows[samples[fires]], before=BEFORE, after=AFTER)
-    entries = [
-        [short(value), place, *map(vocabulary.number, ids.tolist())]
-        for value, (ids, place) in zip(values[fires].tolist(), texts, strict=True)
+def _pairs(numbers: Tensor, values: Tensor) -> list[list[tuple[int, float]]]:
+    return [
+        [(number, float(f"{value:.3g}")) for number, value in zip(line, own, strict=True)]
+        for line, own in zip(numbers.tolist(), values.tolist(), strict=True)
     ]
-    remaining = iter(entries)
-    return [[next(remaining) for _ in range(count)] for count in fires.sum(1).tolist()]
 
 
-def _tokens(ids: Tensor, vocabulary: _Vocabulary) -> list[list[int]]:
-    return [[vocabulary.number(token) for token in line] for line in ids.tolist()]
+def _logits(ids: Tensor, effects: Tensor, vocabulary: Vocabulary) -> list[list[tuple[int, float]]]:
+    return [[(vocabulary.of_token(token), value) for token, value in line] for line in _pairs(ids, effects)]
 
 
-def _columns(
-    thresholds: Tensor, cosines: Tensor, firings: Firings, entropies: Entropies, effects: LogitEffects | None
-) -> list[AtomColumn]:
+def _columns(thresholds: Tensor, of_atoms: tuple[Tensor, Tensor, Tensor], measured: Measured) -> list[AtomColumn]:
+    firings, entropies = measured.firings, measured.entropies
+    cosines, shares, tells = of_atoms
     rate = firings.counts.double() / len(firings.rows)
     columns = [
         ("atom", "atom", "Number of the atom: its row of W_dec.", torch.arange(len(thresholds))),
+        (
+            "telling",
+            "telling",
+            "How many bits the atom tells of the token that it fires on: by how much the entropy of its tokens is below that of "
+            "as many firings at random, less by how much its tokens are more frequent. An index; a dash for fewer than ten "
+            "firings.",
+            tells,
+        ),
         ("rate", "rate", "Share of held-out vectors on which the atom fires.", rate),
         ("firings", "firings", "Number of held-out vectors on which the atom fires.", firings.counts),
         ("mean", "mean", "Mean value of the atom over the vectors on which it fires.", firings.mean),
         ("max", "max", "Largest value of the atom.", firings.top_values[0]),
         ("threshold", "θ", "Threshold of the atom.", thresholds),
         ("coherence", "μ_i", "|cos_S| of the atom with its nearest atom.", cosines[:, 0].abs()),
+        (
+            "plane",
+            "in plane",
+            "Share of the variance of the atom and its nearest atoms that the map of them shows.",
+            shares,
+        ),
         ("h_token", "H token", "Entropy (bits) of the token given that the atom fires.", entropies.token_entropy),
         (
             "h_token_null",
@@ -136,9 +136,9 @@ def _columns(
         ),
         ("h_doc", "H doc.", "Entropy (bits) of the document given that the atom fires.", entropies.document_entropy),
     ]
-    if effects is not None:
+    if measured.effects is not None:
         what = "Largest direct effect of the atom, at unit root mean square, on a logit."
-        columns.append(("logit", "logit", what, effects.raised[:, 0]))
+        columns.append(("logit", "logit", what, measured.effects.raised[:, 0]))
     return [
         AtomColumn(key, header, definition, [short(value) for value in values.tolist()])
         for key, header, definition, values in columns

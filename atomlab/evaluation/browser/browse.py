@@ -8,7 +8,7 @@ from typing import final
 import torch
 
 from atomlab.activations.model.language_model import LanguageModel
-from atomlab.evaluation.browser.atom_fields import atom_browser, short
+from atomlab.evaluation.browser.atom_fields import Measured, atom_browser, short
 from atomlab.evaluation.browser.context_similarity import measure_agreement
 from atomlab.evaluation.browser.delphi import export_delphi
 from atomlab.evaluation.browser.entropies import Entropies, measure_entropies
@@ -83,7 +83,8 @@ def browse(
     if model is not None and data.hook_points.site in ("resid_pre", "resid_post"):
         compute = partial(logit_effects, model, sae.W_dec.detach(), _LOGITS)
         effects = attempt("The list of logit effects", compute, missing)
-    browser = atom_browser(sae, metric, firings, entropies, held_out, data.model.tokenizer, effects)
+    sizes, found = inputs.sample_sizes, Measured(firings, entropies, effects)
+    browser = atom_browser(sae, metric, found, held_out, data.model.tokenizer, sizes.contexts, sizes.seed)
     cosines = measured[0][1].get("matched_cosines")
     if cosines is None:
         return browser
