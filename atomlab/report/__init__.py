@@ -6,9 +6,10 @@ A study makes `Results` (rows, conclusion, where they come from) and a `Page` (t
 - `column_type.py`, `all_columns.py`: what a column is, and all columns in order. `columns_of_atoms.py` and `columns_of_codes.py`
   define them.
 - `table.py`: rows as plain text, Markdown, CSV and JSON.
-- `figures.py`, `law_figures.py`: arrays as matplotlib figures.
+- `overview_figures.py`: the three figures on the first screen. `figures.py`, `law_figures.py`: all others.
 - `contents.py`: `Results` and `Page`. `atom_browser.py`: the data of the page's atom browser.
-- `results.py`, `html.py`: the files of a study. `report.html`, `tables.js` and `atom_browser.js` are the page's parts.
+- `results.py`, `html.py`: the files of a study. `report.html`, `report.css`, `tables.js` and `atom_*.js` are the page's
+  parts: the tables, the list of atoms, the search, and the pane with one atom.
 - `leave_out_on_error.py`: leaves out what cannot be computed, with its reason.
 
 Another column: a `Column` in `columns_of_atoms.py` or `columns_of_codes.py`, under the key that the rows have.
@@ -19,7 +20,7 @@ study that shows it (`atomlab.evaluation.studies`).
 from atomlab.report.all_columns import CLOSING, COLUMNS
 from atomlab.report.atom_browser import AtomBrowser, AtomColumn
 from atomlab.report.column_type import UNIT, Column
-from atomlab.report.contents import Page, Results
+from atomlab.report.contents import Fact, Page, Results
 from atomlab.report.figures import (
     angles_figure,
     babel_figure,
@@ -27,7 +28,6 @@ from atomlab.report.figures import (
     coherence_figure,
     isometry_figure,
     layers_figure,
-    rates_figure,
     series_figure,
     spectrum_figure,
     thresholds_figure,
@@ -35,6 +35,7 @@ from atomlab.report.figures import (
 from atomlab.report.html import png, write_report
 from atomlab.report.law_figures import critical_figure, law_figure
 from atomlab.report.leave_out_on_error import attempt
+from atomlab.report.overview_figures import binned_rates_figure, memory_figure, sparsity_figure
 from atomlab.report.results import write_numbers, write_results
 from atomlab.report.table import Row, cell, finite, grouped, render_markdown, write_csv, write_json
 from atomlab.report.terminal import paragraph, render_text
@@ -46,12 +47,14 @@ __all__ = [
     "AtomBrowser",
     "AtomColumn",
     "Column",
+    "Fact",
     "Page",
     "Results",
     "Row",
     "angles_figure",
     "attempt",
     "babel_figure",
+    "binned_rates_figure",
     "capacity_figure",
     "cell",
     "coherence_figure",
@@ -61,12 +64,13 @@ __all__ = [
     "isometry_figure",
     "law_figure",
     "layers_figure",
+    "memory_figure",
     "paragraph",
     "png",
-    "rates_figure",
     "render_markdown",
     "render_text",
     "series_figure",
+    "sparsity_figure",
     "spectrum_figure",
     "thresholds_figure",
     "write_csv",

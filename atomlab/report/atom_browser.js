@@ -1,119 +1,113 @@
 "use strict";
+// The left pane: the list of atoms, sorted, searched, a page at a time; and which atom the right pane shows.
 (() => {
   const source = document.getElementById("atom-data");
   if (!source) return;
   const data = JSON.parse(source.textContent), columns = data.columns, count = columns[0].values.length, size = 50;
-  const at = id => document.getElementById(id);
-  const node = (tag, text, className) => {
-    const made = document.createElement(tag);
-    if (text !== undefined) made.textContent = text;
-    if (className) made.className = className;
-    return made;
-  };
-  const shownNumber = value => value === null ? "–" : Number.isInteger(value) ? String(value) : String(+value.toPrecision(4));
-  const words = ids => ids.map(id => data.vocabulary[id]);
-  let shown = [...Array(count).keys()], page = 0, sortedBy = 0, down = false;
+  const at = id => document.getElementById(id), { find, span } = atomSearch(data), detail = atomDetail(data, span);
+  const telling = columns.findIndex(column => column.key === "telling"), inList = ["atom", "telling", "rate"].map(key => columns.findIndex(column => column.key === key)).filter(index => index >= 0);
+  const first = telling >= 0 ? telling : 0, byMatch = -1;
+  let shown = [...Array(count).keys()], scores = null, page = 0, sortedBy = first, down = first > 0, chosen = null;
 
-  // Search: words look in contexts and logit tokens; `rate>0.01` compares a column.
-  const texts = [];
-  const textOf = atom => texts[atom] ??= [
-    atom, ...words(data.raised[atom] ?? []), ...words(data.lowered[atom] ?? []),
-    ...data.contexts[atom].map(([, , ...ids]) => words(ids).join(""))].join("\n").toLowerCase();
-  const compare = { "<": (a, b) => a < b, ">": (a, b) => a > b, "<=": (a, b) => a <= b, ">=": (a, b) => a >= b, "=": (a, b) => a === b };
-  const condition = term => {
-    const found = /^([a-z_]+)(<=|>=|<|>|=)(-?[\d.]+(?:e[+-]?\d+)?)$/.exec(term);
-    const column = found && columns.find(candidate => candidate.key === found[1]);
-    if (!column) return atom => textOf(atom).includes(term);
-    return atom => column.values[atom] !== null && compare[found[2]](column.values[atom], parseFloat(found[3]));
-  };
-  const search = () => {
-    const conditions = at("atom-search").value.toLowerCase().split(/\s+/).filter(Boolean).map(condition);
-    shown = [...Array(count).keys()].filter(atom => conditions.every(holds => holds(atom)));
-    sort();
-  };
   const sort = () => {
-    const values = columns[sortedBy].values, sign = down ? -1 : 1;
-    shown.sort((a, b) => (values[a] === null) - (values[b] === null) || sign * (values[a] - values[b]) || a - b);
+    const sign = down ? -1 : 1, tells = columns[first].values;
+    if (sortedBy === byMatch && !scores) [sortedBy, down] = [first, first > 0];
+    const values = sortedBy === byMatch ? scores : columns[sortedBy].values;
+    shown.sort((a, b) => (values[a] === null) - (values[b] === null) || sign * (values[a] - values[b])
+      || (sortedBy === byMatch ? (tells[b] ?? -1) - (tells[a] ?? -1) : 0) || a - b);
     page = 0;
     draw();
+  };
+  const search = () => {
+    ({ found: shown, scores } = find(at("atom-search").value));
+    if (scores) [sortedBy, down] = [byMatch, true];
+    sort();
   };
 
   const draw = () => {
     const last = Math.max(0, Math.ceil(shown.length / size) - 1);
     page = Math.min(Math.max(page, 0), last);
     at("atom-rows").replaceChildren(...shown.slice(page * size, (page + 1) * size).map(atom => {
-      const row = node("tr");
+      const row = node("tr"), picture = node("td"), fires = node("td", undefined, "fires"), top = data.contexts[atom][0];
       row.dataset.atom = atom;
-      row.append(...columns.map(column => node("td", shownNumber(column.values[atom]))));
-      const first = data.contexts[atom][0];
-      row.append(first ? context(first, true) : node("td", "never fires"));
+      row.setAttribute("aria-selected", atom === chosen);
+      picture.append(sparkline(data.histograms[atom], 60, 18));
+      fires.textContent = top ? wordAt(data, span, top[1]) : "never fires";
+      row.append(...inList.map(index => node("td", shownNumber(columns[index].values[atom]))), picture, fires);
       return row;
     }));
     at("atom-count").textContent = `${shown.length} of ${count} atoms, page ${page + 1} of ${last + 1}`;
-    document.querySelectorAll("#atom-head th").forEach((head, index) =>
-      head.setAttribute("aria-sort", index === sortedBy ? (down ? "descending" : "ascending") : "none"));
-  };
-  const context = ([value, place, ...ids], inTable) => {
-    const line = node(inTable ? "td" : "p", undefined, "context"), tokens = words(ids);
-    if (!inTable) line.append(node("b", shownNumber(value) + " "));
-    line.append(tokens.slice(inTable ? Math.max(0, place - 8) : 0, place).join(""), node("mark", tokens[place]),
-      tokens.slice(place + 1, inTable ? place + 4 : undefined).join(""));
-    return line;
+    at("atom-sort").value = String(sortedBy);
+    document.querySelectorAll("#atom-head th").forEach((head, place) =>
+      head.setAttribute("aria-sort", inList[place] === sortedBy ? (down ? "descending" : "ascending") : "none"));
   };
 
   const select = atom => {
-    const panel = at("atom-detail"), facts = node("dl");
-    columns.forEach(column => {
-      const fact = node("div");
-      fact.append(node("dt", column.header), node("dd", shownNumber(column.values[atom])));
-      facts.append(fact);
-    });
-    const nearest = node("p", "Nearest atoms: ");
-    data.nearest[atom].forEach(([other, cosine]) => {
-      const link = node("a", `${other} (${shownNumber(cosine)})`);
-      link.href = `#atom-${other}`;
-      nearest.append(link, " ");
-    });
-    const parts = [node("h3", `Atom ${atom}`), facts, nearest];
-    [["Raises the logits of", data.raised[atom]], ["Lowers the logits of", data.lowered[atom]]].forEach(([name, ids]) => {
-      if (!ids) return;
-      const line = node("p", `${name}: `);
-      words(ids).forEach(word => line.append(node("code", word), " "));
-      parts.push(line);
-    });
-    panel.replaceChildren(...parts, ...data.contexts[atom].map(one => context(one, false)));
-    panel.hidden = false;
+    chosen = atom;
+    at("atom-detail").replaceChildren(...detail(atom));
+    at("atom-detail").scrollTop = 0;
+    document.querySelectorAll("#atom-rows tr").forEach(row => row.setAttribute("aria-selected", +row.dataset.atom === atom));
+    document.querySelector("#atom-rows tr[aria-selected=true]")?.scrollIntoView({ block: "nearest" });
   };
-  const follow = () => {
+  const follow = scroll => {
     const found = /^#atom-(\d+)$/.exec(location.hash);
-    if (found && +found[1] < count) {
-      select(+found[1]);
-      at("atom-detail").scrollIntoView({ block: "nearest" });
+    if (!found || +found[1] >= count) return false;
+    select(+found[1]);
+    if (scroll) at("atoms").scrollIntoView();
+    return true;
+  };
+  const go = atom => history.replaceState(null, "", `#atom-${atom}`) ?? select(atom);
+  const step = by => {
+    const here = shown.indexOf(chosen), next = here < 0 ? page * size : Math.min(Math.max(here + by, 0), shown.length - 1);
+    if (!shown.length) return;
+    if (Math.floor(next / size) !== page) {
+      page = Math.floor(next / size);
+      draw();
     }
+    go(shown[next]);
+  };
+  const sortBy = index => {
+    down = index === sortedBy ? !down : index !== 0;
+    sortedBy = index;
+    sort();
   };
 
-  columns.forEach((column, index) => {
-    const head = node("th"), button = node("button", column.header);
+  inList.forEach(index => {
+    const head = node("th"), button = node("button", columns[index].header);
     button.type = "button";
-    head.title = `${column.definition} Search: ${column.key}>…`;
-    button.addEventListener("click", () => {
-      down = index === sortedBy ? !down : index > 0;
-      sortedBy = index;
-      sort();
-    });
+    head.title = columns[index].definition;
+    button.addEventListener("click", () => sortBy(index));
     head.append(button);
     at("atom-head").append(head);
-    at("atom-definitions").append(node("dt", column.header), node("dd", head.title));
   });
-  at("atom-head").append(node("th", "strongest context"));
+  at("atom-head").append(node("th", "values"), node("th", "fires on", "fires"));
+  [["-1", "match with the search"], ...columns.map((column, index) => [String(index), column.header])].forEach(([value, text]) => {
+    const option = node("option", text);
+    option.value = value;
+    at("atom-sort").append(option);
+  });
+  columns.forEach(column => at("atom-definitions").append(node("dt", column.header), node("dd", `${column.definition} Search: ${column.key} > …`)));
+  at("atom-sort").addEventListener("change", event => { sortedBy = NaN; sortBy(+event.target.value); });
   at("atom-search").addEventListener("input", search);
+  at("atom-search").addEventListener("keydown", event => { if (event.key === "Enter" && shown.length) go(shown[0]); });
   at("atom-back").addEventListener("click", () => { page -= 1; draw(); });
   at("atom-on").addEventListener("click", () => { page += 1; draw(); });
   at("atom-rows").addEventListener("click", event => {
     const row = event.target.closest("tr");
-    if (row) location.hash = `atom-${row.dataset.atom}`;
+    if (row) go(+row.dataset.atom);
   });
-  window.addEventListener("hashchange", follow);
-  draw();
-  follow();
+  at("atom-rows").addEventListener("keydown", event => {
+    const by = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1, PageDown: size, PageUp: -size }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    step(by);
+  });
+  document.addEventListener("keydown", event => {
+    if (event.key !== "/" || /^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement?.tagName ?? "")) return;
+    event.preventDefault();
+    at("atom-search").focus();
+  });
+  window.addEventListener("hashchange", () => follow(false));
+  sort();
+  if (!follow(true)) select(shown[0]);
 })();

@@ -1,6 +1,6 @@
 """What a study hands to the report: the results that it measured, and what the page says beside them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -34,6 +34,24 @@ class Results:
 
 @final
 @dataclass(frozen=True)
+class Fact:
+    """A number at the top of the page.
+
+    Attributes:
+        name: what it is.
+        value: the number, as the reader sees it.
+        interval: its interval; empty where there is none.
+        beside: other numbers that it is to be read beside.
+    """
+
+    name: str
+    value: str
+    interval: str
+    beside: str
+
+
+@final
+@dataclass(frozen=True)
 class Page:
     """What report.html says beside the results.
 
@@ -43,6 +61,8 @@ class Page:
         tables: further tables by heading, each with rows and columns of its own.
         notes: what each row is, by the name of its units.
         browser: the atom browser; None leaves it out.
+        facts: the numbers at the top of the page.
+        overview: captions of the figures that stand beside one another below these numbers; all others have a section.
         missing: a sentence about each part that was left out. Figures that cannot be drawn add theirs (`attempt`).
     """
 
@@ -51,4 +71,6 @@ class Page:
     tables: Mapping[str, tuple[Sequence[Row], Sequence[Column]]] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     browser: AtomBrowser | None = None
+    facts: Sequence[Fact] = ()
+    overview: Collection[str] = ()
     missing: list[str] = field(default_factory=list)

@@ -11,12 +11,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-BESIDE: dict[str, Any] = {
-    "loc": "outside right upper",
+from atomlab.report.overview_figures import COLOURS
+
+BELOW: dict[str, Any] = {
+    "loc": "outside lower center",
     "frameon": False,
     "fontsize": "small",
-}  # a legend that covers no data
+    "ncols": 4,
+}  # a legend that covers no data, and takes a line or two
 
 
 def coherence_figure(per_atom: Mapping[str, NDArray], welch: float) -> Figure:
@@ -35,7 +37,7 @@ def coherence_figure(per_atom: Mapping[str, NDArray], welch: float) -> Figure:
         axes.hist(values, bins=np.linspace(0, 1, 81).tolist(), histtype="step", color=colour, label=name, linewidth=1.6)
     axes.axvline(welch, color="black", linestyle=":", label=f"Welch bound {welch:.3f}")
     axes.set(xlabel="per-atom coherence", ylabel="atoms", xlim=(0, 1))
-    figure.legend(**BESIDE)
+    figure.legend(**BELOW)
     return figure
 
 
@@ -57,7 +59,7 @@ def babel_figure(curves: Mapping[str, ArrayLike], welch: float) -> Figure:
     axes.axhline(1, color="black", linewidth=0.8, label="limit of level 2a at k = 2K − 1")
     axes.plot([1], [welch], "k^", label=f"Welch bound {welch:.3f}")
     axes.set(xlabel="k", ylabel="Babel function μ₁(k)")
-    figure.legend(**BESIDE)
+    figure.legend(**BELOW)
     return figure
 
 
@@ -83,32 +85,7 @@ def isometry_figure(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure
     for limit, text in ((1, "1: unique sparsest, at 2K"), (0.5**0.5, "1/√2: ℓ1 exact, at 2K")):
         axes.axhline(limit, color="black", linewidth=0.8, linestyle=":" if limit < 1 else "-", label=text)
     axes.set(xlabel="K", ylabel="δ_K", xscale="log", ylim=(0, 2.5))
-    figure.legend(**BESIDE)
-    return figure
-
-
-def rates_figure(rates: Mapping[str, ArrayLike], samples: ArrayLike) -> Figure:
-    """Draws the share of codes that each test certifies, against the size of their support.
-
-    Args:
-        rates: shares in [0, 1] by support size from 0, (K + 1,), of each test by name.
-        samples: number of vectors by support size from 0, (K + 1,), drawn as bars below. Sizes without a vector, and
-            empty supports, are left out.
-
-    Returns:
-        The figure; of more than eight tests the first eight are drawn.
-    """
-    figure = Figure(figsize=(6.4, 4), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    counts = np.asarray(samples)
-    seen = np.flatnonzero(counts)
-    seen = seen[seen > 0]
-    for (name, values), colour in zip(rates.items(), COLOURS, strict=False):
-        above.plot(seen, np.asarray(values, dtype=float)[seen], ".-", color=colour, label=name)
-    above.set(ylabel="share certified", ylim=(-0.03, 1.03))
-    above.legend(frameon=False)
-    below.bar(seen, counts[seen], color=COLOURS[-1])
-    below.set(xlabel="support size K", ylabel="vectors")
+    figure.legend(**BELOW)
     return figure
 
 
@@ -165,7 +142,7 @@ def layers_figure(layers: Sequence[int], series: Mapping[str, ArrayLike], ylabel
     for (name, values), colour in zip(series.items(), COLOURS * 3, strict=False):
         axes.plot(layers, values, "o-" if "null" not in name else "x:", color=colour, label=name, markersize=4)
     axes.set(xlabel="layer, from 0", ylabel=ylabel)
-    figure.legend(**BESIDE)
+    figure.legend(**BELOW)
     return figure
 
 
@@ -190,7 +167,7 @@ def series_figure(series: Mapping[str, Sequence[tuple[float, float]]], xlabel: s
     if all(option > 0 for points in series.values() for option, _ in points):
         axes.set_xscale("log", base=2)
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    figure.legend(**BESIDE)
+    figure.legend(**BELOW)
     return figure
 
 
@@ -211,7 +188,7 @@ def angles_figure(histograms: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figu
             axes.stairs(counts / counts.sum(), edges, color=colour, linestyle=style, label=label)
     axes.axvline(90, color="black", linewidth=0.6)
     axes.set(xlabel="angle, degrees", ylabel="share of pairs a bin", yscale="log", ylim=(1e-6, None))
-    figure.legend(**BESIDE)
+    figure.legend(**BELOW)
     return figure
 
 

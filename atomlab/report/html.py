@@ -14,11 +14,11 @@ from atomlab.report.contents import Page, Results
 from atomlab.report.table import cell, grouped, write_text
 
 _FOLDER = Path(__file__).parent
-_SCRIPTS = ("tables.js", "atom_browser.js")
+_SCRIPTS = ("tables.js", "atom_search.js", "atom_detail.js", "atom_browser.js")
 
 
 def write_report(path: Path, results: Results, page: Page, figures: Mapping[str, bytes]) -> None:
-    """Writes the page with sortable tables, figures, the atom browser, the configuration and the provenance.
+    """Writes the page: the main numbers and figures, sortable tables, further figures, the atom browser, and the provenance.
 
     Every text is escaped. A Content-Security-Policy names the page's own scripts by their hashes and forbids any other.
     The file is written whole or not at all.
@@ -35,6 +35,7 @@ def write_report(path: Path, results: Results, page: Page, figures: Mapping[str,
     environment = Environment(loader=FileSystemLoader(_FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     scripts = [(_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS]
     own = {heading: (results.rows, columns) for heading, columns in grouped(results.rows, results.columns).items()}
+    encoded = {caption: base64.b64encode(image).decode() for caption, image in figures.items()}
     text = environment.get_template("report.html").render(
         results=results,
         page=page,
@@ -42,7 +43,9 @@ def write_report(path: Path, results: Results, page: Page, figures: Mapping[str,
             heading: {"columns": columns, "lines": [[cell(row, column) for column in columns] for row in rows]}
             for heading, (rows, columns) in (own | dict(page.tables)).items()
         },
-        figures={caption: base64.b64encode(image).decode() for caption, image in figures.items()},
+        figures={caption: image for caption, image in encoded.items() if caption not in page.overview},
+        overview={caption: encoded[caption] for caption in page.overview if caption in encoded},
+        style=Markup((_FOLDER / "report.css").read_text(encoding="utf-8")),
         scripts=[Markup(script) for script in scripts],
         script_hashes=Markup(" ".join(f"'sha256-{_sha256(script)}'" for script in scripts)),
     )

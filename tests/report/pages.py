@@ -10,6 +10,7 @@ from atomlab.report import (
     COLUMNS,
     AtomBrowser,
     AtomColumn,
+    Fact,
     Page,
     Results,
     coherence_figure,
@@ -49,13 +50,21 @@ ROWS = [
 
 
 def atoms(count: int, contexts: int = 8, length: int = 23) -> AtomBrowser:
-    """Browser data of `count` atoms: rates rise with the number, atom 7 never fires, contexts hold evil text."""
+    """Browser data of `count` atoms: rates rise in an order of their own, atom 7 never fires, the first text is evil.
+
+    There are 2,000 documents of 40 tokens. Atom i fires on token i mod 2000, and document d has word d at its place 16 and
+    random words else; the contexts of an atom are in other documents too.
+    """
     rng = np.random.default_rng(0)
     words = [EVIL, *(f" word{i}" for i in range(2000))]
-    ids = rng.integers(1, len(words), size=(count, contexts, length))
-    ids[0, 0, :] = 0
-    ids[:, 0, 5] = np.arange(count) % 2000 + 1
+    tokens = rng.integers(1, len(words), size=(2000, 40))
+    tokens[:, 16] = np.arange(2000) + 1
+    tokens[0, :16] = 0
     rate = (np.arange(count) * 7919 % count) / count
+    kinds, documents = [0, 0, 0, 4, 3, 2, 1, 5], rng.integers(0, 2000, size=(count, contexts))
+    documents[:, 0] = np.arange(count) % 2000
+    values = np.round(rng.random((count, contexts)) + 0.5, 2)
+    values[:, 0] = 1.5
 
     return AtomBrowser(
         samples=1000,
@@ -63,11 +72,29 @@ def atoms(count: int, contexts: int = 8, length: int = 23) -> AtomBrowser:
             AtomColumn("atom", "atom", EVIL, list(range(count))),
             AtomColumn("rate", "rate", EVIL, rate.tolist()),
             AtomColumn("h_token", "h_token", EVIL, [math.nan if i == 7 else float(i % 5) for i in range(count)]),
+            AtomColumn("max", "max", EVIL, [1.5] * count),
+            AtomColumn("threshold", "θ", EVIL, [0.5] * count),
+            AtomColumn(
+                "telling", "telling", EVIL, [math.nan if i == 7 else float((i * 31) % count) for i in range(count)]
+            ),
         ],
-        nearest=[[((i + 1) % count, -0.5)] for i in range(count)],
-        raised=[[i % 2000 + 1] * 8 for i in range(count)],
-        lowered=[[0] for _ in range(count)],
-        contexts=[[] if i == 7 else [[1.5, 5, *line] for line in ids[i].tolist()] for i in range(count)],
+        histograms=[[0] * 20 if i == 7 else [0, 0, 9, *([1] * 17)] for i in range(count)],
+        nearest=[[((i + 1) % count, -0.5), ((i + 2) % count, 0.25)] for i in range(count)],
+        maps=[[0.5, -0.5, -0.25, 0.25, 0.0, 0.75] for _ in range(count)],
+        raised=[[(i % 2000 + 1, 2.5), (0, 1.5)] for i in range(count)],
+        lowered=[[(0, -1.5)] for _ in range(count)],
+        contexts=[
+            []
+            if i == 7
+            else [
+                [kind, int(document) * 40 + 16, -2, 0.5, 0, value]
+                for kind, document, value in zip(kinds[:contexts], documents[i], values[i].tolist(), strict=True)
+            ]
+            for i in range(count)
+        ],
+        tokens=tokens.ravel().tolist(),
+        starts=list(range(0, 80_000, 40)),
+        window=(16, length - 17),
         vocabulary=words,
     )
 
@@ -78,5 +105,13 @@ def write(path: Path, count: int) -> None:
         "b": png(thresholds_figure(np.ones(9), np.zeros(9))),
         "c": png(spectrum_figure(np.arange(9.0))),
     }
-    page = Page(EVIL, configuration=EVIL, notes={EVIL: EVIL}, browser=atoms(count), missing=[EVIL])
+    page = Page(
+        EVIL,
+        configuration=EVIL,
+        notes={EVIL: EVIL},
+        browser=atoms(count),
+        facts=[Fact(EVIL, EVIL, EVIL, EVIL)],
+        overview=("b",),
+        missing=[EVIL],
+    )
     write_report(path, Results(ROWS, conclusion=EVIL, provenance={EVIL: EVIL}, identity={}), page, figures)

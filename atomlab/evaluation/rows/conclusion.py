@@ -6,6 +6,7 @@ from atomlab.evaluation.rows.differences import NORMS, competes
 from atomlab.report import Row
 
 FORGETFUL = "random + OMP"  # atoms that saw no vectors
+SURROGATE = "Gaussian TSAE"  # trained by the same code on vectors without structure
 
 
 def conclude(rows: Sequence[Row]) -> str:
@@ -22,7 +23,6 @@ def conclude(rows: Sequence[Row]) -> str:
         A few sentences.
     """
     trained = rows[0]
-    certified = trained["certified_level_4"] or 0.0
     compared = [row for row in rows if "against" in row]
     by_atoms = {name: [row for row in compared if row["against"] == name] for name in _against(rows)}
     verdicts = " ".join(_verdict(name, rows, controls) for name, controls in by_atoms.items() if controls)
@@ -35,8 +35,8 @@ def conclude(rows: Sequence[Row]) -> str:
         f"Held out, the atoms explain {_with_interval(trained, 'r2')} of the variance ({_with_interval(trained, 'r2_s')} in "
         f"the S-norm) with {trained['l0']:.1f} of {trained['d_sae']} latents a vector. {verdicts}{' ' * bool(verdicts)}"
         f"{between} On training vectors the atoms explain {trained['r2_train']:.1%} ({trained['r2_s_train']:.1%}); "
-        f"{memory_in_words(trained)} For {certified:.1%} of the vectors the code is certified as the unique non-negative "
-        "ℓ1-minimal one (level 4); q* is an index and certifies nothing."
+        f"{memory_in_words(trained)} For {_certified(trained)} of the vectors the code is certified as the unique "
+        f"non-negative ℓ1-minimal one (level 4){_surrogates_rate(rows)}; q* is an index and certifies nothing."
     )
 
 
@@ -79,6 +79,21 @@ def _named(row: Row) -> str:
 def _with_interval(row: Row, key: str) -> str:
     ends = row.get(f"{key}_interval")
     return f"{row[key]:.1%}" + (f" [{ends['low']:.1%}, {ends['high']:.1%}]" if ends else "")
+
+
+def _certified(trained: Row) -> str:
+    return "0.0%" if trained["certified_level_4"] is None else _with_interval(trained, "certified_level_4")
+
+
+def _surrogates_rate(rows: Sequence[Row]) -> str:
+    """The level 4 rate of the surrogate, which was trained on vectors without structure, if it was measured."""
+    found = next((row for row in rows if row["unit"] == SURROGATE), None)
+    if found is None or found["certified_level_4"] is None:
+        return ""
+    return (
+        f", and for {_with_interval(found, 'certified_level_4')} with the {SURROGATE}, whose training vectors had no "
+        "structure beyond their covariance: as much of the share comes from the training alone"
+    )
 
 
 def _doubt(trained: Row) -> str:

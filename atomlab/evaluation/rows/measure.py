@@ -14,7 +14,7 @@ from torch import Tensor
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.rows.held_out import HeldOut
 from atomlab.evaluation.rows.norm_bands import NormBands
-from atomlab.metrics import ExplainedVariance
+from atomlab.metrics import CertifiedRate, ExplainedVariance
 from atomlab.metrics.by_name import AtomGeometry, of_codes, of_reconstructions, of_vectors, restricted_isometry, values
 from atomlab.metrics.group_bootstrap import GroupBootstrap
 from atomlab.metrics.sample_sizes import SampleSizes
@@ -212,9 +212,16 @@ def _quick_certificates(unit: Unit, test: HeldOut, row: Row, geometry: AtomGeome
         rates = intervals(level_4, names, sample_sizes)[0]
         if unit.signed:  # the unit's own problem is the one among codes of any sign
             rates |= {key.replace("_signed", ""): value for key, value in rates.items()}
-        found |= rates
+        found |= rates | {"level_4_by_k": _by_k(level_4.metrics[names[0]], int(sizes.max()))}
     k = max(1, row["l0_median"])
     return found | {"restricted_isometry_k": isometry_interval(geometry, k, own, sample_sizes)}
+
+
+def _by_k(measured: object, largest: int) -> Row:
+    """Numbers of vectors and certified shares by support size from 0; a size without vectors has the share 0."""
+    assert isinstance(measured, CertifiedRate)
+    end = min(largest, LARGEST_SUPPORT) + 1
+    return {"samples": measured.counts.tolist()[:end], "rate": measured.by_size().nan_to_num()[:end].tolist()}
 
 
 def isometry_interval(geometry: AtomGeometry, k: int, own: Sequence[Supports], sample_sizes: SampleSizes) -> Row:

@@ -1,7 +1,9 @@
-"""The certified rates of every unit by support size, as a table for the page."""
+"""The certified rates of every unit by support size: as a table for the page, and in bins for figures."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from scipy.stats import binomtest
 
 from atomlab.evaluation.rows.certify import LEVELS
 from atomlab.report import COLUMNS, Column, Row
@@ -58,6 +60,48 @@ def in_ranges(by_k: Row) -> list[Row]:
             lines.append(line)
         low = high + 1
     return lines
+
+
+def in_bins(by_k: Mapping[str, Sequence[float]], bins: int = 8) -> list[Row]:
+    """Joins support sizes into bins of about equally many vectors, so that no point stands on one or two of them.
+
+    Args:
+        by_k: lists by K from 0: `samples`, numbers of vectors, and `rate`, the share of them that is certified.
+        bins: number of bins, about.
+
+    Returns:
+        Of each bin `low` and `high`, its sizes; `samples`; `rate`; and `interval`, the 95% Wilson interval of the rate for
+        vectors that are independent. K = 0 is left out. A last bin of less than half the usual number is joined to the one
+        before it.
+
+    >>> found = in_bins({"samples": [3, 0, 4, 4, 1], "rate": [0.0, 0.0, 1.0, 0.5, 0.0]}, bins=2)
+    >>> [(one["low"], one["high"], one["samples"], one["rate"]) for one in found]
+    [(2, 3, 8, 0.75), (4, 4, 1, 0.0)]
+    """
+    counts, rates = list(by_k["samples"]), by_k["rate"]
+    usual = sum(counts[1:]) / bins
+    groups: list[list[int]] = [[]]
+    for k in (k for k in range(1, len(counts)) if counts[k]):
+        groups[-1].append(k)
+        if sum(counts[one] for one in groups[-1]) >= usual:
+            groups.append([])
+    if len(groups) > 2 and sum(counts[one] for one in groups[-1]) < usual / 2:
+        last = groups.pop()
+        groups[-1] += last
+    return [_bin(group, counts, rates) for group in groups if group]
+
+
+def _bin(sizes: Sequence[int], counts: Sequence[float], rates: Sequence[float]) -> Row:
+    samples = int(sum(counts[k] for k in sizes))
+    certified = round(sum(counts[k] * rates[k] for k in sizes))
+    ends = binomtest(certified, samples).proportion_ci(method="wilson")
+    return {
+        "low": sizes[0],
+        "high": sizes[-1],
+        "samples": samples,
+        "rate": certified / samples,
+        "interval": (float(ends.low), float(ends.high)),
+    }
 
 
 def _weighted_mean(values: Sequence[float], weights: Sequence[int]) -> float | None:

@@ -1,6 +1,6 @@
 """The closing table of train.py: atoms, neurons and two controls, measured in seconds, with a few figures and the report."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -15,6 +15,7 @@ from atomlab.evaluation.provenance import describe, metric_of, trained_on
 from atomlab.evaluation.retraining import Retraining
 from atomlab.evaluation.rows.conclusion import conclude, with_memory
 from atomlab.evaluation.rows.differences import with_differences
+from atomlab.evaluation.rows.headline import headline, overview_figures
 from atomlab.evaluation.rows.measure import on_validation
 from atomlab.evaluation.rows.vector_tables import band_tables
 from atomlab.identity import Identity
@@ -112,6 +113,7 @@ def evaluate_run(
     measured[0][0].update(on_validation(trained.unit, data, metric, sample_sizes))
     rows = [row | metric_of(data, shrinkage) for row in with_memory(with_differences(measured, trained.test.count))]
     provenance = describe(data, sample_sizes, shrinkage, origin.identity["seed"])
+    overview = overview_figures(rows)
     write_results(
         folder,
         Results(rows, conclude(rows), provenance, origin.identity),
@@ -119,9 +121,11 @@ def evaluate_run(
             f"Atoms of {provenance['model']}, {provenance['site']}",
             origin.configuration,
             tables=band_tables(rows),
+            facts=headline(rows),
+            overview=tuple(overview),
             missing=missing,
         ),
-        _figures(trained, random, sae, data, metric),
+        overview | _figures(trained, random, sae, data, metric),
     )
     report = (folder / "report.html").resolve()
     return rows, f"{render_text(rows)}\n\n{paragraph(conclude(rows))}\n{provenance['measured on']}\nreport: {report}"
@@ -129,7 +133,7 @@ def evaluate_run(
 
 def _figures(
     trained: Case, random: torch.Tensor, sae: ThresholdSAE, data: ActivationDataModule, metric: AtomicInnerProduct
-) -> Mapping[str, Callable[[], Any]]:
+) -> dict[str, Callable[[], Any]]:
     def coherence() -> Any:
         dictionaries = {"atoms": trained.unit.dictionary, "random": random}
         found = {name: per_atom_coherence(rows, metric).numpy() for name, rows in dictionaries.items()}

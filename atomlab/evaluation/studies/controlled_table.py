@@ -17,6 +17,7 @@ from atomlab.evaluation.provenance import describe, metric_of, origin_of, traine
 from atomlab.evaluation.rows.certify import certify
 from atomlab.evaluation.rows.conclusion import conclude, with_memory
 from atomlab.evaluation.rows.differences import with_differences
+from atomlab.evaluation.rows.headline import headline, overview_figures
 from atomlab.evaluation.rows.held_out import HeldOut
 from atomlab.evaluation.rows.measure import Replicates, on_validation
 from atomlab.evaluation.rows.rates_by_support_size import size_tables
@@ -255,16 +256,19 @@ def _write(
 ) -> str:
     provenance = _provenance(inputs)
     shift = shift_figures(inputs.data, inputs.shrinkage, inputs.seed, missing)
+    overview = overview_figures(rows)
     page = Page(
         f"Atoms of {provenance['model']}, {provenance['site']}",
         inputs.configuration,
         tables=band_tables(rows) | size_tables(rows),
         notes=NOTES | CONTROLS,
         browser=browser,
+        facts=headline(rows),
+        overview=tuple(overview),
         missing=missing,
     )
     results = Results(rows, _conclusion(rows, provenance), provenance, inputs.identity)
-    return write_results(inputs.folder, results, page, table_figures(rows, sae, metric, cases) | shift)
+    return write_results(inputs.folder, results, page, overview | table_figures(rows, sae, metric, cases) | shift)
 
 
 def _provenance(inputs: StudyInputs) -> dict[str, str]:

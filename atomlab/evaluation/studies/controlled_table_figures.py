@@ -14,7 +14,6 @@ from atomlab.report import (
     babel_figure,
     coherence_figure,
     isometry_figure,
-    rates_figure,
     thresholds_figure,
 )
 from atomlab.sae import ThresholdSAE
@@ -29,13 +28,6 @@ from atomlab.theory import (
 _BABEL = 256
 _LINES = 8  # what a plot bears, and has colours for
 _BORROWED = ("neurons", "data, nearest", "Gaussian TSAE on its own")  # no atoms, or those of another row
-_LEVELS = {
-    "1: coherence": "certified_level_1",
-    "2b: Babel": "certified_level_2b",
-    "3: ERC": "certified_level_3",
-    "4: dual": "certified_level_4",
-    "4 ±: dual, any sign": "certified_level_4_signed",
-}
 
 
 def table_figures(
@@ -43,7 +35,7 @@ def table_figures(
 ) -> dict[str, Callable[[], Any]]:
     """Prepares the figures of the table.
 
-    They show coherence and Babel curves, isometry intervals, uniqueness rates, thresholds and firing frequencies.
+    They show coherence and Babel curves, isometry intervals, thresholds and firing frequencies.
 
     Args:
         rows: the rows of the table.
@@ -81,12 +73,6 @@ def table_figures(
     if shown:
         curves = {name: (found["lower"], found["upper"]) for name, found in shown.items()}
         figures["Interval of the restricted isometry constant against K"] = partial(isometry_figure, curves)
-    if "by_k" in rows[0]:
-        by_k = rows[0]["by_k"]
-        rates = {name: by_k[key] for name, key in _LEVELS.items()}
-        figures["Certified rates of the atoms' codes against support size"] = partial(
-            rates_figure, rates, by_k["samples"]
-        )
     return figures
 
 
