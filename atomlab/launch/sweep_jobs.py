@@ -6,7 +6,7 @@ So sweeps work with Lightning's launchers, nothing leaks from job to job, and ev
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hydra.conf import HydraConf
