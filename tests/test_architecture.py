@@ -103,6 +103,7 @@ MAY_IMPORT = {
     "evaluation/scaling": set(),  # laws over measured cells, of a study's grid and of a sweep
     "evaluation/studies": {
         "study",
+        "retraining",  # of the Gaussian surrogate beside a run
         "surrogates",
         "provenance",
         "rows",

@@ -134,7 +134,8 @@ def _panel(panel: Panel) -> Any:
             return wr.WeavePanelSummaryTable(table_name=key)
         case Parallel(title, columns):
             return wr.ParallelCoordinatesPlot(
-                title=title, columns=[wr.ParallelCoordinatesPlotColumn(metric=_of_run(name)) for name in columns]
+                title=title,
+                columns=[wr.interface.ParallelCoordinatesPlotColumn(metric=_of_run(name)) for name in columns],
             )
 
 

@@ -52,7 +52,7 @@ def logged(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part in ("model", "text.txt"):
         (folder / part).symlink_to(tiny / part)
     words = [*OPTIONS, "logger=wandb", "trainer.accumulate_grad_batches=2", "trainer.log_every_n_steps=5"]
-    words += ["callbacks.throughput.every=5"]
+    words += ["+callbacks.throughput.every=5"]
     mine = ["steps=20", "hydra.run.dir=runs/mine", "logger.logger.files={report: artifact, checkpoints: true}"]
     more = ["steps=30", "resume=runs/mine/checkpoints/last.ckpt", "hydra.run.dir=runs/more"]
     more += ["logger.logger.files.report=panel"]
