@@ -94,7 +94,7 @@ class WandbRun(WandbLogger):
                 "sync`).\n"
             )
             self.run_id = secrets.token_hex(4)  # wandb keeps the id of the attempt in use
-            self._wandb_init |= {"mode": "offline", "id": self.run_id}
+            self._wandb_init.update(mode="offline", id=self.run_id)
 
     @rank_zero_only
     def _keep_id(self) -> None:

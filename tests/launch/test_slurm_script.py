@@ -1,4 +1,4 @@
-"""The batch script of docs/slurm.md, with an `srun` that ends as it is told and a `scontrol` that writes down its call."""
+"""The batch script of docs/how-to/slurm.md, with an `srun` that ends as it is told and a `scontrol` that writes down its call."""
 
 import os
 import re
@@ -9,7 +9,9 @@ import pytest
 
 from tests.processes import ROOT
 
-SCRIPT = re.findall(r"^```bash\n(#!/bin/bash\n.*?)^```", (ROOT / "docs" / "slurm.md").read_text(), re.M | re.S)[0]
+SCRIPT = re.findall(
+    r"^~~~bash\n(#!/bin/bash\n.*?)^~~~", (ROOT / "docs" / "how-to" / "slurm.md").read_text(), re.M | re.S
+)[0]
 
 
 @pytest.mark.parametrize(("code", "requeued"), [(138, True), (143, True), (0, False), (1, False), (2, False)])

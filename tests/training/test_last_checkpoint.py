@@ -96,7 +96,8 @@ def validated(folder: Path, *, values: list[float], resume: Path | None = None, 
 
         on_validation_end = on_validation_epoch_end  # before `last` looks
 
-    trainer = Trainer(callbacks=[DecoderNorm(), Scores(), last], max_steps=12, val_check_interval=4, **QUIET)  # type: ignore[arg-type]
+    options = {"max_steps": 12, "val_check_interval": 4, "enable_checkpointing": False, "default_root_dir": folder}
+    trainer = Trainer(callbacks=[DecoderNorm(), Scores(), last], **QUIET | options)  # type: ignore[arg-type]
     parts = (DataLoader(Stream(part), batch_size=None) for part in (batches(12)[done:], batches(2)))
     trainer.fit(found, *parts, ckpt_path=resume)
     return found
