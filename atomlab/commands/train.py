@@ -44,9 +44,7 @@ def train(config: DictConfig, bank: Bank | None = None) -> float | None:
     resume = _checkpoint(config, folder)
     architecture, recipe = instantiate(config.sae), instantiate(config.training)  # refused before the harvest
     nulls = _nulls(config)
-    callbacks = list(instantiate(config.callbacks).values())
-    trainer = instantiate(config.trainer, callbacks=callbacks, logger=instantiate(config.logger).get("logger"))
-    check_trainer(trainer, config.steps)
+    trainer = _trainer(config)
     sample_sizes = instantiate(config.sample_sizes)  # refused before the harvest too
     data = instantiate(config.activations, _convert_="all")
     identity = identity_of(plain(config), data.identity)
@@ -55,7 +53,6 @@ def train(config: DictConfig, bank: Bank | None = None) -> float | None:
         check_resumable(read_checkpoint(resume), identity, f"resume={resume}")
         # The checkpoint has the atoms.
         recipe = replace(recipe, initial_atoms=replace(recipe.initial_atoms, source="random"))
-
     if bank is not None:
         data = bank.join(data, identity, trainer)
 
@@ -87,11 +84,16 @@ def train(config: DictConfig, bank: Bank | None = None) -> float | None:
         return None
     origin = RunOrigin(OmegaConf.to_yaml(config), identity)
     rows = _saved_and_measured(config, module.folded().cpu(), data, nulls, origin, folder)
-    _log(trainer, rows, folder)
-    for callback in callbacks:
-        if isinstance(callback, LastCheckpoint):
-            callback.require_saved()
+    _finish(trainer, rows, folder)
     return objective if config.objective is None else objective_of_row(rows[0], config.objective)
+
+
+def _trainer(config: DictConfig) -> Trainer:
+    """Builds the trainer with its callbacks and its logger, and checks it."""
+    callbacks = list(instantiate(config.callbacks).values())
+    trainer = instantiate(config.trainer, callbacks=callbacks, logger=instantiate(config.logger).get("logger"))
+    check_trainer(trainer, config.steps)
+    return trainer
 
 
 def _checkpoint(config: DictConfig, folder: Path) -> Path | None:
@@ -129,8 +131,8 @@ def _saved_and_measured(
     return rows
 
 
-def _log(trainer: Trainer, rows: list[Row], folder: Path) -> None:
-    """Sends the table to all loggers, to wandb what is asked for of the folder, and ends them."""
+def _finish(trainer: Trainer, rows: list[Row], folder: Path) -> None:
+    """Sends the table to all loggers, to wandb what is asked for of the folder, ends them, and asks for the last checkpoint."""
     for logger in trainer.loggers:
         logger.log_metrics({f"table/{row['unit']}/{k}": v for row in rows for k, v in row.items() if type(v) is float})
         if isinstance(logger, WandbRun):
@@ -139,6 +141,9 @@ def _log(trainer: Trainer, rows: list[Row], folder: Path) -> None:
         logger.finalize("success")
         if isinstance(logger, WandbRun):
             logger.end()
+    for callback in trainer.callbacks:
+        if isinstance(callback, LastCheckpoint):
+            callback.require_saved()
 
 
 def main() -> None:
