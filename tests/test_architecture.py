@@ -102,7 +102,6 @@ MAY_IMPORT = {
     "evaluation/browser": {"study", "equal_l0"},
     "evaluation/scaling": set(),  # laws over measured cells, of a study's grid and of a sweep
     "evaluation/studies": {
-        "retraining",  # the surrogate of the closing table
         "study",
         "retraining",  # of the Gaussian surrogate beside a run
         "surrogates",
