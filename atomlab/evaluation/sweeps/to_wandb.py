@@ -74,7 +74,8 @@ def _flat(row: Row) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in row.items():
         if isinstance(value, Mapping) and "value" in value:
-            found |= {name: middle(value), f"{name}_low": value["low"], f"{name}_high": value["high"]}
+            found[name] = middle(value)  # the Babel function has a value and its k, and no range
+            found |= {f"{name}_{end}": value[end] for end in ("low", "high") if end in value}
         elif isinstance(value, int | float | str):
             found[name] = value
     return found
