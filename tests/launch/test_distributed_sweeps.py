@@ -8,7 +8,7 @@ import pytest
 from atomlab.launch.sweep_folder import statuses
 from tests.launch.test_sweeps import LAUNCHERS
 from tests.offline_wandb import files_of, records
-from tests.processes import run
+from tests.processes import Started
 from tests.tiny import OPTIONS
 
 WORDS = [
@@ -23,7 +23,7 @@ WORDS = [
 def test_both_processes_of_a_job_train_the_same_and_log_once(launcher: str, tiny: Path, tmp_path: Path) -> None:
     for part in ("model", "text.txt"):
         (tmp_path / part).symlink_to(tiny / part)
-    finished = run("train.py", *WORDS, *LAUNCHERS[launcher], cwd=tmp_path, cache=tiny / "cache")
+    finished = Started("train.py", *WORDS, *LAUNCHERS[launcher], cwd=tmp_path, cache=tiny / "cache").wait(900)
     assert finished.returncode == 0, finished.stderr
     assert [status.state for status in statuses(tmp_path / "out").values()] == ["finished", "finished"]
     for job, d_sae in (("0", 32), ("1", 64)):
