@@ -10,6 +10,7 @@ import torch
 from wandb.proto import wandb_internal_pb2
 
 from atomlab import load_sae
+from atomlab.interop.checkpoint import read_checkpoint
 from atomlab.launch.sweep_folder import statuses
 from tests.offline_wandb import files_of, records
 from tests.processes import Started, one_sentence, run
@@ -71,7 +72,7 @@ def test_a_bank_that_was_stopped_and_killed_has_the_bits_of_separate_runs(job: s
     assert numbers(ours) == numbers(theirs)
     a, b = (load_sae(folder / "sae").state_dict() for folder in (ours, theirs))
     assert all(torch.equal(a[name], b[name]) for name in a)
-    kept = [torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (ours, theirs)]
+    kept = [read_checkpoint(folder / "checkpoints" / "last.ckpt") for folder in (ours, theirs)]
     for name, value in kept[1]["state_dict"].items():
         assert torch.equal(kept[0]["state_dict"][name], value) if isinstance(value, torch.Tensor) else True, name
     states = [checkpoint["optimizer_states"][0]["state"] for checkpoint in kept]
