@@ -24,7 +24,7 @@ class SampleSizes:
         controls: training vectors that k-means, the data dictionary and the Gaussian surrogate get, at most.
         loss_tokens: held-out tokens whose activations are replaced in the language model (loss recovered, KL).
         browsed: held-out vectors in which the atom browser looks for contexts.
-        contexts: contexts that the atom browser shows of an atom, at most.
+        contexts: strongest contexts that the atom browser shows of an atom, at most; it adds up to twelve of other kinds.
         batch: vectors that are encoded at a time.
         resampled: samples of the held-out documents, drawn with replacement, that intervals are made of.
         seed: of the controls, the browsed sequences, the random supports and the resampled documents. The measured vectors

@@ -56,7 +56,10 @@
     if (scroll) at("atoms").scrollIntoView();
     return true;
   };
-  const go = atom => history.replaceState(null, "", `#atom-${atom}`) ?? select(atom);
+  const go = atom => {
+    history.replaceState(null, "", `#atom-${atom}`);
+    select(atom);
+  };
   const step = by => {
     const here = shown.indexOf(chosen), next = here < 0 ? page * size : Math.min(Math.max(here + by, 0), shown.length - 1);
     if (!shown.length) return;

@@ -13,7 +13,7 @@ from tests.docs.notebooks import ROOT, code_cells, executed
 TUTORIAL = ROOT / "docs" / "tutorial.ipynb"
 BLOCKS = [
     pytest.param(block, id=f"{file.name}-{number}")
-    for file in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for file in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
     for number, block in enumerate(re.findall(r"^```python\n(.*?)^```", file.read_text(encoding="utf-8"), re.M | re.S))
 ]
 
