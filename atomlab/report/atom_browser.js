@@ -47,7 +47,9 @@
     at("atom-detail").replaceChildren(...detail(atom));
     at("atom-detail").scrollTop = 0;
     document.querySelectorAll("#atom-rows tr").forEach(row => row.setAttribute("aria-selected", +row.dataset.atom === atom));
-    document.querySelector("#atom-rows tr[aria-selected=true]")?.scrollIntoView({ block: "nearest" });
+    const row = document.querySelector("#atom-rows tr[aria-selected=true]"), pane = at("atom-table");  // the page itself stays where it is
+    if (row && row.offsetTop < pane.scrollTop + row.offsetHeight) pane.scrollTop = row.offsetTop - 2 * row.offsetHeight;
+    else if (row && row.offsetTop + row.offsetHeight > pane.scrollTop + pane.clientHeight) pane.scrollTop = row.offsetTop - pane.clientHeight + 2 * row.offsetHeight;
   };
   const follow = scroll => {
     const found = /^#atom-(\d+)$/.exec(location.hash);

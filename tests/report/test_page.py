@@ -130,6 +130,7 @@ def heading(tab: Browser) -> str:
 @needs_chromium
 def test_it_opens_without_an_error_and_runs_nothing_from_the_text(tab: Browser) -> None:
     assert tab.errors == []
+    assert tab.run("scrollY") == 0  # the first screen is the top of the page
     assert tab.run("typeof window.broken") == "undefined"
     assert tab.run("document.querySelector('table.units td').textContent") == EVIL
     tab.run("location.hash = 'atom-0'")
