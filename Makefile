@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test coverage check dead docs clean
+.PHONY: demo test test-interop coverage check dead docs clean
 
 demo: .venv/ready  ## train and measure the atoms of SmolLM2-135M on Wikipedia, with no hub and no key
 	$(BIN)/python train.py
@@ -18,6 +18,15 @@ docs: .venv/ready  ## build/site, with warnings as errors
 dead: .venv/ready  ## code that nothing calls
 	$(BIN)/vulture
 
+test-interop: .venv-interop/ready  ## round trips and parity with the packages of others, in an environment of its own
+	OMP_NUM_THREADS=1 .venv-interop/bin/python -m pytest -q -o addopts= --import-mode=importlib -W ignore peers
+
+.venv-interop/ready: peers/requirements.txt peers/requirements-no-deps.txt
+	$(PYTHON) -m venv .venv-interop
+	.venv-interop/bin/python -m pip install --quiet -r peers/requirements.txt
+	.venv-interop/bin/python -m pip install --quiet --no-deps -r peers/requirements-no-deps.txt
+	touch $@
+
 check: .venv/ready  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -30,4 +39,4 @@ check: .venv/ready  ## style and types
 	touch $@
 
 clean:
-	rm -rf .venv outputs multirun
+	rm -rf .venv .venv-interop outputs multirun

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from atomlab.explore.opened_run import OpenedRun, open_run
     from atomlab.explore.splice import splice
     from atomlab.explore.steer import steer
-    from atomlab.interop.saelens import load_sae, save_sae
-    from atomlab.interop.saelens import load_sae as load
+    from atomlab.interop.export.save import save as save_sae
+    from atomlab.interop.load import load
+    from atomlab.interop.load import load as load_sae
     from atomlab.sae import ThresholdSAE
 
 __all__ = [
@@ -46,10 +47,10 @@ _PLACES = {  # where each name is defined, and its name there if that is another
     "add": "explore.atom_edits",
     "atoms_of": "explore.atoms_of",
     "encode": "coders.encode",
-    "load": "interop.saelens:load_sae",
-    "load_sae": "interop.saelens",
+    "load": "interop.load",
+    "load_sae": "interop.load:load",
     "open_run": "explore.opened_run",
-    "save_sae": "interop.saelens",
+    "save_sae": "interop.export.save:save",
     "scale": "explore.atom_edits",
     "splice": "explore.splice",
     "steer": "explore.steer",

@@ -66,8 +66,9 @@ MAY_IMPORT = {
     "sae/thresholding": set(),
     "sae/sparse_code": set(),
     "sae/decoder": set(),  # the rows of any decoder
-    "sae/autoencoder": {"decoder", "thresholding"},
-    "sae/baselines": {"autoencoder", "decoder", "sparse_code"},  # the TSAE with the same codes
+    "sae/origin": set(),
+    "sae/autoencoder": {"decoder", "origin", "thresholding"},
+    "sae/baselines": {"autoencoder", "decoder", "origin", "sparse_code"},  # the TSAE with the same codes
     "sae/calibration": {"autoencoder"},
     "sae/input_transform": {"autoencoder", "baselines"},
     "sae/losses": {"autoencoder", "decoder", "sparse_code", "thresholding"},
@@ -79,8 +80,24 @@ MAY_IMPORT = {
         "decoder",
         "input_transform",
         "losses",
+        "origin",
         "thresholding",
     },
+    # from tensors in a file to an SAE, through one of many formats; writing stands beside reading
+    "interop/tensor_file": set(),
+    "interop/config_file": set(),
+    "interop/site_names": set(),
+    "interop/sae_from_tensors": {"tensor_file"},
+    "interop/checkpoint_file": set(),
+    "interop/checkpoint": {"checkpoint_file", "sae_from_tensors"},
+    "interop/integrity": {"checkpoint"},
+    "interop/formats": {"config_file", "integrity", "sae_from_tensors", "tensor_file"},
+    "interop/recognise": {"formats"},
+    "interop/hub": {"formats"},
+    "interop/load": {"checkpoint", "config_file", "formats", "hub", "integrity", "recognise"},
+    "interop/locate": {"checkpoint", "load", "sae_from_tensors", "site_names"},
+    "interop/export": {"formats", "integrity", "load", "sae_from_tensors", "site_names"},
+    "interop/__init__": {"export", "load"},
     # the way of the data inside activations: text -> tokens -> activations on disk -> batches
     "activations/model": set(),
     "activations/corpora": set(),
@@ -94,6 +111,7 @@ MAY_IMPORT = {
     "evaluation/retraining": {"surrogates"},
     "evaluation/surrogates": set(),
     "evaluation/provenance": set(),
+    "evaluation/saved_sae": {"provenance"},
     "evaluation/rows": set(),
     "evaluation/option_checks": set(),
     "evaluation/equal_l0": {"rows"},
@@ -106,6 +124,7 @@ MAY_IMPORT = {
         "retraining",  # of the Gaussian surrogate beside a run
         "surrogates",
         "provenance",
+        "saved_sae",
         "rows",
         "scaling",
         "option_checks",
@@ -115,12 +134,13 @@ MAY_IMPORT = {
     },
     "evaluation/sweeps": {"scaling"},  # reads what jobs wrote, and needs no study
     "evaluation/sweep": {"sweeps"},
-    "evaluation/__init__": {"study", "retraining", "provenance", "rows", "browser", "studies"},
+    "evaluation/__init__": {"study", "retraining", "provenance", "saved_sae", "rows", "browser", "studies"},
 }
 ONLY_IN = {
+    "yaml": {"interop/config_file.py", "interop/export/model_card.py"},
     "transformers": {"activations"},
     "datasets": {"activations"},
-    "huggingface_hub": {"activations"},
+    "huggingface_hub": {"activations", "interop"},
     "pyarrow": {"activations", "evaluation/sweeps"},  # the tidy table of a sweep
     "tokenizers": {"activations"},
     "wandb": {"training", "evaluation"},

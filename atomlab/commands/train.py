@@ -10,11 +10,11 @@ from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
-from atomlab import ThresholdSAE, save_sae
+from atomlab import ThresholdSAE
 from atomlab.activations import ActivationDataModule
 from atomlab.activations.harvest.preflight import Prepared
 from atomlab.commands.configuration_folder import configuration_folder
-from atomlab.evaluation import Nulls, Retraining, RunOrigin, evaluate_run, origin_of
+from atomlab.evaluation import Nulls, Retraining, RunOrigin, evaluate_run, save_trained
 from atomlab.evaluation.sweep import summarise_sweep
 from atomlab.identity import identity_of, write_identity
 from atomlab.interop.checkpoint import read_checkpoint
@@ -116,7 +116,7 @@ def _saved_and_measured(
     config: DictConfig, sae: ThresholdSAE, data: ActivationDataModule, nulls: Nulls, origin: RunOrigin, folder: Path
 ) -> list[Row]:
     """Saves the TSAE in `sae/`, measures it, and prints the table, whose rows are returned."""
-    save_sae(sae, folder / "sae", origin_of(data, origin.identity))
+    save_trained(sae, folder / "sae", data, origin.identity, config.sample_sizes.measured)
     rows, text = evaluate_run(
         sae,
         data,

@@ -10,6 +10,7 @@ from atomlab.evaluation.browser.browse import BrowserOptions
 from atomlab.evaluation.provenance import origin_of
 from atomlab.evaluation.retraining import Retraining
 from atomlab.evaluation.rows.measure import measure
+from atomlab.evaluation.saved_sae import save_trained
 from atomlab.evaluation.studies.capacity import CapacityGrid
 from atomlab.evaluation.studies.closing_table import Nulls, RunOrigin, evaluate_run
 from atomlab.evaluation.studies.controlled_table import ControlledTable
@@ -31,4 +32,5 @@ __all__ = [
     "evaluate_run",
     "measure",
     "origin_of",
+    "save_trained",
 ]

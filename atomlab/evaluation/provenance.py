@@ -12,6 +12,7 @@ from atomlab.activations.corpora.corpus import Corpus
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.store.row_origins import read_bad_records
 from atomlab.identity import Identity
+from atomlab.interop.export.metadata import metadata_of_data
 from atomlab.metrics.sample_sizes import SampleSizes
 
 
@@ -84,10 +85,10 @@ def origin_of(data: ActivationDataModule, identity: Identity) -> dict[str, Any]:
         identity: the record of its run (`atomlab.identity`).
 
     Returns:
-        `model_name`, `hook_name`, and `atomlab_identity`: the record, in which what `data` says of its activations
-        takes the place of what `identity` says of them.
+        What others look up (`metadata_of_data`), and `atomlab_identity`: the record, in which what `data` says of its
+        activations takes the place of what `identity` says of them.
     """
-    return {"model_name": data.model.title, "hook_name": str(data.point), "atomlab_identity": identity | data.identity}
+    return metadata_of_data(data) | {"atomlab_identity": identity | data.identity}
 
 
 def trained_on(data: ActivationDataModule) -> int:

@@ -16,8 +16,9 @@ from atomlab.explore.atom_edits import AtomEdit
 from atomlab.explore.model_of_run import check_model, model_of_run
 from atomlab.explore.splice import splice
 from atomlab.identity import comparable_identity
-from atomlab.interop.formats import load_released
-from atomlab.interop.saelens import CONFIG, load_config
+from atomlab.interop.formats.saelens import CONFIG, load_config
+from atomlab.interop.load import find_sae
+from atomlab.interop.locate import with_atoms
 from atomlab.sae import ThresholdSAE
 
 
@@ -99,7 +100,7 @@ def open_run(run: str | Path | OpenedRun, *, model: LanguageModel | None = None,
         return run
     given = Path(run).expanduser()
     folder = given / "sae" if (given / "sae").is_dir() else given
-    sae = load_released(folder).requires_grad_(False)
+    sae = with_atoms(find_sae(folder).read(), folder).requires_grad_(False)
     metadata = (load_config(folder).get("metadata") or {}) if (folder / CONFIG).exists() else {}
     record = metadata.get("atomlab_identity")
     identity = None if record is None else comparable_identity(record, str(folder / CONFIG))

@@ -1,14 +1,20 @@
-"""SAEs as files: reads and writes every supported format, and finds the SAE that a path means.
+"""SAEs as files: reads every format of the field, finds the SAE that a path or a name on the hub means, and writes.
 
-- `saelens`: folders of SAELens, which is also the format that atomlab saves its own SAEs in.
-- `gemma_scope`: Gemma Scope's `params.npz`.
-- `checkpoint`: checkpoints of train.py, and which of them a run goes on from. `checkpoint_file`: their format.
-- `integrity`: `SHA256SUMS` beside an SAE, and what takes the place of a damaged one.
-- `sae_from_tensors`: checks every tensor that one of these readers found, and builds the `ThresholdSAE` from them.
-- `formats`: decides which format lies at a path that somebody else's SAE was downloaded to.
-- `locate`: finds what a user's path means (a run, an SAE folder, an archive, a checkpoint), and refuses an SAE that was
-  trained at another site than the one that is measured.
+- `load`: the one reader, for Python and for every option that names an SAE.
+- `hub`: downloads one SAE of a repository. `recognise`: which format lies at a path. `formats`: one file for each.
+- `tensor_file`, `config_file`: files of tensors, whose headers are read first, and configurations beside them.
+- `sae_from_tensors`: checks every tensor that a reader found, and builds the SAE from them.
+- `checkpoint`: checkpoints of train.py.
+- `locate`: refuses an SAE that was trained at another site than the one that is measured.
+- `site_names`: names of sites in TransformerLens and here.
+- `export`: writes files for others, and uploads them.
 
-To add a format, write a file with one function from a path to a `ThresholdSAE` that ends in
-`sae_from_tensors.sae_of_weights`, call it in `formats`, and name its files in `locate`, which looks for them.
+To add a format, write a file in `formats` with a function `find` (see there), and name it in `recognise`.
 """
+
+from atomlab.interop.export.publish import push_to_hub
+from atomlab.interop.export.saebench import to_saebench
+from atomlab.interop.export.save import save
+from atomlab.interop.load import find_sae, load
+
+__all__ = ["find_sae", "load", "push_to_hub", "save", "to_saebench"]

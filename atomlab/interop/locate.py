@@ -1,112 +1,123 @@
 """Finds and reads the SAE that a user's path means, and refuses one that was trained at another site."""
 
+import logging
 import re
 from pathlib import Path
 
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.model.sites import HookPoint
-from atomlab.identity import MAY_DIFFER, Identity, check_same, comparable_identity
-from atomlab.interop.checkpoint import find_checkpoint, load_checkpoint, read_checkpoint
-from atomlab.interop.formats import load_released
-from atomlab.interop.integrity import sound
-from atomlab.interop.saelens import load_config
-from atomlab.sae import ThresholdSAE, fold
+from atomlab.identity import MAY_DIFFER, Identity, check_same
+from atomlab.interop.checkpoint import load_checkpoint
+from atomlab.interop.load import find_sae, identity_in, place_of
+from atomlab.interop.sae_from_tensors import threshold_sae
+from atomlab.interop.site_names import SHORT_NAMES
+from atomlab.sae import SAE, BaselineSAE, TopK, fold
 from atomlab.theory import AtomicInnerProduct
 
-_KINDS = "a run folder, an SAE folder (cfg.json, sae_weights.safetensors), Gemma Scope's params.npz or a run's .ckpt"
-_TRANSFORMER_LENS = {
-    "hook_resid_pre": "resid_pre",
-    "hook_resid_post": "resid_post",
-    "hook_mlp_out": "mlp_out",
-    "hook_attn_out": "attn_out",
-    "attn.hook_z": "attn_z",
-    "mlp.hook_post": "mlp_hidden",
-}  # without hook_mlp_in, which lies before the norm, where mlp_in lies after it
+_log = logging.getLogger(__name__)
 
 
 def locate(path: str | Path, data: ActivationDataModule) -> Path:
     """Finds the SAE that a path means, and checks that it was trained where it is to be measured.
 
-    Of a run's folder this is `sae/`, or `checkpoints/last.ckpt` if the run was stopped before it saved its SAE, or the newest
-    checkpoint that can be read if `sae/` is damaged. An SAE that does not say where it was trained is accepted. No
-    activations are read; `sae/` of a run's folder and a checkpoint are read as a whole.
+    An SAE that does not say where it was trained is accepted. No weights and no activations are read; a checkpoint is read
+    as a whole.
 
     Args:
-        path: a run's folder, a SAELens folder, a folder with Gemma Scope's `params.npz`, an `.npz` file, or a `.ckpt`
-            file of train.py.
+        path: whatever `atomlab.interop.load` takes: a run's folder or checkpoint, an SAE of any known format, or its name on
+            the hub.
         data: gives the model, layer and site that are measured.
 
     Returns:
-        The SAELens folder, the folder of `params.npz`, the `.npz` file or the `.ckpt` file.
+        The folder or file that `path` means, as `place_of` finds it.
 
     Raises:
-        FileNotFoundError: no SAE of these kinds is there.
-        ValueError: the SAE was trained on another model, layer or site than that of `data`, or what it says of its
-            training is damaged.
+        FileNotFoundError: no SAE of a known kind is there.
+        ValueError: the SAE was trained on another model, layer or site than that of `data`, cannot be held, or what it says
+            of its training is damaged.
     """
-    given = Path(path).expanduser()
-    if given.is_file() and given.suffix in (".npz", ".ckpt"):
-        found = given
-    else:
-        own = [given, given / "sae"]
-        places = [place for place in own if any((place / name).exists() for name in ("cfg.json", "params.npz"))]
-        places += [last for last in (given / "checkpoints" / "last.ckpt",) if last.exists()]
-        if not places:
-            state = "holds no SAE" if given.exists() else "does not exist"
-            raise FileNotFoundError(f"{path} {state}: expected {_KINDS}.")
-        found = sound(places[0], given, ("cfg.json", "sae_weights.safetensors"))
-        if places[0].suffix == ".ckpt":
-            found = find_checkpoint(places[0])
+    found = place_of(path)
     _check_site(found, data)
     return found
 
 
-def load_at_site(path: str | Path, data: ActivationDataModule, metric: AtomicInnerProduct) -> ThresholdSAE:
-    """Reads the SAE that a path means, as a TSAE of raw activations.
+def load_at_site(path: str | Path, data: ActivationDataModule, metric: AtomicInnerProduct) -> SAE:
+    """Reads the SAE that a path means, as an SAE of raw activations whose latents all have atoms.
+
+    A latent whose decoder row is exactly zero has no atom and adds nothing to a reconstruction. Such latents are left
+    out, and a warning says how many they are.
 
     Args:
         path: a path as `locate` takes it.
         data: gives the site that is measured; it must have been set up, so that its width d_in is known.
-        metric: the inner product S. The TSAE of a checkpoint is folded into raw coordinates and its atoms are scaled
+        metric: the inner product S. The SAE of a checkpoint is folded into raw coordinates and its atoms are scaled
             to unit S-norm, as a run does before it saves its SAE. Other SAEs are returned as they were saved.
 
     Returns:
-        The TSAE, in float32 on the CPU.
+        The SAE, in float32 on the CPU.
 
     Raises:
         FileNotFoundError: no SAE is there.
-        ValueError: the SAE is of another site, width or kind, or a file is damaged.
+        ValueError: the SAE is of another site, width or kind, a file is damaged, or it has fewer than 2 atoms that are not
+            zero.
     """
     found = locate(path, data)
-    sae, transform = load_checkpoint(found) if found.suffix == ".ckpt" else (load_released(found), None)
+    checkpoint = load_checkpoint(found) if found.suffix == ".ckpt" else None
+    sae = find_sae(found).read() if checkpoint is None else checkpoint[0]
     if sae.d_in != data.d_in:
         raise ValueError(
             f"The SAE in {path} has d_in={sae.d_in} and this site {data.d_in}: choose the model, site and layer that the "
             "SAE was trained on."
         )
-    if transform is None:
-        return sae
-    return fold(sae, transform).with_unit_norm_decoder(metric.matrix.to(sae.W_dec))
+    if checkpoint is None:
+        return with_atoms(sae, path)
+    return fold(*checkpoint).with_unit_norm_decoder(metric.matrix.to(sae.W_dec))
 
 
-def identity_in(found: Path) -> Identity | None:
-    """Reads the record of the run that an SAE comes from.
+def with_atoms(sae: SAE, source: str | Path) -> SAE:
+    """Leaves out the latents whose decoder row is exactly zero, and logs a warning that counts them.
 
     Args:
-        found: an SAE as `locate` returns it.
+        sae: the SAE; it stays as it is.
+        source: where it comes from. Messages name it.
 
     Returns:
-        The record, or None where there is none, as with the SAEs of others.
+        The same SAE if all latents have atoms, or one with fewer latents and the same reconstructions.
 
     Raises:
-        ValueError: the record is of another format, a checkpoint has none, or a file is damaged.
+        ValueError: fewer than 2 atoms are not zero, or atoms of a TopK SAE are zero: without them it would keep others.
     """
-    if found.suffix == ".ckpt":
-        return comparable_identity(read_checkpoint(found).get("identity"), str(found))
-    if not (found / "cfg.json").exists():
-        return None
-    record = (load_config(found).get("metadata") or {}).get("atomlab_identity")
-    return None if record is None else comparable_identity(record, str(found / "cfg.json"))
+    kept = sae.W_dec.detach().any(dim=1)
+    zero = int((~kept).sum())
+    if len(kept) - zero < 2:
+        raise ValueError(
+            f"{source} has {len(kept) - zero} decoder rows that are not zero: at least 2 atoms are needed."
+        )
+    if not zero:
+        return sae
+    if isinstance(sae, BaselineSAE) and isinstance(sae.activation, TopK):
+        raise ValueError(
+            f"{source} has {zero} decoder rows that are zero and a TopK, which would keep other latents without them: "
+            "measure an SAE whose latents all have atoms."
+        )
+    _log.warning("%s: %d of %d latents have a zero decoder row and are left out.", source, zero, len(kept))
+    return _with_latents(sae, kept)
+
+
+@torch.no_grad()
+def _with_latents(sae: SAE, kept: Bool[Tensor, " d_sae"]) -> SAE:
+    """Returns the SAE of the latents that are marked, in their order."""
+    weights = {name: getattr(sae, name).detach()[kept] for name in ("W_dec", "b_enc")}
+    weights |= {"W_enc": sae.W_enc.detach()[:, kept], "b_dec": sae.b_dec.detach()}
+    centred = sae.apply_b_dec_to_input
+    same = sae.one_step() if isinstance(sae, BaselineSAE) else sae
+    weights |= {"W_enc": same.W_enc.detach()[:, kept], "b_enc": same.b_enc.detach()[kept]}
+    weights["threshold"] = same.threshold.detach()[kept]
+    return threshold_sae(weights, sae.origin, apply_b_dec_to_input=centred)
 
 
 def check_seed(found: Path, ours: Identity | None) -> None:
@@ -161,7 +172,7 @@ def _trained_start(record: Identity) -> object:
 def _check_site(found: Path, data: ActivationDataModule) -> None:
     """Raises ValueError if the SAE says that it was trained on another model or site; one that does not say passes."""
     identity = identity_in(found)
-    named = _site_of_sae(found) if identity is None else str(identity.get("hook_point"))
+    named = find_sae(found).origin.site if identity is None else str(identity.get("hook_point"))
     if named is not None and not _agrees(named, data):
         raise ValueError(
             f"The SAE in {found} was trained at {named} and {data.point} is measured: choose the site and layer that it "
@@ -172,27 +183,16 @@ def _check_site(found: Path, data: ActivationDataModule) -> None:
         check_same(data.identity, identity, what=f"The SAE in {found}", remedy=remedy, only=("model",))
 
 
-def _site_of_sae(found: Path) -> str | None:
-    """Returns the name that a SAELens folder gives to the site of its SAE, in whichever notation; None without one."""
-    if not (found / "cfg.json").exists():
-        return None
-    config = load_config(found)
-    places = (config.get("metadata") or {}, config)  # before SAELens 6 the name stood at top level
-    named = [place[key] for place in places for key in ("hook_name", "hook_point") if place.get(key)]
-    reads_heads = config.get("reshape_activations") == "hook_z"
-    return str(named[0]) if named else "attn.hook_z" if reads_heads else None
-
-
 def _agrees(named: str, data: ActivationDataModule) -> bool:
     """Returns whether a site's name can mean the site of `data`.
 
-    Names of TransformerLens and of this package are compared exactly. Of a name in another notation only the number of
-    the layer is compared, if it has one.
+    Names of TransformerLens and of this package are compared exactly, those of modules inside the base model by their end.
+    Of a name in another notation only the number of the layer is compared, if it has one.
     """
     layer = re.search(r"\.(\d+)(?:\.|$)", named)
     here = data.point.num_layers
     lens = re.fullmatch(r"(?:blocks\.(\d+)\.)?(.+)", named)
-    site = _TRANSFORMER_LENS.get(lens[2]) if lens else None
+    site = SHORT_NAMES.get(lens[2]) if lens else None
     try:
         if site is not None:
             point = data.model.hook_point(site, int(layer[1]) if layer else data.hook_points.layer)
@@ -200,6 +200,8 @@ def _agrees(named: str, data: ActivationDataModule) -> bool:
             point = HookPoint.parse(named)
     except ValueError:
         return layer is None or here is None or int(layer[1]) == here - 1
+    if str(data.point).endswith(f".{named}"):  # sparsify names modules inside the base model
+        return True
     return _residual(point) == _residual(data.point)
 
 

@@ -1,24 +1,215 @@
-"""Builds TSAEs and input transforms from the tensors of a file, and checks every tensor first."""
+"""Builds SAEs and input transforms from the tensors of a file, and checks every tensor first."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import final
 
 import torch
 from torch import Tensor
 
-from atomlab.sae import InputTransform
-from atomlab.sae.autoencoder import ThresholdSAE
+from atomlab.interop.tensor_file import TensorFile
+from atomlab.sae import BaselineSAE, InputTransform, Origin, ThresholdSAE, TopK
 
+PARAMETERS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-@torch.no_grad()
+@final
+@dataclass(frozen=True)
+class Stored:
+    """How a file stores a parameter.
+
+    Attributes:
+        key: of the tensor in the file.
+        transposed: whether the file has the transpose of what this package has.
+    """
+
+    key: str
+    transposed: bool = False
+
+
+def plainly(*names: str) -> dict[str, Stored]:
+    """Makes the layout of a file that has these parameters by their own names and in their own orientation."""
+    return {name: Stored(name) for name in names}
+
+
+def read_weights(
+    file: TensorFile,
+    layout: Mapping[str, Stored],
+    *,
+    kind: str = "a threshold SAE",
+    sizes: tuple[object, object] = (None, None),
+    ignored: Collection[str] = (),
+) -> dict[str, Tensor]:
+    """Reads the parameters of an SAE in float32, after all shapes in the file's header were checked.
+
+    Args:
+        file: the file.
+        layout: where the file has each parameter. The names are those of `shapes_of`; W_dec is among them.
+        kind: names what only has these parameters, for error messages.
+        sizes: (d_in, d_sae) as the configuration beside the file states them; None for what it does not state.
+        ignored: further keys that the file may have, which do not change what the SAE computes.
+
+    Returns:
+        Each parameter in the orientation of this package, finite and in memory of its own.
+
+    Raises:
+        ValueError: a parameter is missing, unknown, empty, of the wrong shape or orientation, not of a floating dtype, or
+            not finite in float32; or the sizes are not those of the configuration.
+
+    Memory: the float32 parameters and one tensor as it is stored.
+    """
+    d_sae, d_in = _check_header(file, layout, kind, ignored)
+    for name, stated, found in zip(("d_in", "d_sae"), sizes, (d_in, d_sae), strict=True):
+        if stated is not None and (type(stated) is not int or stated != found):
+            raise ValueError(
+                f"{file.path}: the configuration beside it has {name}={stated!r:.40}, and "
+                f"{layout['W_dec'].key} is of shape {file.shapes[layout['W_dec'].key]}, which is d_in={d_in}, d_sae={d_sae}: "
+                "the two files are of different SAEs."
+            )
+    shapes = shapes_of(d_in, d_sae)
+    weights = {}
+    for name, stored in layout.items():
+        shape = shapes[name][:: -1 if stored.transposed else 1]
+        value = finite_float32(file.read(stored.key), torch.Size(shape), f"{file.path}: {stored.key}")
+        weights[name] = value.T if stored.transposed else value
+    return weights
+
+
+def shapes_of(d_in: int, d_sae: int) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of every parameter that an SAE of some kind has, by its name in this package."""
+    latents = ("b_enc", "threshold", "r_mag", "b_gate", "b_mag")
+    return {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)} | dict.fromkeys(latents, (d_sae,))
+
+
+def threshold_sae(
+    weights: Mapping[str, Tensor],
+    origin: Origin | None = None,
+    *,
+    apply_b_dec_to_input: bool = False,
+    tied: bool = False,
+) -> ThresholdSAE:
+    """Builds the TSAE that has these parameters, without a copy of them and without random numbers.
+
+    A threshold θ < 0 becomes 0, which changes no code: relu(z)·[z > θ] is 0 for z in (θ, 0] and z for z > 0.
+
+    Args:
+        weights: W_enc unless `tied`, b_enc, W_dec, b_dec and threshold, in float32 and of matching shapes.
+        origin: where they come from.
+        apply_b_dec_to_input: whether the encoder subtracts b_dec from its input.
+        tied: whether the encoder is W_decᵀ.
+
+    Returns:
+        A TSAE on the CPU.
+    """
+    d_sae, d_in = weights["W_dec"].shape
+    with torch.device("meta"):
+        sae = ThresholdSAE(d_in, d_sae, apply_b_dec_to_input=apply_b_dec_to_input, tied=tied)
+    own = {name: value.contiguous() for name, value in weights.items() if name != "W_enc"}
+    if not tied:  # the weights of one latent are adjacent in memory, as in every TSAE
+        own["W_enc"] = weights["W_enc"].T.contiguous().T
+    sae.load_state_dict(own, assign=True)
+    sae.clamp_thresholds_()
+    sae.origin = origin
+    return sae
+
+
+def top_k_sae(
+    weights: Mapping[str, Tensor], k: int, origin: Origin, *, apply_b_dec_to_input: bool = False
+) -> BaselineSAE:
+    """Builds the TopK SAE that has these parameters: f keeps the k largest values of relu(z).
+
+    Args:
+        weights: W_enc, b_enc, W_dec and b_dec, in float32 and of matching shapes.
+        k: number of latents that are kept.
+        origin: where they come from.
+        apply_b_dec_to_input: whether the encoder subtracts b_dec from its input.
+
+    Returns:
+        An SAE on the CPU.
+
+    Raises:
+        ValueError: k is above the number of latents.
+    """
+    d_sae, d_in = weights["W_dec"].shape
+    if not 1 <= k <= d_sae:
+        raise ValueError(f"A TopK SAE of {d_sae} latents has k={k}: expected a number from 1 to {d_sae}.")
+    with torch.device("meta"):
+        sae = BaselineSAE(d_in, d_sae, TopK(1), apply_b_dec_to_input=apply_b_dec_to_input)
+    sae.activation = TopK(k)
+    own = {name: weights[name].contiguous() for name in ("W_dec", "b_enc", "b_dec")}
+    sae.load_state_dict(own | {"W_enc": weights["W_enc"].T.contiguous().T}, strict=False, assign=True)
+    sae.origin = origin
+    return sae
+
+
+def gated_as_threshold(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Writes a gated SAE with tied encoders as a threshold SAE, which computes the same function.
+
+    A gated SAE has f = [π + b_gate > 0]·relu(e^r π + b_mag) with π = x W_enc. With z = e^r π + b_mag the gate is open where
+    z > b_mag − e^r b_gate, so f = relu(z)·[z > θ] with that θ, encoder W_enc e^r and bias b_mag. The two agree but for
+    pre-activations within rounding of the threshold.
+
+    Args:
+        weights: W_enc, r_mag (r), b_gate, b_mag, W_dec, b_dec.
+
+    Returns:
+        W_enc, b_enc, threshold, W_dec, b_dec.
+    """
+    scale = weights["r_mag"].exp()
+    return {
+        "W_enc": weights["W_enc"] * scale,
+        "b_enc": weights["b_mag"],
+        "threshold": weights["b_mag"] - scale * weights["b_gate"],
+        "W_dec": weights["W_dec"],
+        "b_dec": weights["b_dec"],
+    }
+
+
+def of_unit_atoms(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Folds the norms of the atoms into the encoder, for an SAE that compares z·‖d‖ with its threshold or among latents.
+
+    Its codes become z·‖d‖, which is what is compared, its atoms get unit norm, and it reconstructs the same. The threshold,
+    which is in units of z·‖d‖, stays. An atom that is zero stays zero.
+
+    Args:
+        weights: W_enc, b_enc, W_dec and further parameters.
+
+    Returns:
+        W_enc‖d‖, b_enc‖d‖ and W_dec/‖d‖; everything else is as it was.
+    """
+    norms = weights["W_dec"].norm(dim=1)
+    safe = norms.where(norms > 0, torch.ones_like(norms))
+    return dict(weights) | {
+        "W_enc": weights["W_enc"] * norms, "b_enc": weights["b_enc"] * norms, "W_dec": weights["W_dec"] / safe[:, None],
+    }  # fmt: skip
+
+
+def of_scaled_inputs(
+    weights: Mapping[str, Tensor], scale_in: float, scale_out: float | None = None
+) -> dict[str, Tensor]:
+    """Folds the scale of the inputs into the weights: the SAE of s·x becomes that of x, with the same codes.
+
+    Args:
+        weights: of the SAE that reads s·x and reconstructs s·x.
+        scale_in: s.
+        scale_out: the scale of what it reconstructs, if that is another.
+
+    Returns:
+        W_enc·s, W_dec/s and b_dec/s; everything else is as it was.
+    """
+    out = scale_in if scale_out is None else scale_out
+    return dict(weights) | {
+        "W_enc": weights["W_enc"] * scale_in, "W_dec": weights["W_dec"] / out, "b_dec": weights["b_dec"] / out,
+    }  # fmt: skip
+
+
 def sae_of_weights(
     weights: Mapping[str, Tensor], source: Path, *, apply_b_dec_to_input: bool = False, tied: bool = False
 ) -> ThresholdSAE:
-    """Builds the TSAE that has these parameters, in float32.
-
-    A threshold θ < 0 becomes 0, which changes no code: relu(z)·[z > θ] is 0 for z in (θ, 0] and z for z > 0.
+    """Builds the TSAE that has these parameters, in float32, after checking them like those of a file (`read_weights`).
 
     Args:
         weights: the parameters by their names in `ThresholdSAE`: W_enc (d_in, d_sae) unless `tied`, b_enc (d_sae,),
@@ -28,30 +219,63 @@ def sae_of_weights(
         tied: whether the encoder is W_decᵀ; then `weights` has no W_enc.
 
     Returns:
-        A TSAE on the CPU; d_in and d_sae are read from the shape of W_dec.
+        A TSAE on the CPU, as `threshold_sae` builds it.
 
     Raises:
-        ValueError: a parameter is missing, unknown, empty, of the wrong shape, not of a floating dtype, or not finite
-            in float32.
+        ValueError: as `read_weights`.
     """
-    if weights.get("W_dec", torch.empty(0)).ndim != 2:
-        raise ValueError(f"{source} has no W_dec of shape (d_sae, d_in): expected the weights of an SAE.")
-    d_sae, d_in = weights["W_dec"].shape
-    if min(d_sae, d_in) < 1:
-        raise ValueError(f"{source}: W_dec is of shape {(d_sae, d_in)} and holds nothing: download or save it again.")
-    sae = ThresholdSAE(d_in, d_sae, apply_b_dec_to_input=apply_b_dec_to_input, tied=tied)
-    expected = sae.state_dict()
-    if missing := sorted(set(expected) - set(weights)):
-        raise ValueError(f"{source} has no {', '.join(missing)}: expected {', '.join(expected)}.")
-    if unknown := sorted(set(weights) - set(expected)):
+    names = [name for name in PARAMETERS if not (tied and name == "W_enc")]
+    file = TensorFile(source, {name: tuple(value.shape) for name, value in weights.items()}, weights.__getitem__, {})
+    found = read_weights(file, plainly(*names))
+    return threshold_sae(found, apply_b_dec_to_input=apply_b_dec_to_input, tied=tied)
+
+
+def _check_header(
+    file: TensorFile, layout: Mapping[str, Stored], kind: str, ignored: Collection[str]
+) -> tuple[int, int]:
+    """Returns (d_sae, d_in) if the header has all parameters, no others, and of shapes that belong together."""
+    keys = [stored.key for stored in layout.values()]
+    decoder = layout["W_dec"]
+    if len(file.shapes.get(decoder.key, ())) != 2:
+        sides = "(d_in, d_sae)" if decoder.transposed else "(d_sae, d_in)"
         raise ValueError(
-            f"{source} has {', '.join(unknown)}, which a threshold SAE does not have, so it computes another function: "
-            f"only {', '.join(expected)} can be read."
+            f"{file.path} has no {decoder.key} of shape {sides}: expected the weights of an SAE, found "
+            f"{', '.join(f'{key} {shape}' for key, shape in list(file.shapes.items())[:6]) or 'no tensors'}."
         )
-    converted = {name: _finite_float32(weights[name], expected[name].shape, f"{source}: {name}") for name in expected}
-    sae.load_state_dict(converted)
-    sae.clamp_thresholds_()
-    return sae
+    if missing := sorted(set(keys) - set(file.shapes)):
+        raise ValueError(f"{file.path} has no {', '.join(missing)}: expected {', '.join(keys)}.")
+    if unknown := sorted(set(file.shapes) - set(keys) - set(ignored)):
+        raise ValueError(
+            f"{file.path} has {', '.join(unknown)}, which {kind} does not have, so it computes another function: "
+            f"only {', '.join(keys)} can be read."
+        )
+    d_sae, d_in = file.shapes[decoder.key][:: -1 if decoder.transposed else 1]
+    if min(d_sae, d_in) < 1:
+        raise ValueError(
+            f"{file.path}: {decoder.key} is of shape {file.shapes[decoder.key]} and holds nothing: download or save it again."
+        )
+    _check_orientation(file, layout, d_sae, d_in)
+    expected = shapes_of(d_in, d_sae)
+    for name, stored in layout.items():
+        shape, found = expected[name][:: -1 if stored.transposed else 1], file.shapes[stored.key]
+        if found != shape:
+            dtype = file.read(stored.key).dtype if math.prod(found) <= 1 << 20 else "a tensor"
+            raise ValueError(
+                f"{file.path}: {stored.key} should be floating numbers of shape {shape}, found {dtype} of shape {found}."
+            )
+    return d_sae, d_in
+
+
+def _check_orientation(file: TensorFile, layout: Mapping[str, Stored], d_sae: int, d_in: int) -> None:
+    """Refuses a decoder whose sides are swapped, which its biases show: b_dec has d_in values and b_enc d_sae."""
+    vectors = {name: file.shapes[layout[name].key] for name in ("b_enc", "b_dec") if name in layout}
+    if d_sae != d_in and vectors == {"b_enc": (d_in,), "b_dec": (d_sae,)}:
+        key = layout["W_dec"].key
+        raise ValueError(
+            f"{file.path}: {key} is of shape {file.shapes[key]} and should be {file.shapes[key][::-1]}, since "
+            f"{layout['b_dec'].key} has {d_sae} values and {layout['b_enc'].key} {d_in}: its sides are swapped, so save its "
+            "transpose."
+        )
 
 
 def read_transform(tensors: Mapping[str, object], d_in: int, source: Path) -> InputTransform:
@@ -78,7 +302,7 @@ def read_transform(tensors: Mapping[str, object], d_in: int, source: Path) -> In
     square = torch.Size((d_in, d_in))
     shapes = {"mean": torch.Size((d_in,)), "matrix": square, "inverse": square}
     mean, matrix, inverse = (
-        _finite_float32(tensors.get(name), shape, f"{source}: transform.{name}") for name, shape in shapes.items()
+        finite_float32(tensors.get(name), shape, f"{source}: transform.{name}") for name, shape in shapes.items()
     )
     wide, back = matrix.double(), inverse.double()
     error = (wide @ back - torch.eye(d_in, dtype=torch.float64)).abs().max()
@@ -91,12 +315,12 @@ def read_transform(tensors: Mapping[str, object], d_in: int, source: Path) -> In
     return InputTransform(mean, matrix, inverse)
 
 
-def _finite_float32(value: object, shape: torch.Size, name: str) -> Tensor:
+def finite_float32(value: object, shape: torch.Size, name: str) -> Tensor:
     """Converts a tensor to float32; raises ValueError unless it is floating, of this shape, and then finite."""
     if not (isinstance(value, Tensor) and value.shape == shape and value.dtype in _DTYPES):
         found = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"{name} should be floating numbers of shape {tuple(shape)}, found {found}.")
-    converted = value.float()
+    converted = value.to(torch.float32, copy=True)  # in memory of its own, also where the file is memory-mapped
     if not torch.isfinite(converted).all():
         raise ValueError(f"{name} should be finite in float32, found {converted[~converted.isfinite()][0]}.")
     return converted

@@ -9,6 +9,20 @@ GEOMETRY = (
         "coherence", "μ", "Mutual coherence: the largest |cos_S| of two units; exact.", group="geometry", closing=True
     ),
     Column(
+        "coherence_euclidean",
+        "μ Euclid",
+        "The largest |cos| of two units in the Euclidean norm, which others compute from the file alone; exact.",
+        group="geometry",
+        closing=True,
+    ),
+    Column(
+        "coherence_euclidean_mean",
+        "μ_i Euclid mean",
+        "Mean over units of the largest |cos| with another unit in the Euclidean norm. SAEBench's "
+        "average_max_decoder_cosine_sim is the same of the cosine with its sign, so at most this.",
+        group="geometry",
+    ),
+    Column(
         "coherence_median",
         "μ_i median",
         "Median over units of the largest |cos_S| with another unit.",

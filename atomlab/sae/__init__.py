@@ -5,6 +5,7 @@
 - `thresholding`: the activation σ_θ and the step H, with their straight-through gradients.
 - `losses`: the reconstruction error, the sparsity terms, the incoherence of the atoms and the term for dead latents.
 - `calibration`: thresholds from data, each for itself or all by one factor.
+- `origin`: where an SAE that was read from files comes from.
 - `input_transform`: the coordinates that a TSAE is trained in, and `fold`, which brings it back to raw activations.
 - `sparse_code`: the code of a batch, dense or as a list of entries.
 - `ops`: the encoder and the decoder of a training step, once with whole matrices and once with active entries only.
@@ -29,6 +30,7 @@ from atomlab.sae.losses import (
     pre_activation_penalty,
     reconstruction_loss,
 )
+from atomlab.sae.origin import Origin
 from atomlab.sae.thresholding import step, threshold_activation
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "Gated",
     "Incoherence",
     "InputTransform",
+    "Origin",
     "Relu",
     "Sparsity",
     "Tanh",

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from atomlab.sae.decoder import decoder_norms, norms_without_zero, remove_parallel_gradient_
+from atomlab.sae.origin import Origin
 from atomlab.sae.thresholding import threshold_activation
 
 
@@ -35,10 +36,13 @@ class ThresholdSAE(nn.Module):
         W_dec: decoder with atoms as rows, shape `(d_sae, d_in)`.
         b_dec: decoder bias, shape `(d_in,)`.
         threshold: θ, shape `(d_sae,)`, never below 0; float32 also under autocast.
+        origin: where it comes from, if it was read from files; copies with other weights have none.
 
     Raises:
         ValueError: a size or the bandwidth is not positive.
     """
+
+    origin: Origin | None = None
 
     def __init__(
         self,

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from atomlab import ThresholdSAE, load_sae, save_sae
-from atomlab.interop.formats import load_released
+from atomlab.interop import load
+from atomlab.interop.locate import with_atoms
 from atomlab.interop.sae_from_tensors import read_transform
 
 X = torch.randn(30, 4, generator=torch.Generator().manual_seed(1))
@@ -55,7 +56,7 @@ def test_one_atom_is_no_dictionary(tmp_path: Path) -> None:
     weights["W_dec"][1:] = 0
     save_file(weights, tmp_path / "sae_weights.safetensors")
     with pytest.raises(ValueError, match="at least 2 atoms"):
-        load_released(tmp_path)
+        with_atoms(load(tmp_path), tmp_path)
 
 
 def test_an_inverse_that_is_off_by_ten_roundings_is_refused() -> None:

@@ -17,6 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from atomlab.activations.model.language_model import LanguageModel, no_loading_messages
 from atomlab.files import give_default_mode, package_file
 
+HUB_NAMES = {"smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}  # by the name of the folder here
 _CONTROL_TOKEN = 3  # the token type that GGUF gives special tokens
 # Names of a layer's weights in GGUF, and in transformers.
 _LAYER_TENSORS = {

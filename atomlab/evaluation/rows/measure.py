@@ -27,6 +27,7 @@ from atomlab.theory import (
     babel_function,
     bootstrap_interval,
     disagreement,
+    per_atom_coherence,
     supports,
 )
 from atomlab.units import Unit
@@ -99,6 +100,7 @@ def measure(
     assert isinstance(counts, Tensor)
     row["l0_counts"] = counts[: int(counts.nonzero().max()) + 1].tolist()
     row |= geometry.numbers | {"babel": _babel(unit, geometry, max(1, row["l0_median"]), metric)}
+    row |= euclidean_coherence(unit.dictionary)
     row["metric_disagreement"] = metric_disagreement(unit.dictionary, metric)
     return row | _quick_certificates(unit, test.first(sample_sizes.certified), row, geometry, sample_sizes), replicates
 
@@ -171,6 +173,25 @@ def _babel(unit: Unit, geometry: AtomGeometry, k: int, metric: AtomicInnerProduc
     curve, largest = geometry.coherence.babel, min(k, unit.d_sae - 1)
     known = largest <= len(curve)
     return {"k": k, "value": float(curve[largest - 1]) if known else babel_function(unit.dictionary, largest, metric)}
+
+
+def euclidean_coherence(dictionary: Tensor) -> Row:
+    """Computes coherence in the Euclidean norm, beside that in S.
+
+    Args:
+        dictionary: (d_sae, d_in) atoms of any norm.
+
+    Returns:
+        `coherence_euclidean`, the largest |cos| of two atoms, and `coherence_euclidean_mean`, the mean over atoms of the
+        largest |cos| with another one.
+
+    Time: d_in·d_sae² FLOPs.
+    """
+    found = per_atom_coherence(dictionary)
+    return {
+        "coherence_euclidean": float(found.max()),
+        "coherence_euclidean_mean": float(found.double().mean()),
+    }
 
 
 def metric_disagreement(dictionary: Tensor, metric: AtomicInnerProduct) -> float | None:

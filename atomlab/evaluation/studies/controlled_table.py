@@ -13,7 +13,7 @@ from atomlab.evaluation.browser.browse import BrowserOptions, browse
 from atomlab.evaluation.controls import CONTROL_SOURCES, CONTROLS, control_cases
 from atomlab.evaluation.equal_l0 import Case, EqualL0, atoms_case
 from atomlab.evaluation.option_checks import check_names
-from atomlab.evaluation.provenance import describe, metric_of, origin_of, trained_on
+from atomlab.evaluation.provenance import describe, metric_of, trained_on
 from atomlab.evaluation.rows.certify import certify
 from atomlab.evaluation.rows.conclusion import conclude, with_memory
 from atomlab.evaluation.rows.differences import with_differences
@@ -24,11 +24,12 @@ from atomlab.evaluation.rows.rates_by_support_size import size_tables
 from atomlab.evaluation.rows.returning import returning
 from atomlab.evaluation.rows.splicing import splice
 from atomlab.evaluation.rows.vector_tables import band_tables
+from atomlab.evaluation.saved_sae import save_trained
 from atomlab.evaluation.studies.controlled_table_figures import shift_figures, table_figures
 from atomlab.evaluation.study import StudyInputs
 from atomlab.identity import Identity, check_same
-from atomlab.interop.locate import check_seed, identity_in, load_at_site, locate, same_start
-from atomlab.interop.saelens import save_sae
+from atomlab.interop.load import identity_in
+from atomlab.interop.locate import check_seed, load_at_site, locate, same_start
 from atomlab.ranges import Index
 from atomlab.report import AtomBrowser, Page, Results, Row, attempt, write_numbers, write_results
 from atomlab.sae import ThresholdSAE
@@ -159,7 +160,7 @@ class ControlledTable:
         if own is not None:
             return load_at_site(own, inputs.data, metric)
         sae = inputs.retraining.train(inputs.data, seed=inputs.seed)
-        save_sae(sae, inputs.folder / "sae", origin_of(inputs.data, inputs.identity))
+        save_trained(sae, inputs.folder / "sae", inputs.data, inputs.identity, inputs.sample_sizes.measured)
         return sae
 
     def _measure(

@@ -11,13 +11,13 @@ from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.controls import CONTROLS, control_cases
 from atomlab.evaluation.equal_l0 import EqualL0, atoms_case
 from atomlab.evaluation.option_checks import check_names
-from atomlab.evaluation.provenance import describe, metric_of, origin_of, trained_on
+from atomlab.evaluation.provenance import describe, metric_of, trained_on
 from atomlab.evaluation.rows.conclusion import with_memory
 from atomlab.evaluation.rows.differences import with_differences
 from atomlab.evaluation.rows.measure import on_validation
+from atomlab.evaluation.saved_sae import save_trained
 from atomlab.evaluation.study import StudyInputs, kept, layers_of
 from atomlab.interop.locate import load_at_site, locate
-from atomlab.interop.saelens import save_sae
 from atomlab.report import COLUMNS, UNIT, Column, Page, Results, Row, layers_figure, write_results
 from atomlab.training.build import reference_metric
 from atomlab.units import CODERS
@@ -139,7 +139,8 @@ class PaperTable:
         data.setup()
         metric, sample_sizes = reference_metric(data, inputs.shrinkage), inputs.sample_sizes
         sae = inputs.retraining.train(data, seed=inputs.seed)
-        save_sae(sae, inputs.folder / "sae" / f"layer-{data.hook_points.layer}", origin_of(data, inputs.identity))
+        place = inputs.folder / "sae" / f"layer-{data.hook_points.layer}"
+        save_trained(sae, place, data, inputs.identity, sample_sizes.measured)
         own = atoms_case(sae, data, sample_sizes.measured, trained_on(data))
         equal = EqualL0.of(own, data, metric, sample_sizes.measured)
         missing: list[str] = []

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from atomlab.sae.autoencoder import ThresholdSAE
 from atomlab.sae.baselines.activations import Activation
 from atomlab.sae.decoder import decoder_norms, norms_without_zero, remove_parallel_gradient_
+from atomlab.sae.origin import Origin
 from atomlab.sae.sparse_code import Code
 
 
@@ -31,10 +32,13 @@ class BaselineSAE(nn.Module):
         W_dec: decoder with atoms as rows, shape `(d_sae, d_in)`.
         b_dec: decoder bias, shape `(d_in,)`.
         activation: the activation, with parameters and buffers of its own.
+        origin: where it comes from, if it was read from files; copies with other weights have none.
 
     Raises:
         ValueError: a size is not positive.
     """
+
+    origin: Origin | None = None
 
     def __init__(self, d_in: int, d_sae: int, activation: Activation, *, apply_b_dec_to_input: bool = False) -> None:
         super().__init__()

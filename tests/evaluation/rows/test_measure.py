@@ -9,10 +9,11 @@ from atomlab.activations.store.moments import Moments
 from atomlab.evaluation import measure
 from atomlab.evaluation.rows.certify import certify
 from atomlab.evaluation.rows.held_out import HeldOut
-from atomlab.evaluation.rows.measure import metric_disagreement
+from atomlab.evaluation.rows.measure import euclidean_coherence, metric_disagreement
 from atomlab.evaluation.rows.rates_by_support_size import in_ranges
 from atomlab.evaluation.surrogates import exact_moments, gaussian_vectors
 from atomlab.metrics.sample_sizes import SampleSizes
+from atomlab.report.all_columns import CLOSING
 from atomlab.sae import ThresholdSAE
 from atomlab.theory import AtomicInnerProduct
 from atomlab.units import Unit, atoms, neurons
@@ -202,3 +203,18 @@ def test_moments_of_few_vectors_give_gaussians_in_their_span() -> None:
 def test_a_protocol_that_measures_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="loss_tokens=0"):
         SampleSizes(loss_tokens=0)
+
+
+def test_the_table_has_coherence_in_both_norms() -> None:
+    """Against all pairs of the atoms, which the metric pulls apart."""
+    dictionary = torch.randn(12, D, generator=torch.Generator().manual_seed(5))
+    unit = torch.nn.functional.normalize(dictionary, dim=1)
+    cosines = (unit @ unit.T).abs().fill_diagonal_(0)
+    found = euclidean_coherence(3 * dictionary)
+    assert found["coherence_euclidean"] == pytest.approx(float(cosines.max()), abs=1e-6)
+    assert found["coherence_euclidean_mean"] == pytest.approx(float(cosines.amax(1).mean()), abs=1e-6)
+    train = planted(300, 0, torch.eye(D), 3)
+    row = measured(orthogonal(), train, train, METRIC, SIZES)
+    assert row["coherence_euclidean"] == pytest.approx(0, abs=1e-6)
+    closing = {column.key for column in CLOSING}
+    assert {"coherence", "coherence_euclidean"} <= closing

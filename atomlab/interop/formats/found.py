@@ -1,0 +1,57 @@
+"""What a format finds at a path: which SAE lies there, and how to read its weights."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from atomlab.sae import SAE, Origin
+
+
+@final
+@dataclass(frozen=True)
+class Found:
+    """An SAE whose format and origin are known, and whose weights have not been read.
+
+    Attributes:
+        file: the file of its weights.
+        origin: what its files say of it.
+        read: reads it, in float32 on the CPU; it raises ValueError for weights that are not those of such an SAE.
+    """
+
+    file: Path
+    origin: Origin
+    read: Callable[[], SAE]
+
+
+def transcoder(path: Path, kind: str, reads: object = None, writes: object = None) -> ValueError:
+    """Makes the error that refuses a transcoder.
+
+    Args:
+        path: where it lies.
+        kind: its format, with an article.
+        reads: the site that it reads, if it says.
+        writes: the site that it reconstructs, if it says.
+    """
+    sites = f", which reads {reads} and reconstructs {writes}" if reads and writes else ""
+    return ValueError(
+        f"{path} is {kind} with a transcoder{sites}: transcoders are not supported yet, so give an SAE, which reconstructs "
+        "what it reads."
+    )
+
+
+def cannot_hold(path: Path, kind: str, what: str, remedy: str) -> ValueError:
+    """Makes the error that refuses an SAE that computes what no class of this package computes.
+
+    Args:
+        path: where it lies.
+        kind: its format, with an article.
+        what: what it has that cannot be held.
+        remedy: what the user can do, as the end of a sentence.
+    """
+    return ValueError(f"{path} is {kind} with {what}, which no SAE class of atomlab computes: {remedy}.")
+
+
+def folder_of(path: Path, *names: str) -> Path:
+    """Returns the folder that a path means: the path itself, or the folder of a file with one of these names."""
+    return path.parent if path.name in names and not path.is_dir() else path

@@ -1,0 +1,99 @@
+"""Reads SAEs that are one safetensors file: those of `atomlab.save_sae(format="safetensors")`, and circuit-tracer's layers."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atomlab.interop.config_file import read_config, text
+from atomlab.interop.formats.found import Found, transcoder
+from atomlab.interop.sae_from_tensors import (
+    PARAMETERS,
+    Stored,
+    plainly,
+    read_weights,
+    threshold_sae,
+    top_k_sae,
+)
+from atomlab.interop.tensor_file import TensorFile, open_safetensors
+from atomlab.sae import SAE, Origin
+
+OWN = "atomlab"  # key in the metadata of a file that this package wrote
+_TRACER_THRESHOLD = "activation_function.threshold"
+_TRACER = {
+    "W_enc": Stored("W_enc", transposed=True),
+    "b_enc": Stored("b_enc"),
+    "W_dec": Stored("W_dec"),
+    "b_dec": Stored("b_dec"),
+}
+
+
+def find(path: Path) -> Found | None:
+    """Finds the SAE in one safetensors file.
+
+    - Files of this package hold the five parameters of a TSAE, and in their metadata what a cfg.json would say.
+    - circuit-tracer's files hold W_enc with latents as rows; f = relu(z), relu(z)·[z > θ] with
+      `activation_function.threshold`, or TopK with `k`. Nearly all are transcoders. One is refused as such if it has W_skip,
+      or if the config.yaml beside it names two sites; one that says nothing is read as an SAE.
+
+    Args:
+        path: a `.safetensors` file.
+
+    Returns:
+        The SAE, which reads raw activations; None if the path is no such file or has other tensors.
+
+    Raises:
+        ValueError: the file is damaged, or a transcoder.
+    """
+    if path.suffix != ".safetensors" or not path.exists():
+        return None
+    file = open_safetensors(path)
+    if OWN in file.extra:
+        return _own(file)
+    return _tracer(file) if {"W_enc", "W_dec", "b_enc", "b_dec"} <= set(file.shapes) else None
+
+
+def _own(file: TensorFile) -> Found:
+    try:
+        stated = json.loads(file.extra[OWN])
+        centred, details = stated["apply_b_dec_to_input"], dict(stated["metadata"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{file.path} has {OWN}={file.extra[OWN]!r} in its metadata, which is not what atomlab writes: save it again."
+        ) from error
+    if type(centred) is not bool:
+        raise ValueError(f"{file.path} has apply_b_dec_to_input={centred!r}: expected true or false.")
+    origin = Origin("atomlab", "jumprelu", text(details, "model_name"), text(details, "hook_name"), details=details)
+    return Found(file.path, origin, partial(_read_own, file, centred, origin))
+
+
+def _read_own(file: TensorFile, centred: bool, origin: Origin) -> SAE:
+    return threshold_sae(read_weights(file, plainly(*PARAMETERS)), origin, apply_b_dec_to_input=centred)
+
+
+def _tracer(file: TensorFile) -> Found:
+    kind = "a circuit-tracer file"
+    place = file.path.parent / "config.yaml"
+    config: dict[str, Any] = read_config(place) if place.exists() else {}
+    reads, writes = (text(config, f"feature_{side}_hook") for side in ("input", "output"))
+    if "W_skip" in file.shapes or reads != writes:
+        raise transcoder(file.path, kind, reads, writes)
+    activation = "TopK" if "k" in file.shapes else "jumprelu" if _TRACER_THRESHOLD in file.shapes else "ReLU"
+    layer = "".join(letter for letter in file.path.stem.rpartition("_")[2] if letter.isdigit())
+    site = f"blocks.{layer}.{reads}" if reads and layer else reads
+    origin = Origin("circuit-tracer", activation, text(config, "model_name"), site)
+    return Found(file.path, origin, partial(_read_tracer, file, origin))
+
+
+def _read_tracer(file: TensorFile, origin: Origin) -> SAE:
+    jumps = {"threshold": Stored(_TRACER_THRESHOLD)} if origin.architecture == "jumprelu" else {}
+    ignored = ("k",) if origin.architecture == "TopK" else ()
+    weights = read_weights(file, _TRACER | jumps, kind="a circuit-tracer SAE", ignored=ignored)
+    if origin.architecture == "TopK":
+        if file.shapes["k"] not in ((), (1,)):
+            raise ValueError(f"{file.path}: k should be one number, found a tensor of shape {file.shapes['k']}.")
+        return top_k_sae(weights, int(file.read("k")), origin)
+    weights.setdefault("threshold", torch.zeros_like(weights["b_enc"]))
+    return threshold_sae(weights, origin)

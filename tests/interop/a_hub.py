@@ -1,0 +1,132 @@
+"""Reads SAEs from a hub that runs here, uploads one to it, and takes it away; prints what it saw as JSON.
+
+The hub answers what huggingface_hub asks of two repositories: `me/saes`, which has a SAELens folder, a Gemma Scope archive
+and a large file beside them, in two commits; and `me/new`, which is made by an upload.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import re
+import sys
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+OLD, NEW = "a" * 40, "b" * 40
+REPO = "me/saes"
+
+
+class Hub(BaseHTTPRequestHandler):
+    """A hub of files by commit, that remembers what was read and what was uploaded."""
+
+    files: dict[str, dict[str, bytes]] = {}  # noqa: RUF012
+    main, gone = OLD, False
+    read: list[str] = []  # noqa: RUF012
+    uploaded: dict[str, str] = {}  # noqa: RUF012
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing."""
+
+    def answer(self, code: int, body: bytes = b"", **headers: str) -> None:
+        self.send_response(code)
+        for name, value in (headers | {"Content_Length": str(len(body))}).items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if Hub.gone:
+            self.close_connection = True  # without an answer
+        elif found := re.fullmatch(rf"/api/models/{REPO}(?:/revision/(\w+))?", path):
+            commit = Hub.main if found[1] in (None, "main") else found[1]
+            if commit not in Hub.files:
+                self.answer(404, X_Error_Code="RevisionNotFound")
+                return
+            siblings = [{"rfilename": name} for name in Hub.files[commit]]
+            known = {"id": REPO, "sha": commit, "siblings": siblings, "tags": [], "downloads": 0, "likes": 0}
+            self.answer(200, json.dumps(known).encode())
+        elif found := re.fullmatch(rf"/{REPO}/resolve/(\w+)/(.+)", path):
+            content = Hub.files[found[1]].get(found[2])
+            if content is None:
+                self.answer(404, X_Error_Code="EntryNotFound")
+                return
+            if self.command == "GET":
+                Hub.read.append(found[2])
+            digest = hashlib.sha1(content).hexdigest()
+            self.answer(200, content, ETag=f'"{digest}"', X_Repo_Commit=found[1])
+        else:
+            self.answer(404, X_Error_Code="RepoNotFound")
+
+    do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.path.startswith("/api/repos/create"):
+            self.answer(200, json.dumps({"url": f"{os.environ['HF_ENDPOINT']}/me/new"}).encode())
+        elif "/preupload/" in self.path:
+            names = [file["path"] for file in json.loads(body)["files"]]
+            modes = [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
+            self.answer(200, json.dumps({"files": modes}).encode())
+        elif "/commit/" in self.path:
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    content = base64.b64decode(line["value"]["content"])
+                    Hub.uploaded[line["value"]["path"]] = hashlib.sha256(content).hexdigest()
+                    if line["value"]["path"].endswith("README.md"):
+                        Hub.uploaded["the page"] = content.decode()
+            done = {"commitUrl": f"{os.environ['HF_ENDPOINT']}/me/new/commit/{NEW}", "commitOid": NEW, "hookOutput": ""}
+            self.answer(200, json.dumps(done).encode())
+        else:
+            self.answer(200, json.dumps({"errors": [], "warnings": []}).encode())
+
+
+def error_of(attempt: Callable[[], object]) -> str:
+    try:
+        return f"no error but {attempt()}"
+    except (OSError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def main(home: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = f"http://127.0.0.1:{server.server_port}"
+    os.environ |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_none"}
+    os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_XET": "1"}
+    for commit in (OLD, NEW):  # folders that the test left
+        root = home / commit
+        Hub.files[commit] = {str(f.relative_to(root)): f.read_bytes() for f in sorted(root.rglob("*")) if f.is_file()}
+    os.chdir(home)  # where no folder has the repository's name
+
+    from atomlab.interop import load, push_to_hub
+
+    def first_weight(name: str, **options: str) -> list[object]:
+        sae = load(name, **options)
+        return [sae.origin and sae.origin.format, float(sae.W_dec.detach()[0, 0])]
+
+    result: dict[str, object] = {"named": first_weight(f"{REPO}/layers/one")}
+    result["read for one"] = sorted(Hub.read)
+    result["archive"] = first_weight(f"hf://{REPO}/gemma-scope-2b-pt-res/layer_3")
+    Hub.main = NEW
+    result["moved"] = first_weight(f"{REPO}/layers/one")
+    result["by commit"] = first_weight(f"{REPO}/layers/one", revision=OLD)
+    result["by commit in the name"] = first_weight(f"{REPO}@{OLD}/layers/one")
+    result["several"] = error_of(lambda: load(REPO))
+    result["no SAE"] = error_of(lambda: load(f"{REPO}/notes"))
+    result["no revision"] = error_of(lambda: load(f"{REPO}/layers/one", revision="v9"))
+    result["no repository"] = error_of(lambda: load("me/other"))
+    result["uploaded to"] = push_to_hub(home / OLD / "layers" / "one", "me/new", folder="a/b")
+    result["uploaded"] = Hub.uploaded
+    Hub.gone = True
+    result["without a hub"] = first_weight(f"{REPO}/layers/one", revision=OLD)
+    result["never seen"] = error_of(lambda: load("me/unseen"))
+    sys.stdout.write(f"{json.dumps(result)}\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
