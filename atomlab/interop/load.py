@@ -24,8 +24,9 @@ def load(path: str | Path, *, revision: str | None = None) -> SAE:
 
     Returns:
         The SAE of raw activations, in float32 on the CPU. Its `origin` says which format, architecture, model, site and
-        normalisation its files state.
-        Its parameters ask for no gradient; `requires_grad_()` turns that on. It is a `ThresholdSAE` wherever that computes the same function.
+        normalisation its files state. It is a `ThresholdSAE` wherever that computes the same function. Its parameters ask
+        for no gradient; `requires_grad_()` turns that on. Its atoms have the norms that the file has: those of a run of
+        atomlab have unit norm in the metric S of the run.
 
     Raises:
         FileNotFoundError: nothing of a known format is there; the message says what is.
