@@ -29,9 +29,9 @@ import torch
 from torch import Tensor
 
 from atomlab import ThresholdSAE, load_sae, save_sae
+from atomlab.interop import load
 from atomlab.interop.checkpoint import load_checkpoint
 from atomlab.interop.checkpoint_file import write_checkpoint_file
-from atomlab.interop.formats import load_released
 from benchmarks.fuzz_changes import KINDS
 
 LIMIT = 1 << 30  # bytes that memory may grow by
@@ -44,7 +44,7 @@ READERS: dict[str, Callable[[Path], ThresholdSAE]] = {
     "checkpoint": lambda folder: load_checkpoint(folder / "last.ckpt")[0],
     "sae": load_sae,
     "foreign sae": load_sae,
-    "npz": load_released,
+    "npz": load,
 }
 
 
