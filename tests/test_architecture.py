@@ -9,21 +9,30 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "autocast": set(),  # what must be exact keeps out of autocast, in whatever room
     "files": set(),  # how every room opens and writes files
+    "groups": set(),  # which processes see other data and hold other latents
     "identity": {"files"},
     "progress": set(),  # when a bar is drawn, by whatever room
     "ranges": set(),  # what numbers an option may be
     "theory": {"autocast"},
-    "sae": {"autocast", "ranges"},
-    "activations": {"files", "identity", "progress", "ranges"},  # a harvest is compared with what is asked for
+    "sae": {"autocast", "groups", "ranges"},
+    "activations": {
+        "files",
+        "groups",
+        "identity",
+        "progress",
+        "ranges",
+    },  # a harvest is compared with what is asked for
     "report": set(),
     "launch": {"files", "progress", "ranges"},
     "metrics": {"ranges", "theory"},
-    "interop": {"files", "identity", "theory", "sae", "activations"},  # activations: the site that an SAE belongs to
+    # activations: the site that an SAE belongs to; groups: processes that write their latents together
+    "interop": {"files", "groups", "identity", "theory", "sae", "activations"},
     "coders": {"autocast", "theory", "sae"},  # a code is chosen for a dictionary, whatever it comes from
     "units": {"autocast", "theory", "sae", "coders"},
     "training": {
         "autocast",
         "files",
+        "groups",
         "identity",
         "progress",
         "ranges",
@@ -36,6 +45,7 @@ MAY_IMPORT = {
     },
     "evaluation": {
         "files",
+        "groups",
         "identity",
         "progress",
         "ranges",
@@ -65,13 +75,14 @@ MAY_IMPORT = {
     # the autoencoder, its losses, and on top of both the arithmetic of a step
     "sae/thresholding": set(),
     "sae/sparse_code": set(),
+    "sae/shard": set(),  # which latents a process holds
     "sae/decoder": set(),  # the rows of any decoder
     "sae/origin": set(),
-    "sae/autoencoder": {"decoder", "origin", "thresholding"},
+    "sae/autoencoder": {"decoder", "origin", "shard", "thresholding"},
     "sae/baselines": {"autoencoder", "decoder", "origin", "sparse_code"},  # the TSAE with the same codes
     "sae/calibration": {"autoencoder"},
     "sae/input_transform": {"autoencoder", "baselines"},
-    "sae/losses": {"autoencoder", "decoder", "sparse_code", "thresholding"},
+    "sae/losses": {"autoencoder", "decoder", "shard", "sparse_code", "thresholding"},
     "sae/ops": {"autoencoder", "baselines", "decoder", "losses", "sparse_code"},
     "sae/__init__": {
         "autoencoder",

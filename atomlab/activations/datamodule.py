@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, final
 
-import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 
@@ -30,6 +29,7 @@ from atomlab.activations.store.outliers import Outliers
 from atomlab.activations.store.statistics import render_statistics, site_statistics
 from atomlab.activations.tokens.sequences import Sequences
 from atomlab.activations.tokens.tokenise import TokenRules, encode, lay_out
+from atomlab.groups import Axis, Groups
 
 
 @final
@@ -236,13 +236,12 @@ class ActivationDataModule(LightningDataModule):
         return rows.origin(random_order(len(rows), self.seed)[:count]).group
 
     def train_dataloader(self) -> Background[Tensor] | OnlineBatches | TurnsOfTask:
-        rank, world_size, start, count = 0, 1, 0, self.batches.steps
+        data, start, count = Groups.of(self.trainer).data, 0, self.batches.steps
         if self.trainer is not None:
-            rank, world_size = self.trainer.global_rank, self.trainer.world_size
             start = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
             count *= self.trainer.accumulate_grad_batches
         if self.batches.online is not None:
-            self._stream = self._online(rank, world_size, count)
+            self._stream = self._online(data, count)
             return self._stream
 
         def read(first: int) -> Background[Tensor]:
@@ -252,8 +251,8 @@ class ActivationDataModule(LightningDataModule):
                 count,
                 start=first,
                 seed=self.batches.seed,
-                rank=rank,
-                world_size=world_size,
+                rank=data.rank,
+                world_size=data.size,
                 block_rows=self.batches.block_rows,
                 window_rows=self.batches.window_rows,
             )
@@ -267,9 +266,8 @@ class ActivationDataModule(LightningDataModule):
 
         There is no loader of the test split: only the closing table and the studies read it, by `sample` and `rows`.
         """
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
-        rows = self.rows["validation"]
-        batches = RandomBatches(len(rows), self.batches.size, seed=self.seed, rank=rank, world_size=world_size)
+        data, rows = Groups.of(self.trainer).data, self.rows["validation"]
+        batches = RandomBatches(len(rows), self.batches.size, seed=self.seed, rank=data.rank, world_size=data.size)
         return Background(Gathered(rows.__getitem__, batches, self._pinned), len(batches))
 
     def state_dict(self) -> dict[str, Any]:
@@ -281,7 +279,8 @@ class ActivationDataModule(LightningDataModule):
         step = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
         state: dict[str, Any] = {"step": step, **self._order}
         if self._stream is not None:
-            state["online"] = _of_all_processes(self._stream.state())
+            # by the rank of their data, on each process: Lightning asks all, and writes what the first has
+            state["online"] = Groups.of(self.trainer).data.gather_objects(self._stream.state())
         else:
             per_epoch = len(self.rows["train"]) // self.batches.size
             state |= {"epoch": step // per_epoch, "position": step % per_epoch * self.batches.size}
@@ -302,10 +301,10 @@ class ActivationDataModule(LightningDataModule):
         order = {"seed": self.batches.seed, "batch_size": self.batches.size, "rows": len(self.rows["train"])}
         if self.batches.online is None:
             return order | {"block_rows": self.batches.block_rows, "window_rows": self.batches.window_rows}
-        processes = 1 if self.trainer is None else self.trainer.world_size  # each has a buffer and a share of its own
+        processes = Groups.of(self.trainer).data.size  # each has a buffer and a share of its own
         return order | {"buffer_rows": self.batches.online.buffer_rows, "processes": processes}
 
-    def _online(self, rank: int, world_size: int, count: int) -> OnlineBatches:
+    def _online(self, data: Axis, count: int) -> OnlineBatches:
         online, rules, tokenizer = self.batches.online, self.harvests.rules, self.model.tokenizer
         assert online is not None
         held_out = self.rows["validation"].store.origins.all_groups | self.rows["test"].store.origins.all_groups
@@ -323,26 +322,17 @@ class ActivationDataModule(LightningDataModule):
                 position,
                 batch_tokens=self.harvests.layout.batch_tokens,
                 seed=self.batches.seed,
-                rank=rank,
-                world_size=world_size,
+                rank=data.rank,
+                world_size=data.size,
             )
             return kept_rows(self.model, self.point, passes, limit)
 
-        state = None if self._resumed is None else self._resumed["online"][rank]
+        state = None if self._resumed is None else self._resumed["online"][data.rank]
         return OnlineBatches(
-            rows, online, self.batches.size // world_size, count, seed=self.batches.seed, rank=rank, state=state,
+            rows, online, self.batches.size // data.size, count, seed=self.batches.seed, rank=data.rank, state=state,
             pinned=self._pinned,
         )  # fmt: skip
 
     @property
     def _pinned(self) -> bool:
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-
-
-def _of_all_processes(state: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns the states of all processes by rank, on each of them: Lightning asks all, and writes what the first has."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return [state]
-    states: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(states, state)
-    return states

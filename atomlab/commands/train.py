@@ -10,14 +10,16 @@ from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
-from atomlab import ThresholdSAE
+from atomlab import load_sae
 from atomlab.activations import ActivationDataModule
 from atomlab.activations.harvest.preflight import Prepared
 from atomlab.commands.configuration_folder import configuration_folder
-from atomlab.evaluation import Nulls, Retraining, RunOrigin, evaluate_run, save_trained
+from atomlab.evaluation import Nulls, Retraining, RunOrigin, evaluate_run, origin_of, save_trained
 from atomlab.evaluation.sweep import summarise_sweep
+from atomlab.groups import Groups
 from atomlab.identity import identity_of, write_identity
-from atomlab.interop.checkpoint import read_checkpoint
+from atomlab.interop.checkpoint import read_progress
+from atomlab.interop.export.shards import save_shared_sae
 from atomlab.launch import folder_of_first_process, launch, plain
 from atomlab.report import Row
 from atomlab.training.bank import Bank, run_bank
@@ -25,6 +27,7 @@ from atomlab.training.build import build
 from atomlab.training.forecast import Forecast, forecast, render
 from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.loggers import WandbRun
+from atomlab.training.module import SAEModule
 from atomlab.training.objective import objective_of_row, validation_objective
 from atomlab.training.resuming import RunIdentity, check_resumable, checkpoint_to_resume
 from atomlab.training.trainer_checks import check_finished, check_trainer
@@ -50,14 +53,15 @@ def train(config: DictConfig, bank: Bank | None = None) -> float | None:
     identity = identity_of(plain(config), data.identity)
     trainer.callbacks.append(RunIdentity(identity))
     if resume is not None:
-        check_resumable(read_checkpoint(resume), identity, f"resume={resume}")
+        check_resumable(read_progress(resume), identity, f"resume={resume}")
         # The checkpoint has the atoms.
         recipe = replace(recipe, initial_atoms=replace(recipe.initial_atoms, source="random"))
     if bank is not None:
         data = bank.join(data, identity, trainer)
 
     def foresee(prepared: Prepared) -> Forecast:
-        return forecast(data, prepared, trainer, architecture=architecture, shrinkage=config.shrinkage)
+        l0, shrinkage = recipe.initial_l0, config.shrinkage
+        return forecast(data, prepared, trainer, architecture=architecture, shrinkage=shrinkage, l0=l0)
 
     if config.dry_run:
         prepared = data.prepare()
@@ -68,7 +72,8 @@ def train(config: DictConfig, bank: Bank | None = None) -> float | None:
         return data.print_statistics()
     data.setup()
     seed_everything(config.seed, workers=True, verbose=False)  # here, since a harvest draws random numbers too
-    module = build(data, architecture, recipe, shrinkage=config.shrinkage, sample_sizes=sample_sizes)
+    groups = Groups.of(trainer)
+    module = build(data, architecture, recipe, shrinkage=config.shrinkage, sample_sizes=sample_sizes, groups=groups)
     for logger in trainer.loggers:
         logger.log_hyperparams(plain(config))
     if trainer.is_global_zero:
@@ -78,12 +83,14 @@ def train(config: DictConfig, bank: Bank | None = None) -> float | None:
     if bank is not None:
         bank.wait_for_all()
     objective = validation_objective(trainer, module, data)
+    if not module.sae.shard.is_whole:
+        save_shared_sae(module.folded(), folder / "sae", origin_of(data, identity))
     if torch.distributed.is_initialized():  # the table is one process's work, and its metrics must not wait for others
         torch.distributed.destroy_process_group()
     if not trainer.is_global_zero:
         return None
     origin = RunOrigin(OmegaConf.to_yaml(config), identity)
-    rows = _saved_and_measured(config, module.folded().cpu(), data, nulls, origin, folder)
+    rows = _saved_and_measured(config, module, data, nulls, origin, folder)
     _finish(trainer, rows, folder)
     return objective if config.objective is None else objective_of_row(rows[0], config.objective)
 
@@ -113,10 +120,17 @@ def _nulls(config: DictConfig) -> Nulls:
 
 
 def _saved_and_measured(
-    config: DictConfig, sae: ThresholdSAE, data: ActivationDataModule, nulls: Nulls, origin: RunOrigin, folder: Path
+    config: DictConfig, module: SAEModule, data: ActivationDataModule, nulls: Nulls, origin: RunOrigin, folder: Path
 ) -> list[Row]:
-    """Saves the TSAE in `sae/`, measures it, and prints the table, whose rows are returned."""
-    save_trained(sae, folder / "sae", data, origin.identity, config.sample_sizes.measured)
+    """Saves the TSAE in `sae/`, measures it, and prints the table, whose rows are returned.
+
+    One that several processes shared is in `sae/` already.
+    """
+    if module.sae.shard.is_whole:
+        sae = module.folded().cpu()
+        save_trained(sae, folder / "sae", data, origin.identity, config.sample_sizes.measured)
+    else:
+        sae = load_sae(folder / "sae")
     rows, text = evaluate_run(
         sae,
         data,

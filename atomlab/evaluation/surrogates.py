@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from atomlab.activations.batches.shuffle import ShuffledBatches
 from atomlab.activations.store.moments import Moments, exact_moments
+from atomlab.groups import Groups
 
 
 @final
@@ -57,7 +58,10 @@ class VectorsDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         count = self.steps * (1 if self.trainer is None else self.trainer.accumulate_grad_batches)
-        batches = ShuffledBatches(len(self.train), self.batch_size, count, seed=self.seed)
+        data = Groups.of(self.trainer).data
+        batches = ShuffledBatches(
+            len(self.train), self.batch_size, count, seed=self.seed, rank=data.rank, world_size=data.size
+        )
         return DataLoader(_Rows(self.train), batch_size=None, sampler=batches)
 
     def val_dataloader(self) -> DataLoader[Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from atomlab.interop.checkpoint_file import read_checkpoint_file
 from atomlab.interop.sae_from_tensors import read_transform, sae_of_weights
+from atomlab.interop.sharded_checkpoint import check_sharded, is_sharded, load_sharded, read_record
 from atomlab.sae import InputTransform, ThresholdSAE
 
 _PARTS = {"state_dict": dict, "optimizer_states": list, "loops": dict, "global_step": int}
@@ -41,6 +42,23 @@ def load_checkpoint(file: Path) -> tuple[ThresholdSAE, InputTransform]:
     )
     sae = sae_of_weights(weights, file, tied="W_enc" not in weights)
     return sae, read_transform(transform, sae.d_in, file)
+
+
+def read_progress(path: str | Path) -> dict[str, Any]:
+    """Reads what a run is and how far it came, before it goes on from a checkpoint.
+
+    Args:
+        path: the file; a leading ~ is the home folder.
+
+    Returns:
+        The checkpoint as Lightning wrote it. One of several processes that share the latents (`sharded_checkpoint`) is read
+        without its tensors, since no process needs all of them; any other one is read and checked as a whole.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_checkpoint`.
+    """
+    file = Path(path).expanduser()
+    return read_record(file) if file.is_file() and is_sharded(file) else read_checkpoint(path)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -96,7 +114,7 @@ def find_checkpoint(path: str | Path) -> Path:
     file = Path(path).expanduser()
     if not file.is_dir():
         try:
-            _read(file)
+            _steps(file)
         except FileNotFoundError:
             read_checkpoint(path)  # raises, and names what lies beside it
         except (OSError, ValueError) as error:
@@ -132,7 +150,7 @@ def _newest(folder: Path, known: dict[Path, Exception]) -> Path:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    found = read_checkpoint_file(file)
+    found = load_sharded(file) if file.is_file() and is_sharded(file) else read_checkpoint_file(file)
     if not isinstance(found, dict) or not isinstance(found.get("state_dict"), dict):
         raise ValueError("it has no state_dict")
     if missing := [part for part, kind in _PARTS.items() if type(found.get(part)) is not kind]:
@@ -143,6 +161,11 @@ def _read(file: Path) -> dict[str, Any]:
     return found
 
 
+def _steps(file: Path) -> int:
+    """Returns the number of steps of a checkpoint, after all of it was checked; no process needs all latents for that."""
+    return (check_sharded(file) if file.is_file() and is_sharded(file) else _read(file))["global_step"]
+
+
 def _sorted_by_steps(folder: Path, besides: str = "") -> tuple[dict[int, Path], dict[Path, Exception]]:
     """Returns the readable checkpoints of a folder by the number of their steps, and why the others are unreadable."""
     readable: dict[int, Path] = {}
@@ -151,7 +174,7 @@ def _sorted_by_steps(folder: Path, besides: str = "") -> tuple[dict[int, Path], 
         if file.name == besides:
             continue
         try:
-            readable[_read(file)["global_step"]] = file
+            readable[_steps(file)] = file
         except (OSError, ValueError) as error:
             unreadable[file] = error
     return readable, unreadable

@@ -6,9 +6,13 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from atomlab.groups import ALONE, Groups
 from atomlab.sae.decoder import decoder_norms, norms_without_zero, remove_parallel_gradient_
 from atomlab.sae.origin import Origin
+from atomlab.sae.shard import Shard
 from atomlab.sae.thresholding import threshold_activation
+
+_DRAWN = 1024  # atoms that are drawn at a time; it decides which random numbers an atom gets
 
 
 @final
@@ -29,8 +33,14 @@ class ThresholdSAE(nn.Module):
             encoder S W_decᵀ of raw activations.
         apply_b_dec_to_input: whether the encoder subtracts b_dec from its input.
         ste_to_input: whether the straight-through gradient of the jump at θ also flows to the pre-activations.
+        groups: the processes that share the dictionary. Each holds some of the latents (`Shard`): d_sae is then the number of
+            latents of all of them, and everything below that has the shape `d_sae` is of this process's own latents. Their
+            first atoms are the rows that one process alone would have drawn. `encode`, `pre_activations` and `activate` give
+            the own part of a code; `decode` gives the whole reconstruction.
 
     Attributes:
+        shard: which latents this process holds.
+        d_sae: how many they are.
         W_enc: encoder, shape `(d_in, d_sae)`.
         b_enc: encoder bias, shape `(d_sae,)`.
         W_dec: decoder with atoms as rows, shape `(d_sae, d_in)`.
@@ -39,7 +49,8 @@ class ThresholdSAE(nn.Module):
         origin: where it comes from, if it was read from files; copies with other weights have none.
 
     Raises:
-        ValueError: a size or the bandwidth is not positive.
+        ValueError: a size or the bandwidth is not positive, a process would hold no latent, or `apply_b_dec_to_input` with
+            several processes.
     """
 
     origin: Origin | None = None
@@ -53,6 +64,7 @@ class ThresholdSAE(nn.Module):
         tied: bool = False,
         apply_b_dec_to_input: bool = False,
         ste_to_input: bool = False,
+        groups: Groups = ALONE,
     ) -> None:
         super().__init__()
         if d_in < 1 or d_sae < 1 or bandwidth <= 0:
@@ -60,17 +72,23 @@ class ThresholdSAE(nn.Module):
                 f"A TSAE needs d_in, d_sae and bandwidth above 0, got d_in={d_in}, d_sae={d_sae}, "
                 f"bandwidth={bandwidth}."
             )
-        self.d_in, self.d_sae, self.bandwidth, self.tied = d_in, d_sae, bandwidth, tied
+        self.shard = Shard(d_sae, groups)
+        if apply_b_dec_to_input and not self.shard.is_whole:
+            raise ValueError(
+                "A TSAE whose encoder subtracts b_dec cannot be shared by several processes, since each would have only its part "
+                "of the gradient of b_dec: use apply_b_dec_to_input=False."
+            )
+        self.d_in, self.d_sae, self.bandwidth, self.tied = d_in, self.shard.size, bandwidth, tied
         self.apply_b_dec_to_input, self.ste_to_input = apply_b_dec_to_input, ste_to_input
-        atoms = nn.functional.normalize(torch.randn(d_sae, d_in), dim=1)
+        atoms = _random_atoms(self.shard, d_in)
         self.W_dec = nn.Parameter(atoms)
         if not tied:  # a plain assignment would meet the read-only property of the same name
             self._parameters["W_enc"] = nn.Parameter(
                 atoms.clone().T
             )  # the weights of one latent are adjacent in memory
-        self.b_enc = nn.Parameter(torch.zeros(d_sae))
+        self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
         self.b_dec = nn.Parameter(torch.zeros(d_in))
-        self.threshold = nn.Parameter(torch.full((d_sae,), 0.001))
+        self.threshold = nn.Parameter(torch.full((self.d_sae,), 0.001))
 
     @property
     def W_enc(self) -> Tensor:
@@ -119,7 +137,7 @@ class ThresholdSAE(nn.Module):
 
     def decode(self, codes: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_in"]:
         """Computes the reconstruction x̂ = f W_dec + b_dec, shape `(..., d_in)`, of dense codes `(..., d_sae)`."""
-        return codes @ self.W_dec + self.b_dec
+        return self.shard.total(codes @ self.W_dec) + self.b_dec
 
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
         """Encodes and decodes: x̂ of x, both of shape `(..., d_in)`."""
@@ -211,12 +229,30 @@ class ThresholdSAE(nn.Module):
             A new TSAE with an encoder of its own, also if this one is tied. Its parameters are copies in the dtype and
             on the device of `W_dec`.
         """
-        other = ThresholdSAE(
-            self.d_in,
-            self.d_sae,
-            bandwidth=self.bandwidth,
-            apply_b_dec_to_input=self.apply_b_dec_to_input,
-            ste_to_input=self.ste_to_input,
-        ).to(W_dec)
-        other.load_state_dict({"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec, "threshold": threshold})
+        with torch.device("meta"):  # draws nothing: every weight is given
+            other = ThresholdSAE(
+                self.d_in,
+                self.shard.d_sae,
+                bandwidth=self.bandwidth,
+                apply_b_dec_to_input=self.apply_b_dec_to_input,
+                ste_to_input=self.ste_to_input,
+                groups=self.shard.groups,
+            )
+        weights = {"W_enc": W_enc.T, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec, "threshold": threshold}
+        copies = {name: value.to(W_dec, copy=True).contiguous() for name, value in weights.items()}
+        other.load_state_dict(copies | {"W_enc": copies["W_enc"].T}, assign=True)
         return other
+
+
+def _random_atoms(shard: Shard, d_in: int) -> Tensor:
+    """Draws the unit atoms of the whole TSAE in blocks, and keeps those of this process, shape `(own, d_in)`.
+
+    Memory: the own atoms and a block, however wide the whole is.
+    """
+    atoms = torch.empty(shard.size, d_in)
+    for first in range(0, shard.d_sae, _DRAWN):
+        block = torch.randn(min(_DRAWN, shard.d_sae - first), d_in)
+        start, stop = max(first, shard.first), min(first + len(block), shard.first + shard.size)
+        if start < stop:
+            atoms[start - shard.first : stop - shard.first] = block[start - first : stop - first]
+    return nn.functional.normalize(atoms, dim=1)

@@ -27,16 +27,16 @@ def calibrate_thresholds_(
         block: number of latents that are handled at a time.
 
     Returns:
-        The mean L0 that is reached on these samples.
+        The mean L0 that is reached on these samples, on the latents of this process: each of several that share a dictionary
+        calibrates its own, and nothing is exchanged.
 
     Raises:
         ValueError: the target is not between 0 and d_sae.
 
     Cost: 2·samples·d_in·d_sae FLOPs and one selection over the samples a latent; memory of a `(samples, block)` matrix.
     """
-    if not 0 < target_l0 < sae.d_sae:
-        raise ValueError(f"A target L0 of {target_l0} should be above 0 and below d_sae={sae.d_sae}.")
-    rank = max(1, round(len(x) * (1 - target_l0 / sae.d_sae)))
+    _check_target(sae, target_l0)
+    rank = max(1, round(len(x) * (1 - target_l0 / sae.shard.d_sae)))
     centred = x - sae.b_dec if sae.apply_b_dec_to_input else x
     fired = 0
     for latents in torch.arange(sae.d_sae).split(block):
@@ -69,7 +69,7 @@ def rescale_thresholds_(
 
     A latent fires where z > c·θ, so c lies between two successive order statistics of the ratios z/θ over all pairs of
     a sample and a latent with z > 0; it is their mean. A latent with θ = 0 fires wherever z > 0, whatever c is. The
-    thresholds keep their proportions.
+    thresholds keep their proportions. Where several processes share the dictionary, all find the same factor for all latents.
 
     Args:
         sae: the TSAE; its thresholds change in place, and stay as they are if the target is refused.
@@ -88,10 +88,10 @@ def rescale_thresholds_(
             z > 0 together are fewer.
 
     Cost: one product, 2·samples·d_in·d_sae FLOPs, and one division for each pair. Memory: a few `(block, d_sae)`
-    matrices, and the 2·samples·target_l0 largest ratios.
+    matrices, and the 2·samples·target_l0 largest ratios, which processes that share a dictionary exchange.
     """
-    if not 0 < target_l0 < sae.d_sae:
-        raise ValueError(f"A target L0 of {target_l0} should be above 0 and below d_sae={sae.d_sae}.")
+    _check_target(sae, target_l0)
+    latents = sae.shard.groups.latents
     wanted, always, firing = round(len(x) * target_l0), 0, 0
     free = sae.threshold == 0
     largest = sae.threshold.new_empty(0)  # all ratios that may be among the wanted + 1 largest
@@ -105,6 +105,8 @@ def rescale_thresholds_(
         if len(largest) > 2 * (wanted + 1):
             largest = largest.topk(wanted + 1).values
             least = float(largest[-1])
+    largest = torch.cat(latents.gather(largest))
+    always, firing = latents.sum(torch.tensor([always, firing], device=x.device)).tolist()
     if not always <= wanted <= firing:
         raise ValueError(
             f"No factor of the thresholds gives a mean L0 of {target_l0}: on these {len(x)} samples it reaches from "
@@ -113,6 +115,11 @@ def rescale_thresholds_(
     factor = _between(largest.double().sort(descending=True).values, wanted - always)
     sae.threshold.mul_(factor)
     return factor
+
+
+def _check_target(sae: ThresholdSAE, target_l0: float) -> None:
+    if not 0 < target_l0 < sae.shard.d_sae:
+        raise ValueError(f"A target L0 of {target_l0} should be above 0 and below d_sae={sae.shard.d_sae}.")
 
 
 def _between(falling: Tensor, count: int) -> float:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Protocol, final, runtime_checkable
 
 import torch
-import torch.distributed as dist
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from atomlab.autocast import no_autocast
 from atomlab.ranges import Count, NotNegative, Positive, Share, check_ranges
 from atomlab.sae.autoencoder import ThresholdSAE
 from atomlab.sae.decoder import decoder_norms
+from atomlab.sae.shard import Shard
 from atomlab.sae.sparse_code import Code
 from atomlab.sae.thresholding import step
 
@@ -48,28 +48,28 @@ def mean_l0(code: Code, threshold: Float[Tensor, " d_sae"], bandwidth: float) ->
 
 
 def target_l0_penalty(
-    code: Code, threshold: Float[Tensor, " d_sae"], bandwidth: float, target: float
+    code: Code, threshold: Float[Tensor, " d_sae"], bandwidth: float, target: float, shard: Shard | None = None
 ) -> Float[Tensor, ""]:
-    """Computes (L0/L0* − 1)², where L0 is the mean over the batches of all processes.
+    """Computes (L0/L0* − 1)², where L0 is the mean over the batches of all processes, of the latents of all of them.
 
-    The gradient that reaches θ is that of this process's own samples, with the factor 2 (L0/L0* − 1)/L0* of the global
-    L0. Averaged over the processes, as DDP averages, it is the gradient of the global penalty, if all processes have
-    equally many samples.
+    The gradient that reaches θ is that of this process's own samples and latents, with the factor 2 (L0/L0* − 1)/L0* of the
+    global L0. Averaged over the processes that see different data, as DDP averages, it is the gradient of the global
+    penalty, if all processes have equally many samples.
 
     Args:
-        code: the code of this process's batch.
+        code: the code of this process's batch, on its latents.
         threshold: θ, shape `(d_sae,)`.
         bandwidth: ε of the straight-through estimator.
         target: L0*, above 0.
+        shard: which latents these are, and the other processes; None means that there are no others.
 
     Returns:
         The penalty, the same number in every process. One all-reduce of one number where there are several.
     """
     l0 = mean_l0(code, threshold, bandwidth)
-    if dist.is_available() and dist.is_initialized():
-        total = l0.detach().clone()
-        dist.all_reduce(total)
-        l0 = l0 + (total / dist.get_world_size() - l0).detach()
+    if shard is not None:
+        own, groups = l0.detach(), shard.groups
+        l0 = l0 + (groups.everyone.sum(own) / groups.data.size - own)
     return (l0 / target - 1).square()
 
 
@@ -105,7 +105,11 @@ def pre_activation_penalty(
 
 @no_autocast()
 def incoherence_penalty(
-    W_dec: Float[Tensor, "d_sae d_in"], chosen: Int64[Tensor, " rows"], bound: float, nearest: int
+    W_dec: Float[Tensor, "d_sae d_in"],
+    chosen: Int64[Tensor, " rows"],
+    bound: float,
+    nearest: int,
+    shard: Shard | None = None,
 ) -> Float[Tensor, ""]:
     """Computes the mean over the chosen atoms i of Σ_j max(0, |cos(d_i, d_j)| − b)², j over the atoms nearest to i.
 
@@ -114,21 +118,30 @@ def incoherence_penalty(
     below b alone. If the rows are chosen at random, its gradient is an unbiased estimate of that of the mean over all atoms.
 
     Args:
-        W_dec: atoms of unit norm as rows, shape `(d_sae, d_in)`.
-        chosen: numbers i of the atoms, shape `(rows,)`.
+        W_dec: atoms of unit norm as rows, shape `(d_sae, d_in)`; those of this process, if several share the dictionary.
+        chosen: numbers i of the atoms among all, shape `(rows,)`, the same in all processes.
         bound: b, from 0 to 1.
         nearest: how many atoms j are looked at for each i; with d_sae − 1 of them the sum is over all others.
+        shard: which atoms W_dec are; None means all.
 
     Returns:
-        The penalty, a scalar in the dtype of `W_dec`.
+        The penalty over all atoms j, a scalar in the dtype of `W_dec`, the same in all processes.
 
-    Cost: 2·rows·d_sae·d_in FLOPs and a matrix of shape `(rows, d_sae)`; the gradient needs no second product.
+    Cost: 2·rows·d_sae·d_in FLOPs and a matrix of shape `(rows, d_sae)`; the gradient needs no second product. Several
+    processes exchange the chosen atoms, their gradients, `(rows, nearest)` cosines of each, and one number.
     """
+    shard = Shard(len(W_dec)) if shard is None else shard
+    atoms = shard.rows(W_dec, chosen)
     with torch.no_grad():
-        products = (W_dec[chosen] @ W_dec.T).abs_().scatter_(1, chosen[:, None], -1.0)
-        others = products.topk(min(nearest, len(W_dec) - 1), dim=1, sorted=False).indices
-    cosines = torch.einsum("rnd,rd->rn", W_dec[others], W_dec[chosen])
-    return torch.relu(cosines.abs() - bound).square().sum(1).mean()
+        products = (atoms @ W_dec.T).abs_()
+        mine = ((chosen >= shard.first) & (chosen < shard.first + len(W_dec))).nonzero().squeeze(1)
+        products[mine, chosen[mine] - shard.first] = -1.0
+        wanted = min(nearest, shard.d_sae - 1)
+        largest, others = products.topk(min(wanted, len(W_dec)), dim=1, sorted=False)
+        least = torch.cat(shard.groups.latents.gather(largest.T)).topk(wanted, dim=0).values[-1]
+        counted = largest >= least[:, None]
+    cosines = torch.einsum("rnd,rd->rn", W_dec[others], atoms)
+    return shard.total((torch.relu(cosines.abs() - bound).square() * counted).sum(1).mean())
 
 
 @final
@@ -169,8 +182,9 @@ class Incoherence:
             sae: the TSAE, whose atoms have unit norm.
             generator: draws the atoms; on the device of `sae`.
         """
-        chosen = torch.randint(sae.d_sae, (self.rows,), generator=generator, device=sae.W_dec.device)
-        return self.every * self.coefficient * incoherence_penalty(sae.W_dec, chosen, self.bound, self.nearest)
+        chosen = torch.randint(sae.shard.d_sae, (self.rows,), generator=generator, device=sae.W_dec.device)
+        penalty = incoherence_penalty(sae.W_dec, chosen, self.bound, self.nearest, sae.shard)
+        return self.every * self.coefficient * penalty
 
 
 @runtime_checkable
@@ -202,7 +216,7 @@ class L0:
         check_ranges("training.sparsity", self)
 
     def __call__(self, sae: ThresholdSAE, code: Code) -> Tensor:
-        return self.coefficient * mean_l0(code, sae.threshold, sae.bandwidth)
+        return self.coefficient * sae.shard.total(mean_l0(code, sae.threshold, sae.bandwidth))
 
 
 @final
@@ -228,7 +242,7 @@ class TargetL0:
         check_ranges("training.sparsity", self)
 
     def __call__(self, sae: ThresholdSAE, code: Code) -> Tensor:
-        return self.coefficient * target_l0_penalty(code, sae.threshold, sae.bandwidth, self.target)
+        return self.coefficient * target_l0_penalty(code, sae.threshold, sae.bandwidth, self.target, sae.shard)
 
 
 @final
@@ -251,4 +265,4 @@ class Tanh:
         check_ranges("training.sparsity", self)
 
     def __call__(self, sae: ThresholdSAE, code: Code) -> Tensor:
-        return self.coefficient * tanh_penalty(code, decoder_norms(sae.W_dec), self.scale)
+        return self.coefficient * sae.shard.total(tanh_penalty(code, decoder_norms(sae.W_dec), self.scale))

@@ -6,6 +6,7 @@ import torch
 
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.store.moments import Moments
+from atomlab.groups import ALONE, Groups
 from atomlab.interop.locate import load_at_site
 from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.sae import InputTransform, ThresholdSAE, calibrate_thresholds_
@@ -23,6 +24,7 @@ def build(
     *,
     shrinkage: float = 0.0,
     sample_sizes: SampleSizes = SampleSizes(),
+    groups: Groups = ALONE,
 ) -> SAEModule:
     """Builds the module that trains a TSAE on `data`, with thresholds that are calibrated on its training vectors.
 
@@ -35,6 +37,9 @@ def build(
         recipe: of its training.
         shrinkage: λ of the metric S = (C + λ·(tr C / d)·I)⁻¹, where C is the second moment of the reference corpus.
         sample_sizes: of its validations.
+        groups: the processes that will train together (`Groups.of` the trainer). They need not be connected yet. Where several
+            share the dictionary, each gets its own rows of the one draw of initial atoms; one that sees other data than the
+            first gets its weights from it when the training starts.
 
     Returns:
         The module, on the CPU, in float32.
@@ -53,7 +58,7 @@ def build(
         )
     metric = reference_metric(data, shrinkage)
     transform = _transform(architecture, data.moments, metric)
-    sae = ThresholdSAE(d_in, d_sae, bandwidth=architecture.bandwidth, tied=architecture.tied)
+    sae = ThresholdSAE(d_in, d_sae, bandwidth=architecture.bandwidth, tied=architecture.tied, groups=groups)
     _start_atoms_(sae, data, transform, metric, recipe.initial_atoms)
     calibrate_thresholds_(sae, transform(data.sample("train", recipe.calibration.samples)), l0)
     scale = transform.root_mean_square(data.moments.mean, data.moments.second_moment)
@@ -87,23 +92,26 @@ def _transform(architecture: Architecture, moments: Moments, metric: AtomicInner
 def _start_atoms_(
     sae: ThresholdSAE, data: TrainingData, transform: InputTransform, metric: AtomicInnerProduct, options: InitialAtoms
 ) -> None:
-    """Sets the atoms that the training starts from; of several processes in the first one, whose atoms DDP gives to all."""
+    """Sets the atoms that the training starts from; not in processes that DDP gives them to, which see other data than the
+    first.
+    """
     seed = int(torch.randint(2**31, ()))  # drawn in every process, so that all go on with the same random numbers
-    if options.source == "random" or (torch.distributed.is_initialized() and torch.distributed.get_rank() > 0):
+    if options.source == "random" or sae.shard.groups.data.rank > 0:
         return
+    shard = sae.shard
     first = None
     if options.paths:
         others = _other_atoms(options, data, metric)
         if len(others) == 1:
             _check_number(options, len(others[0]), sae)
-            sae.start_from_(in_coordinates(others[0], transform))
+            sae.start_from_(in_coordinates(shard.own(others[0]), transform))
             return
         white = [torch.nn.functional.normalize(metric.whiten(atoms), dim=1) for atoms in others]
         first = in_coordinates(common_atoms(white, options.agreement) @ metric.unwhitening.float(), transform)
         sys.stderr.write(f"atomlab: {len(first):,} atoms are in more than half of {len(others)} runs\n")
     x = transform(data.sample("train", options.samples))
     generator = torch.Generator().manual_seed(seed)
-    sae.start_from_(initial_atoms(x, sae.d_sae, options, generator, first))
+    sae.start_from_(shard.own(initial_atoms(x, shard.d_sae, options, generator, first)))
 
 
 def _other_atoms(options: InitialAtoms, data: TrainingData, metric: AtomicInnerProduct) -> list[torch.Tensor]:
@@ -117,8 +125,8 @@ def _other_atoms(options: InitialAtoms, data: TrainingData, metric: AtomicInnerP
 
 
 def _check_number(options: InitialAtoms, found: int, sae: ThresholdSAE) -> None:
-    if found != sae.d_sae:
+    if found != sae.shard.d_sae:
         raise ValueError(
-            f"training.initial_atoms.source={options.source} has {found} atoms and this run {sae.d_sae}: set "
+            f"training.initial_atoms.source={options.source} has {found} atoms and this run {sae.shard.d_sae}: set "
             f"sae.expansion={found / sae.d_in:g}, or start from kmeans."
         )

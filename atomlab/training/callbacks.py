@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from torch import Tensor
 
+from atomlab.groups import Groups
 from atomlab.progress import shows_progress
 from atomlab.ranges import Count
 from atomlab.sae import rescale_thresholds_
@@ -106,7 +107,7 @@ class Throughput(Callback):
     ) -> None:
         self.seen += len(batch)
         if (batch_idx + 1) % (self.every * trainer.accumulate_grad_batches) == 0:
-            rate = self.seen * trainer.world_size / (time.perf_counter() - self.since)
+            rate = self.seen * Groups.of(trainer).data.size / (time.perf_counter() - self.since)
             pl_module.log("train/tokens_per_second", rate, prog_bar=True)
             self.seen = 0
 

@@ -65,24 +65,25 @@ class TrainingFailedError(ValueError):
     """A training cannot go on. `LastCheckpoint` adds to its message the checkpoint that is from before the failure."""
 
 
-def not_finite(loss: Tensor, batch: Tensor, step: int, learning_rate: float) -> TrainingFailedError:
+def not_finite(loss: Tensor, step: int, learning_rate: float, *, activations: bool) -> TrainingFailedError:
     """Makes the error of a training whose loss is NaN or infinite.
 
     Args:
-        loss: of the step, a scalar.
-        batch: the activations of the step.
+        loss: of the step, a scalar; of several processes perhaps another one's is not finite.
         step: number of the step, for the message.
         learning_rate: for the message.
+        activations: whether activations of the step, in any process, are NaN or infinite.
 
     Returns:
         The error; its message says whether the activations or the training is the cause.
     """
-    if not batch.isfinite().all():
+    if activations:
         return TrainingFailedError(
             f"The batch of step {step} has NaN or infinite activations: check the model's dtype and the harvest's "
             "precision, and remove the harvest from the cache; callbacks.guards.skip=10 leaves out up to 10 such batches."
         )
+    value = "NaN or infinite" if loss.isfinite() else float(loss)
     return TrainingFailedError(
-        f"The loss is {float(loss)} at step {step}: lower training.schedule.learning_rate={learning_rate:.3g}, or use "
+        f"The loss is {value} at step {step}: lower training.schedule.learning_rate={learning_rate:.3g}, or use "
         "trainer.precision=32-true if it is another."
     )

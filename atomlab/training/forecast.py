@@ -14,11 +14,12 @@ from atomlab.activations.batches.shuffle import check_batch
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.harvest.preflight import Prepared, Ranks
 from atomlab.activations.model.capture import capture
+from atomlab.groups import Groups
 from atomlab.sae import TargetL0, ThresholdSAE, calibrate_thresholds_
 from atomlab.sae.ops import DensitySwitch, objective
+from atomlab.training.cost_model import StepSizes, step_cost
 from atomlab.training.recipe import Architecture
 
-_BYTES_A_WEIGHT = 16  # the weight, its gradient and Adam's two moments, float32
 _TIMED_STEPS = 3
 _TIMED_TOKENS = 2048
 
@@ -34,8 +35,9 @@ class Forecast:
         train_rows: training vectors of the corpus.
         reference_rows: vectors of the reference corpus that the metric S is from.
         model_bytes: weights of the language model that are loaded for the harvest; 0 if nothing is harvested.
-        training_bytes: weights, gradients and optimiser of the TSAE, without the activations of a step.
+        training_bytes: weights, gradients and optimiser of the TSAE in one process, without the activations of a step.
         memory_bytes: memory of the device that trains.
+        step: sizes of a step, from which its cost follows (`step_cost`).
     """
 
     d_in: int
@@ -43,12 +45,19 @@ class Forecast:
     train_rows: int
     reference_rows: int
     model_bytes: int
-    training_bytes: int
+    training_bytes: float
     memory_bytes: int
+    step: StepSizes
 
 
 def forecast(
-    data: ActivationDataModule, prepared: Prepared, trainer: Trainer, *, architecture: Architecture, shrinkage: float
+    data: ActivationDataModule,
+    prepared: Prepared,
+    trainer: Trainer,
+    *,
+    architecture: Architecture,
+    shrinkage: float,
+    l0: float,
 ) -> Forecast:
     """Computes the sizes of a run, and refuses a run that is certain to fail.
 
@@ -58,9 +67,10 @@ def forecast(
         trainer: the trainer of the run, whose device and number of processes count.
         architecture: of the TSAE.
         shrinkage: λ of the metric S.
+        l0: mean number of active latents of a vector that the training starts with.
 
     Returns:
-        The sizes. `training_bytes` is 16 bytes for each weight, without the activations of a step.
+        The sizes. `training_bytes` is 16 bytes for each weight of a process, without the activations of a step.
 
     Raises:
         ValueError: too few latents, too few training vectors for a batch, too few reference vectors for S or too few
@@ -69,7 +79,7 @@ def forecast(
     d_in = prepared.widths[data.point]
     d_sae = architecture.d_sae(d_in)
     train_rows, reference_rows = (prepared.rows[data.folder(c)]["train"] for c in (data.corpus, data.reference))
-    check_batch(train_rows, data.batches.size, trainer.world_size)
+    check_batch(train_rows, data.batches.size, Groups.of(trainer).data.size)
     if reference_rows < d_in and shrinkage == 0:
         raise ValueError(
             f"The metric S needs at least d_in={d_in} vectors, and the training split of the reference corpus gives "
@@ -78,13 +88,16 @@ def forecast(
     _check_ranks(prepared.ranks.get(data.folder(data.reference)), d_in, shrinkage, str(data.point))
     loaded = [] if prepared.loaded is None else prepared.loaded.parameters()
     model_bytes = sum(weight.numel() * weight.element_size() for weight in loaded)
-    matrices = 1 if architecture.tied else 2
-    training_bytes = _BYTES_A_WEIGHT * (matrices * d_in * d_sae + 2 * d_sae + d_in)
+    groups, matrices = Groups.of(trainer), 1 if architecture.tied else 2
+    step = StepSizes(
+        d_in, d_sae, data.batches.size, l0, matrices, latents=groups.latents.size, replicas=groups.data.size
+    )
+    training_bytes = step_cost(step).state_bytes
     if data.model.placement.device_map is None:
         _check_memory("The language model", model_bytes, _memory(data.model.device))
     memory = _memory(trainer.strategy.root_device)
     _check_memory("The training", training_bytes, memory)
-    return Forecast(d_in, d_sae, train_rows, reference_rows, model_bytes, training_bytes, memory)
+    return Forecast(d_in, d_sae, train_rows, reference_rows, model_bytes, training_bytes, memory, step)
 
 
 def _check_ranks(ranks: Ranks | None, d_in: int, shrinkage: float, site: str) -> None:
@@ -103,7 +116,7 @@ def _check_ranks(ranks: Ranks | None, d_in: int, shrinkage: float, site: str) ->
         )
 
 
-def _check_memory(what: str, needed: int, there: int) -> None:
+def _check_memory(what: str, needed: float, there: int) -> None:
     if needed > there:
         raise ValueError(
             f"{what} needs at least {needed / 1e9:.3g} GB of memory, and the device has {there / 1e9:.3g} GB: use a "
@@ -124,13 +137,14 @@ def render(sizes: Forecast, data: ActivationDataModule, prepared: Prepared, trai
         target: mean L0 at which the steps are timed.
 
     Returns:
-        Eight lines: model, site, SAE, vectors, tokens, cache, memory and time. The times are estimates.
+        Eight lines: model, site, SAE, vectors, tokens, cache, memory and time. The times are estimates; that of the training is
+        without the exchange between processes. Several processes have a ninth line: what each hands to the exchange.
     """
     model, tokens = data.model, sum(prepared.tokens.values())
     rows = prepared.rows[data.folder(data.corpus)]
     there = next(place for place in (data.harvests.cache_dir, *data.harvests.cache_dir.parents) if place.exists())
     harvest = tokens / _tokens_per_second(data, prepared) if tokens else 0.0
-    training = data.batches.steps * _seconds_a_step(sizes, data.batches.size, target, trainer.strategy.root_device)
+    training = data.batches.steps * _seconds_a_step(sizes, target, trainer.strategy.root_device)
     lines = {
         "model": f"{model.title} ({model.family}, {model.num_layers} layers, {str(model.dtype).removeprefix('torch.')})",
         "site": f"{data.point}, d_in {sizes.d_in:,}",
@@ -143,6 +157,12 @@ def render(sizes: Forecast, data: ActivationDataModule, prepared: Prepared, trai
         f"of {sizes.memory_bytes / 1e9:.3g} GB",
         "time": f"harvest about {_duration(harvest)}, training about {_duration(training)}",
     }
+    if trainer.world_size > 1:
+        cost = step_cost(sizes.step)
+        lines["exchange"] = (
+            f"a step and process: {cost.latents_bytes / 1e6:.3g} MB among {sizes.step.latents} that share the dictionary, "
+            f"{cost.replicas_bytes / 1e6:.3g} MB among {sizes.step.replicas} that see other data"
+        )
     return "\n".join(f"{name:<8} {text}" for name, text in lines.items())
 
 
@@ -156,14 +176,16 @@ def _tokens_per_second(data: ActivationDataModule, prepared: Prepared) -> float:
     return ids.numel() / (time.perf_counter() - since)
 
 
-def _seconds_a_step(sizes: Forecast, batch_size: int, target: float, device: torch.device) -> float:
-    """Times training steps on random vectors, with the loss and the optimiser of the default recipe, but without noise
-    and incoherence term; not the first step."""
+def _seconds_a_step(sizes: Forecast, target: float, device: torch.device) -> float:
+    """Times training steps of one process on random vectors, with the loss and the optimiser of the default recipe, but without
+    noise and incoherence term; not the first step."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        sae = ThresholdSAE(sizes.d_in, sizes.d_sae).to(device)
-        x = torch.randn(batch_size, sizes.d_in, device=device) / sizes.d_in**0.5
-    calibrate_thresholds_(sae, x, min(target, sizes.d_sae / 2))
+        own, rows = -(-sizes.d_sae // sizes.step.latents), sizes.step.batch // sizes.step.replicas
+        sae = ThresholdSAE(sizes.d_in, own).to(device)
+        x = torch.randn(rows, sizes.d_in, device=device) / sizes.d_in**0.5
+    target = target / sizes.step.latents
+    calibrate_thresholds_(sae, x, min(target, own / 2))
     optimizer, switch, sparsity = torch.optim.Adam(sae.parameters(), fused=True), DensitySwitch(), TargetL0(1.0, target)
     since = 0.0
     for step in range(_TIMED_STEPS + 1):

@@ -62,15 +62,16 @@ class Guards(Callback):
         pl_module.skips_not_finite = self.skip > 0
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
-        """Drops gradients that are not finite. They are the same on all processes, which therefore decide alike.
+        """Drops gradients that are not finite. All processes decide alike, also those that hold other latents.
 
         Args:
             trainer, pl_module, optimizer: as Lightning passes them.
         """
         if not self.skip:
             return
+        assert isinstance(pl_module, SAEModule)
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-        if not gradients or torch.stack([g.isfinite().all() for g in gradients]).all():
+        if not gradients or not pl_module.any_process(~torch.stack([g.isfinite().all() for g in gradients]).all()):
             return
         self.skipped += 1
         if self.skipped > self.skip:
@@ -104,7 +105,7 @@ class Guards(Callback):
             self._look_at_learning(trainer)
 
     def _look_at_codes(self, trainer: Trainer, module: SAEModule) -> None:
-        l0, d_sae, step = self.l0.value, module.sae.d_sae, trainer.global_step
+        l0, d_sae, step = self.l0.value, module.sae.shard.d_sae, trainer.global_step
         if self.first_l0 is None:
             self.first_l0 = l0
         if l0 < _SILENT:

@@ -9,13 +9,16 @@ from torch import Tensor
 
 from atomlab.activations.batches.shuffle import generator
 from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.groups import Groups
 from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.sae import InputTransform, ThresholdSAE, fold
 from atomlab.sae.ops import DensitySwitch, Terms, objective
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.failed_training import Divergence, not_finite
 from atomlab.training.loggers import WandbRun
+from atomlab.training.over_processes import batch_means, clip_by_norm_
 from atomlab.training.recipe import TrainingRecipe
+from atomlab.training.shard_measurement import ShardMeasurement
 from atomlab.training.validation import Measurement
 
 _ON_THE_BAR = 10  # steps from one set of numbers on the progress bar to the next
@@ -64,11 +67,20 @@ class SAEModule(LightningModule):
         self.skips_not_finite = False  # `Guards` leaves out batches whose loss is not finite
         self.seen: tuple[Tensor, Tensor] | None = None  # error over variance and L0 of the last batch, if it was finite
         self.transformed = False  # whether training batches come in the coordinates of `sae` already
-        self.measurement: Measurement | None = None
+        self.measurement: Measurement | ShardMeasurement | None = None
         self.validated: tuple[int, float] | None = None  # step of the last validation, and its R² in the S-norm
 
+    @property
+    def groups(self) -> Groups:
+        """The processes that train together: which see other data, and which hold other latents."""
+        return self.sae.shard.groups
+
     def setup(self, stage: str) -> None:
-        """Lets the data transform training batches where they are read ahead; a GPU does that better by itself."""
+        """Connects the processes, and lets the data transform training batches where they are read ahead.
+
+        A GPU transforms them better by itself.
+        """
+        self.sae.shard = self.sae.shard.among(Groups.of(self.trainer))
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and isinstance(data, ActivationDataModule):
             on_cpu = self.trainer.strategy.root_device.type == "cpu"
@@ -95,8 +107,9 @@ class SAEModule(LightningModule):
         if self.recipe.incoherence.acts_in(batch_idx):
             drawn = generator(self.seed, batch_idx, "atoms", device=x.device)  # the same in all processes
             loss = loss + self.recipe.incoherence(self.sae, drawn)
-        if not loss.isfinite():
-            error = not_finite(loss, batch, self.trainer.global_step, self.rates[0])
+        if self.any_process(~loss.isfinite()):
+            activations = self.any_process(~batch.isfinite().all())
+            error = not_finite(loss, self.trainer.global_step, self.rates[0], activations=activations)
             if not self.skips_not_finite:
                 raise error
             self.seen = None
@@ -105,33 +118,42 @@ class SAEModule(LightningModule):
         self._log_training(x, terms, loss.detach())
         return loss
 
+    def any_process(self, here: Tensor) -> bool:
+        """Whether something is so in any process. All have to know: one that goes another way leaves the others waiting.
+
+        Args:
+            here: whether it is so in this process, a scalar.
+        """
+        return bool(self.groups.everyone.sum(here.int()))
+
     def _with_noise(self, x: Tensor, batch_idx: int) -> Tensor:
-        """Adds the noise of this batch and process, which a resumed run draws again."""
-        drawn = generator(self.seed, batch_idx, "noise", self.trainer.global_rank, device=x.device)
-        scale = self.recipe.noise * self.root_mean_square
-        return x + scale * torch.randn(x.shape, generator=drawn, device=x.device)
+        """Adds the noise of this batch, which a resumed run draws again.
+
+        Every process draws that of the whole batch and takes its own rows, as `ShuffledBatches` deals them out, so that
+        vectors get the same noise on any number of processes.
+        """
+        data = self.groups.data
+        drawn = generator(self.seed, batch_idx, "noise", device=x.device)
+        noise = torch.randn(len(x) * data.size, x.shape[1], generator=drawn, device=x.device)[data.rank :: data.size]
+        return x + self.recipe.noise * self.root_mean_square * noise
 
     @torch.no_grad()
     def _log_training(self, x: Tensor, terms: Terms, loss: Tensor) -> None:
-        firings = terms.code.firings()
-        fired, vectors = firings > 0, len(x) * self.trainer.world_size
-        if self.trainer.world_size > 1:
-            gathered = self.all_gather(fired)
-            assert isinstance(gathered, Tensor)
-            fired = gathered.any(0)
-        self.since_fired.add_(vectors).masked_fill_(fired, 0)
-        variance = (x - x.mean(0)).square().sum(1).mean()
-        self.divergence.observe(terms.reconstruction, variance, self.progress)
-        self.seen = (terms.reconstruction / variance, firings.sum() / len(x))
+        data, firings = self.groups.data, terms.code.firings()
+        firings = data.sum(firings)
+        self.since_fired.add_(len(x) * data.size).masked_fill_(firings > 0, 0)
+        means = batch_means(self.sae, x, terms, loss, firings, self.since_fired >= self.recipe.revival.after)
+        self.divergence.observe(means.reconstruction, means.variance, self.progress)
+        self.seen = (means.reconstruction / means.variance, means.l0)
         if self._is_shown():
             self.log_dict({"train/r2": 1 - self.seen[0], "train/l0": self.seen[1]}, prog_bar=True)
             self.log_dict(
                 {
-                    "train/loss": loss,
-                    "train/reconstruction": terms.reconstruction,
-                    "train/sparsity": terms.sparsity,
+                    "train/loss": means.loss,
+                    "train/reconstruction": means.reconstruction,
+                    "train/sparsity": means.sparsity,
                     "train/density": self.switch.density,
-                    "train/dead": (self.since_fired >= self.recipe.revival.after).float().mean(),
+                    "train/dead": means.dead,
                 }
             )
 
@@ -140,6 +162,15 @@ class SAEModule(LightningModule):
         every, step = self.trainer.log_every_n_steps, self.trainer.global_step + 1  # pyright: ignore
         return step % _ON_THE_BAR == 0 or (every > 0 and step % every == 0)
 
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clips as Lightning does; where several processes share the dictionary, by the norm over all latents."""
+        if self.sae.shard.is_whole or not gradient_clip_val or gradient_clip_algorithm == "value":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:
+            clip_by_norm_(self.sae, float(gradient_clip_val))
+
     def on_train_end(self) -> None:
         if self.divergence.diverged and self.trainer.is_global_zero:
             sys.stderr.write(f"\natomlab: warning: {self.divergence.sentence}\n")
@@ -147,7 +178,7 @@ class SAEModule(LightningModule):
     @property
     def rates(self) -> tuple[float, float]:
         """The highest learning rates of the weights and of the thresholds."""
-        return self.recipe.schedule.rates(self.sae.d_sae)
+        return self.recipe.schedule.rates(self.sae.shard.d_sae)
 
     @property
     def progress(self) -> float:
@@ -179,11 +210,19 @@ class SAEModule(LightningModule):
 
     @torch.no_grad()
     def folded(self) -> ThresholdSAE:
-        """Returns the TSAE of raw activations, with atoms of unit S-norm, which is measured, saved and published."""
+        """Returns the TSAE of raw activations, with atoms of unit S-norm, which is measured, saved and published.
+
+        Where several processes share the dictionary, each gets its own latents of it.
+        """
         return fold(self.sae, self.transform).with_unit_norm_decoder(self.atomic.matrix.to(self.sae.W_dec))
 
     def on_validation_epoch_start(self) -> None:
-        self.measurement = Measurement(self.folded(), self.atomic, self.sample_sizes, null=True)
+        if self.sae.shard.is_whole:
+            self.measurement = Measurement(
+                self.folded(), self.atomic, self.sample_sizes, null=True, data=self.groups.data
+            )
+        else:
+            self.measurement = ShardMeasurement(self.folded(), self.atomic, self.sample_sizes)
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         assert self.measurement is not None

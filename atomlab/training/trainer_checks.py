@@ -2,6 +2,8 @@
 
 from lightning import Trainer
 
+from atomlab.groups import Groups
+
 _SUPPORTED = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 _WHOLE = {"fast_dev_run": False, "overfit_batches": 0.0, "limit_train_batches": 1.0}
 
@@ -19,12 +21,18 @@ def check_trainer(trainer: Trainer, steps: int) -> None:
         steps: number of steps that the schedules and the record of the run have.
 
     Raises:
-        ValueError: the precision is another one; or an option of the trainer changes the number of steps.
+        ValueError: the precision is another one, or 16-mixed where processes share a dictionary; or an option of the trainer
+            changes the number of steps.
     """
     if trainer.precision not in _SUPPORTED:
         raise ValueError(
             f"trainer.precision={trainer.precision} keeps the weights and thresholds in fewer than 32 bits, in which "
             f"thresholds stop moving: choose {', '.join(_SUPPORTED[:-1])} or {_SUPPORTED[-1]}."
+        )
+    if trainer.precision == "16-mixed" and Groups.of(trainer).latents.size > 1:
+        raise ValueError(
+            "trainer.precision=16-mixed scales the loss in each process by what its own gradients allow, and processes that "
+            "share a dictionary need one scale: use bf16-mixed."
         )
     for name, whole in _WHOLE.items():
         value = getattr(trainer, name)

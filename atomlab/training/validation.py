@@ -6,6 +6,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from atomlab.groups import ALONE, Axis
 from atomlab.metrics.by_name import (
     AtomGeometry,
     Number,
@@ -57,6 +58,7 @@ class Measurement:
         sizes: Vectors that are measured and certified, over all processes, random supports that are tried for the lower
             bound of δ_K, and the seed of these and of the random dictionary.
         null: Whether the numbers of random atoms are measured too.
+        data: The processes that each see their share of the vectors.
     """
 
     def __init__(
@@ -66,10 +68,11 @@ class Measurement:
         sizes: SampleSizes = SampleSizes(),
         *,
         null: bool = False,
+        data: Axis = ALONE.data,
     ) -> None:
-        self.sae, self.sizes = sae, sizes
-        self.measured_left = _share(sizes.measured)
-        self.certified_left = _share(min(sizes.dashboard, sizes.measured))
+        self.sae, self.sizes, self.share = sae, sizes, share_of(sizes.measured, data)
+        self.measured_left = self.share
+        self.certified_left = share_of(min(sizes.dashboard, sizes.measured), data)
         dictionary = sae.W_dec.detach()
         self.geometry = AtomGeometry.of(dictionary, metric)
         self.reconstructions = of_reconstructions(sae.d_in, metric).to(dictionary.device)
@@ -121,7 +124,7 @@ class Measurement:
         """
         dead = self.measured[0]["dead"]
         assert isinstance(dead, FiringShare)
-        seen = _share(self.sizes.measured) - self.measured_left
+        seen = self.share - self.measured_left
         fired = dead.firing.double() / max(1, seen)
         return {
             "threshold": self.sae.threshold.detach(),
@@ -139,9 +142,6 @@ class Measurement:
         return flat({"restricted_isometry_k": interval})
 
 
-def _share(count: int) -> int:
-    """How many of the first `count` vectors this process sees, of those that are dealt out in turn."""
-    if not torch.distributed.is_initialized():
-        return count
-    processes = torch.distributed.get_world_size()
-    return (count - torch.distributed.get_rank() + processes - 1) // processes
+def share_of(count: int, data: Axis) -> int:
+    """Computes how many of the first `count` vectors this process sees, of those that are dealt out in turn."""
+    return (count - data.rank + data.size - 1) // data.size

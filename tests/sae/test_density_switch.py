@@ -49,7 +49,7 @@ def test_dense_and_sparse_codes_count_alike() -> None:
         sae.threshold.fill_(2.0)
         sae.threshold.add_(torch.linspace(-1, 1, 100))
     dense, sparse = DensitySwitch(), DensitySwitch()
-    dense.observe(sae, Dense().encode(sae, x.repeat_interleave(8, 0)))  # every eighth row is counted
+    dense.observe(sae, Dense().encode(sae, x.repeat_interleave(7, 0)))  # every seventh row is counted
     sparse.observe(sae, Sparse(TorchKernels(screened=False)).encode(sae, x))
     assert dense.density == pytest.approx(sparse.density, rel=1e-6)
 

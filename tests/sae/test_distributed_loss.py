@@ -6,7 +6,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from atomlab.groups import Groups
 from atomlab.sae.losses import target_l0_penalty
+from atomlab.sae.shard import Shard
 from atomlab.sae.sparse_code import Code
 
 
@@ -20,7 +22,8 @@ def problem() -> tuple[torch.Tensor, torch.Tensor]:
 def work(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     z, theta = problem()
-    penalty = target_l0_penalty(Code(z[rank::2], z[rank::2], None, 6), theta, 0.5, 2.0)
+    shard = Shard(6, Groups.of_ranks(rank, 2))
+    penalty = target_l0_penalty(Code(z[rank::2], z[rank::2], None, 6), theta, 0.5, 2.0, shard)
     penalty.backward()
     assert theta.grad is not None
     dist.all_reduce(theta.grad)

@@ -35,7 +35,7 @@ class Stream(IterableDataset[Tensor]):
     def __iter__(self) -> Iterator[Tensor]:
         together = dist.is_initialized()
         rank, size = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
-        return (batch.chunk(size)[rank] for batch in self.data)
+        return (batch[rank::size] for batch in self.data)
 
 
 class Choices(Callback):

@@ -1,6 +1,7 @@
 """Two processes that see different data train as one that sees both: the same implementation at every step, the same
 dead latents, the same weights."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,16 @@ from atomlab.sae import ThresholdSAE
 from atomlab.sae.ops import Dense, DensitySwitch
 from atomlab.training.module import SAEModule
 from tests.training.runs import Choices, batches, fit, module
+from tests.training.together import free_port, together
 
 STEPS = 12
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice on workers and on spawning
 
 
 def uneven() -> list[Tensor]:
-    """The first half of each batch, one process's, is small and rarely above a threshold; the second is large."""
+    """Every second vector of a batch, one process's, is small and rarely above a threshold; the others are large."""
     scale = torch.ones(128, 1)
-    scale[:64], scale[64:] = 0.7, 1.5
+    scale[::2], scale[1::2] = 0.7, 1.5
     return [batch * scale for batch in batches(STEPS)]
 
 
@@ -32,8 +34,8 @@ def start() -> SAEModule:
     z = uneven()[0] @ found.sae.W_enc[:, 4]
     with torch.no_grad():
         found.sae.threshold[3] = 100.0
-        found.sae.threshold[4] = (z[:64].max() + z[64:].max()) / 2
-    assert z[:64].max() < z[64:].max()
+        found.sae.threshold[4] = (z[::2].max() + z[1::2].max()) / 2
+    assert z[::2].max() < z[1::2].max()
     return found
 
 
@@ -53,11 +55,25 @@ def local_density(sae: ThresholdSAE, x: Tensor) -> float:
     return float((Dense().encode(sae, x).z > sae.threshold - sae.bandwidth / 2).float().mean())
 
 
+def work(rank: int, folder: Path, port: int) -> None:
+    os.environ["MASTER_PORT"] = str(port)
+    fit(
+        start(),
+        folder,
+        uneven(),
+        Keep(folder),
+        devices=2,
+        strategy=DDPStrategy(process_group_backend="gloo"),
+        enable_checkpointing=False,
+    )
+
+
 def test_two_processes_choose_and_count_together(tmp_path: Path) -> None:
     found, first = start(), uneven()[0]
-    assert local_density(found.sae, first[:64]) < 0.13 < local_density(found.sae, first[64:])  # alone they would differ
-    strategy = DDPStrategy(process_group_backend="gloo", start_method="spawn")
-    fit(found, tmp_path, uneven(), Keep(tmp_path), devices=2, strategy=strategy)
+    assert (
+        local_density(found.sae, first[::2]) < 0.13 < local_density(found.sae, first[1::2])
+    )  # alone they would differ
+    together(work, 2, tmp_path, free_port())
     one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert one["sparse"] == two["sparse"]
     assert one["density"] == two["density"]

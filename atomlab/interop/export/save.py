@@ -72,25 +72,12 @@ def save(
 
 def _save_saelens(sae: SAE, folder: Path, metadata: dict[str, Any], firing_rates: Tensor | None) -> Path:
     architecture, parameters, further = _in_saelens(sae)
-    config = {
-        "architecture": architecture,
-        "d_in": sae.d_in,
-        "d_sae": sae.d_sae,
-        **further,
-        "dtype": "float32",
-        "device": "cpu",
-        "apply_b_dec_to_input": sae.apply_b_dec_to_input,
-        "normalize_activations": "none",
-        # TransformerLens gives the heads' outputs apart, which SAELens then puts side by side.
-        "reshape_activations": "hook_z" if str(metadata.get("hook_name")).endswith("hook_z") else "none",
-    }
     if firing_rates is not None:
         metadata = _firing(firing_rates) | metadata
     with atomic_write(folder / CONFIG) as config_file, atomic_write(folder / WEIGHTS) as weights_file:
         save_file(parameters, weights_file)
-        checksum = {CHECKSUM: sha256(weights_file)}
-        text = config | {"metadata": {"sae_lens_version": _SAELENS_VERSION, **metadata, **checksum}}
-        config_file.write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
+        sizes = {"d_in": sae.d_in, "d_sae": sae.d_sae, "apply_b_dec_to_input": sae.apply_b_dec_to_input}
+        write_config(config_file, {"architecture": architecture, **sizes, **further}, metadata, sha256(weights_file))
         if firing_rates is None:
             (folder / SPARSITY).unlink(missing_ok=True)  # of the SAE that was here before
         else:
@@ -98,6 +85,27 @@ def _save_saelens(sae: SAE, folder: Path, metadata: dict[str, Any], firing_rates
                 save_file({"sparsity": (firing_rates.double() + _EPSILON).log10().float().contiguous()}, sparsity_file)
     write_checksums(folder, (CONFIG, WEIGHTS))
     return folder
+
+
+def write_config(file: Path, fields: Mapping[str, object], metadata: Mapping[str, object], checksum: str) -> None:
+    """Writes the cfg.json of SAELens 6.
+
+    Args:
+        file: where to write.
+        fields: architecture, sizes and what else the architecture has.
+        metadata: entries for `metadata`.
+        checksum: the SHA-256 of the file of the weights.
+    """
+    config = {
+        **fields,
+        "dtype": "float32",
+        "device": "cpu",
+        "normalize_activations": "none",
+        # TransformerLens gives the heads' outputs apart, which SAELens then puts side by side.
+        "reshape_activations": "hook_z" if str(metadata.get("hook_name")).endswith("hook_z") else "none",
+        "metadata": {"sae_lens_version": _SAELENS_VERSION, **metadata, CHECKSUM: checksum},
+    }
+    file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 @torch.no_grad()

@@ -8,9 +8,9 @@ import math
 from typing import Any, Literal, final
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
+from atomlab.groups import Axis
 from atomlab.sae.autoencoder import ThresholdSAE
 from atomlab.sae.ops.dense import Dense
 from atomlab.sae.ops.kernels import kernels_for
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 _PROBE = 256  # samples of the first batch whose density decides on the first step
 _SCREEN_LIMIT = 0.04  # above this density the float32 dot products cost more than bfloat16 saves (docs/benchmarks.md)
 _ROOM = 1.5  # the room for entries, as a multiple of the number that the density predicts
-_ROWS = 8  # every eighth row of a dense code is counted
+_ROWS = 7  # every seventh row of a dense code is counted: a prime, so that no process's rows are left out
 
 
 @final
@@ -31,8 +31,8 @@ class DensitySwitch(nn.Module):
     """Chooses `Sparse` while few entries have a value or a gradient, and `Dense` otherwise.
 
     The density is the share of the `(batch, d_sae)` matrix with z > θ − ε/2. The switch keeps a running mean of it over
-    about ten steps and over all processes, which is saved in checkpoints, and logs each change of implementation. The
-    default limits were measured on a CPU.
+    about ten steps and over the data and latents of all processes, which is saved in checkpoints, and logs each change of
+    implementation. The default limits were measured on a CPU.
 
     Args:
         enter: density below which the sparse implementation takes over.
@@ -88,8 +88,9 @@ class DensitySwitch(nn.Module):
             `Dense`, or `Sparse` with the kernels for the device of the batch.
         """
         if math.isnan(self.density):
-            with torch.no_grad():
-                self.observe(sae, Dense().encode(sae, x[:_PROBE]))
+            data = sae.shard.groups.data
+            with torch.no_grad():  # its first samples over all processes, which are dealt out in turn
+                self.observe(sae, Dense().encode(sae, x[: (_PROBE - data.rank + data.size - 1) // data.size]))
         if not self.is_sparse:
             return Dense()
         too_many = self.screened is None and self.density > _SCREEN_LIMIT
@@ -102,18 +103,18 @@ class DensitySwitch(nn.Module):
 
         Args:
             sae: the TSAE.
-            code: the code of the batch. Of a dense one every eighth row is counted.
+            code: the code of the batch. Of a dense one every seventh row of the whole batch is counted, so that the number of
+                processes does not change the decision.
 
-        Cost: one all-reduce of one number where there are several processes.
+        Cost: one all-reduce of two numbers where there are several processes.
         """
         if code.entries is None:
-            rows = code.z[::_ROWS]
-            found = torch.count_nonzero(rows > sae.threshold - sae.bandwidth / 2) / rows.numel()
+            rows = code.z[_every_seventh(sae.shard.groups.data)]
+            counts = [torch.count_nonzero(rows > sae.threshold - sae.bandwidth / 2), rows.numel()]
         else:
-            found = torch.tensor(len(code.z) / (code.batch * sae.d_sae), device=code.z.device)
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(found)
-            found /= dist.get_world_size()
+            counts = [len(code.z), code.batch * sae.d_sae]
+        entries, places = sae.shard.groups.everyone.sum(torch.tensor(counts, device=code.z.device))
+        found = entries / places
         self.density = float(found) if math.isnan(self.density) else 0.9 * self.density + 0.1 * float(found)
         sparse = self.density < (self.leave if self.is_sparse else self.enter)
         if sparse != self.is_sparse:
@@ -127,3 +128,9 @@ class DensitySwitch(nn.Module):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restores what `get_extra_state` returned."""
         self.density, self.is_sparse = float(state["density"]), bool(state["is_sparse"])
+
+
+def _every_seventh(data: Axis) -> slice:
+    """Which rows of this process are every seventh ones of the whole batch, whose rows are dealt out to the processes in turn."""
+    own = [row for row in range(_ROWS) if (row * data.size + data.rank) % _ROWS == 0]
+    return slice(own[0], None, _ROWS // math.gcd(data.size, _ROWS)) if own else slice(0)

@@ -74,7 +74,8 @@ def objective(
     """Computes the training objective on a batch.
 
     loss = mean ‖t − x̂‖² + sparsity term + λ_P · mean Σ_{j dead} ReLU(θ_j − z_j)·‖d_j‖, where means are over the batch.
-    The last term is left out if no latent is dead or λ_P is 0.
+    The last term is left out if no latent is dead or λ_P is 0. Where several processes share the dictionary, the value is that of
+    all latents in each of them, and the gradients are those of the own ones.
 
     Args:
         operators: the implementation of encoder and decoder.
@@ -95,8 +96,11 @@ def objective(
     code = operators.encode(sae, x)
     reconstruction = reconstruction_loss(x if target is None else target, operators.decode(sae, code))
     penalty = reconstruction.new_zeros(()) if sparsity is None else sparsity(sae, code)
-    if dead is not None and dead_coefficient > 0 and dead.any():
+    if (
+        dead is not None and dead_coefficient > 0 and (dead.any() or not sae.shard.is_whole)
+    ):  # all shards exchange a number
         latents = dead.nonzero().squeeze(1)
         threshold, norms = sae.threshold.index_select(0, latents), decoder_norms(sae.W_dec.index_select(0, latents))
-        penalty = penalty + dead_coefficient * pre_activation_penalty(sae.pre_activations(x, latents), threshold, norms)
+        own = pre_activation_penalty(sae.pre_activations(x, latents), threshold, norms)
+        penalty = penalty + dead_coefficient * sae.shard.total(own)
     return Terms(reconstruction, penalty, code)

@@ -65,7 +65,7 @@ class Sparse:
             x̂, shape `(batch, d_in)`.
         """
         assert code.entries is not None
-        return _Decode.apply(code.values, sae.W_dec, code.entries, self.kernels) + sae.b_dec
+        return sae.shard.total(_Decode.apply(code.values, sae.W_dec, code.entries, self.kernels)) + sae.b_dec
 
 
 class _Encode(torch.autograd.Function):
