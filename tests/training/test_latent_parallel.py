@@ -20,6 +20,7 @@ from atomlab.interop.checkpoint import load_checkpoint, read_progress
 from atomlab.interop.export.shards import save_shared_sae
 from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.sae import Incoherence
+from atomlab.training.cost_model import StepSizes, step_cost
 from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.module import SAEModule
 from atomlab.training.recipe import Revival
@@ -158,7 +159,8 @@ def test_a_validation_on_shards_has_the_numbers_of_the_whole(name: str, trained:
 
 def test_the_exchange_of_a_step_does_not_depend_on_the_number_of_latents(trained: Path) -> None:
     """The partial reconstruction; L0; two numbers of the density; active and dead latents; whether the loss is finite."""
-    expected = 8 * (BATCH * D_IN + 1 + 2 + 2) + 4
+    exchanged = step_cost(StepSizes(D_IN, D_SAE, BATCH, 4.0, latents=2)).latents_bytes  # in float32
+    expected = 2 * exchanged + 8 * (1 + 2 + 2) + 4
     for rank in range(2):
         assert torch.load(trained / f"bytes-{rank}.pt", weights_only=True) == [expected, expected]
 
