@@ -63,6 +63,7 @@ MAY_IMPORT = {
     "__init__": {"activations", "sae", "interop", "coders", "explore"},
     "__main__": {"commands"},
     "commands": {
+        "groups",
         "activations",
         "evaluation",
         "files",

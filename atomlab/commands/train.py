@@ -17,7 +17,7 @@ from atomlab.commands.configuration_folder import configuration_folder
 from atomlab.evaluation import Nulls, Retraining, RunOrigin, evaluate_run, origin_of, save_trained
 from atomlab.evaluation.sweep import summarise_sweep
 from atomlab.groups import Groups
-from atomlab.identity import identity_of, write_identity
+from atomlab.identity import Identity, identity_of, write_identity
 from atomlab.interop.checkpoint import read_progress
 from atomlab.interop.export.shards import save_shared_sae
 from atomlab.launch import folder_of_first_process, launch, plain
@@ -60,8 +60,7 @@ def train(config: DictConfig, bank: Bank | None = None) -> float | None:
         data = bank.join(data, identity, trainer)
 
     def foresee(prepared: Prepared) -> Forecast:
-        l0, shrinkage = recipe.initial_l0, config.shrinkage
-        return forecast(data, prepared, trainer, architecture=architecture, shrinkage=shrinkage, l0=l0)
+        return forecast(data, prepared, trainer, architecture, shrinkage=config.shrinkage, l0=recipe.initial_l0)
 
     if config.dry_run:
         prepared = data.prepare()
@@ -74,25 +73,35 @@ def train(config: DictConfig, bank: Bank | None = None) -> float | None:
     seed_everything(config.seed, workers=True, verbose=False)  # here, since a harvest draws random numbers too
     groups = Groups.of(trainer)
     module = build(data, architecture, recipe, shrinkage=config.shrinkage, sample_sizes=sample_sizes, groups=groups)
-    for logger in trainer.loggers:
-        logger.log_hyperparams(plain(config))
-    if trainer.is_global_zero:
-        write_identity(folder, identity)
+    _announce(trainer, config, identity, folder)
     trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     check_finished(trainer, config.steps)
     if bank is not None:
         bank.wait_for_all()
     objective = validation_objective(trainer, module, data)
-    if not module.sae.shard.is_whole:
-        save_shared_sae(module.folded(), folder / "sae", origin_of(data, identity))
-    if torch.distributed.is_initialized():  # the table is one process's work, and its metrics must not wait for others
-        torch.distributed.destroy_process_group()
+    _end_together(module, folder, origin_of(data, identity))
     if not trainer.is_global_zero:
         return None
     origin = RunOrigin(OmegaConf.to_yaml(config), identity)
     rows = _saved_and_measured(config, module, data, nulls, origin, folder)
     _finish(trainer, rows, folder)
     return objective if config.objective is None else objective_of_row(rows[0], config.objective)
+
+
+def _announce(trainer: Trainer, config: DictConfig, identity: Identity, folder: Path) -> None:
+    """Tells the loggers what is trained, and writes it into the folder of the run."""
+    for logger in trainer.loggers:
+        logger.log_hyperparams(plain(config))
+    if trainer.is_global_zero:
+        write_identity(folder, identity)
+
+
+def _end_together(module: SAEModule, folder: Path, metadata: dict[str, object]) -> None:
+    """Ends the processes' work together: the table is that of one, and its metrics must not wait for others."""
+    if not module.sae.shard.is_whole:
+        save_shared_sae(module.folded(), folder / "sae", metadata)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _trainer(config: DictConfig) -> Trainer:

@@ -54,8 +54,8 @@ def forecast(
     data: ActivationDataModule,
     prepared: Prepared,
     trainer: Trainer,
-    *,
     architecture: Architecture,
+    *,
     shrinkage: float,
     l0: float,
 ) -> Forecast:
