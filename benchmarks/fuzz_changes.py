@@ -179,6 +179,7 @@ def other_tensors(folder: Path, rng: random.Random, marker: Path) -> None:
     """Whole files with valid checksums and the wrong content: shapes, dtypes, values, names."""
     unseal(folder)
     file = weights_of(folder)
+    checkpoint = {}
     if file.suffix == ".ckpt":
         checkpoint = read_checkpoint_file(file)
         tensors = {name: value.clone().contiguous() for name, value in checkpoint["state_dict"].items()}

@@ -32,6 +32,7 @@ from atomlab import ThresholdSAE, load_sae, save_sae
 from atomlab.interop import load
 from atomlab.interop.checkpoint import load_checkpoint
 from atomlab.interop.checkpoint_file import write_checkpoint_file
+from atomlab.sae import SAE
 from benchmarks.fuzz_changes import KINDS
 
 LIMIT = 1 << 30  # bytes that memory may grow by
@@ -40,7 +41,7 @@ FORBIDDEN = (
     *("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess", "socket.", "shutil.", "pickle.find_class"),
     *("os.remove", "os.rename", "os.mkdir", "os.symlink", "os.link", "os.truncate", "os.chmod", "ctypes.dlopen"),
 )
-READERS: dict[str, Callable[[Path], ThresholdSAE]] = {
+READERS: dict[str, Callable[[Path], SAE]] = {
     "checkpoint": lambda folder: load_checkpoint(folder / "last.ckpt")[0],
     "sae": load_sae,
     "foreign sae": load_sae,
@@ -108,7 +109,7 @@ def _too_slow(number: int, frame: Any) -> None:
     raise TimeoutError(f"took more than {SECONDS} s")
 
 
-def outcome(read: Callable[[Path], ThresholdSAE], folder: Path, before: dict[str, Tensor], watch: Watch) -> str:
+def outcome(read: Callable[[Path], SAE], folder: Path, before: dict[str, Tensor], watch: Watch) -> str:
     """What happened: `refused`, `the same weights`, `other weights`, or what is at fault."""
     try:
         with watch.reading():

@@ -50,7 +50,7 @@ class Exchanged(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self.counts = batch_idx == STEPS - 1
 
-    def on_train_end(self, *_: Any) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         self.counts = False
 
 
@@ -93,7 +93,7 @@ def rank(count: int, d_in: int, d_sae: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--d-in", type=int, default=256)
     parser.add_argument("--d-sae", type=int, default=65_536)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])

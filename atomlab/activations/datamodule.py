@@ -166,7 +166,7 @@ class ActivationDataModule(LightningDataModule):
         """Checks all that can be known before the first pass, and writes nothing (`HarvestCache.prepare`)."""
         return self.harvests.prepare((self.corpus, self.reference), self.points)
 
-    def harvest(self, trainer: Trainer | None = None, check: Callable[[Prepared], None] | None = None) -> None:
+    def harvest(self, trainer: Trainer | None = None, check: Callable[[Prepared], object] | None = None) -> None:
         """Harvests what the cache lacks (`HarvestCache.ensure`).
 
         Args:

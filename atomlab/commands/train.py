@@ -3,11 +3,13 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from lightning import Trainer, seed_everything
+from lightning import seed_everything
+from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from atomlab import load_sae
@@ -104,7 +106,7 @@ def _end_together(module: SAEModule, folder: Path, metadata: dict[str, object]) 
         torch.distributed.destroy_process_group()
 
 
-def _trainer(config: DictConfig) -> Trainer:
+def _trainer(config: DictConfig) -> Any:  # a Trainer, whose `callbacks` no type checker sees
     """Builds the trainer with its callbacks and its logger, and checks it."""
     callbacks = list(instantiate(config.callbacks).values())
     trainer = instantiate(config.trainer, callbacks=callbacks, logger=instantiate(config.logger).get("logger"))
@@ -154,7 +156,7 @@ def _saved_and_measured(
     return rows
 
 
-def _finish(trainer: Trainer, rows: list[Row], folder: Path) -> None:
+def _finish(trainer: Any, rows: list[Row], folder: Path) -> None:
     """Sends the table to all loggers, to wandb what is asked for of the folder, ends them, and asks for the last checkpoint."""
     for logger in trainer.loggers:
         logger.log_metrics({f"table/{row['unit']}/{k}": v for row in rows for k, v in row.items() if type(v) is float})

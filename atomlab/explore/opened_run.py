@@ -19,7 +19,7 @@ from atomlab.identity import comparable_identity
 from atomlab.interop.formats.saelens import CONFIG, load_config
 from atomlab.interop.load import find_sae
 from atomlab.interop.locate import with_atoms
-from atomlab.sae import ThresholdSAE
+from atomlab.sae import SAE
 
 
 @final
@@ -35,7 +35,7 @@ class OpenedRun:
         drop_special: whether it left out special tokens. Then all functions here do.
     """
 
-    sae: ThresholdSAE
+    sae: SAE
     language_model: LanguageModel
     point: HookPoint
     drop_first: bool = True

@@ -11,13 +11,13 @@ from atomlab.activations.model.capture import axis_orders, random_ids
 from atomlab.activations.model.replacing import edited_at, replaced
 from atomlab.activations.model.sites import HookPoint
 from atomlab.explore.atom_edits import AtomEdit
-from atomlab.sae import ThresholdSAE
+from atomlab.sae import SAE
 
 
 @contextmanager
 def splice(
     model: nn.Module,
-    sae: ThresholdSAE,
+    sae: SAE,
     point: HookPoint | str,
     edits: AtomEdit | Sequence[AtomEdit] = (),
     *,
@@ -98,7 +98,7 @@ def splice(
             handle.remove()
 
 
-def _changed(x: Tensor, sae: ThresholdSAE, edits: Sequence[AtomEdit], keep_error: bool) -> Tensor:
+def _changed(x: Tensor, sae: SAE, edits: Sequence[AtomEdit], keep_error: bool) -> Tensor:
     """What takes the place of the activations x, (n, d_in), in the dtype and on the device of the SAE."""
     x = x.to(sae.W_dec)
     codes = sae.encode(x)

@@ -167,7 +167,7 @@ class HarvestCache:
         corpora: Sequence[Corpus],
         points: Sequence[HookPoint],
         trainer: Trainer | None = None,
-        check: Callable[[Prepared], None] | None = None,
+        check: Callable[[Prepared], object] | None = None,
     ) -> None:
         """Fetches what the cache lacks from the source, if there is one, and then checks and harvests what is still missing.
 
@@ -193,7 +193,7 @@ class HarvestCache:
         folders: Mapping[Path, Corpus],
         points: Sequence[HookPoint],
         trainer: Trainer | None,
-        check: Callable[[Prepared], None] | None,
+        check: Callable[[Prepared], object] | None,
     ) -> None:
         if self.options.source is not None:
             for folder in folders:

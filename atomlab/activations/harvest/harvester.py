@@ -145,7 +145,9 @@ class Harvester(LightningModule):
         number, inputs, kept = item
         assert self.writer is not None
         shard = self.mine[number]
-        seen = capture(self.placed[0] if self.placed else self.loaded, self.missing[shard], inputs)
+        model = self.placed[0] if self.placed else self.loaded
+        assert model is not None
+        seen = capture(model, self.missing[shard], inputs)
         rows = {point: x.flatten(0, 1).index_select(0, kept.to(x.device)) for point, x in seen.items()}
         self.writer.put(shard, rows)
         self.bar.update(inputs["input_ids"].numel())
