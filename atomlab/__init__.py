@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from atomlab.interop.export.save import save as save_sae
     from atomlab.interop.load import load
     from atomlab.interop.load import load as load_sae
-    from atomlab.sae import ThresholdSAE
+    from atomlab.sae import BaselineSAE, ThresholdSAE
+    from atomlab.training.fit import fit
 
 __all__ = [
     "AtomEdit",
+    "BaselineSAE",
     "Firing",
     "LanguageModel",
     "OpenedRun",
@@ -29,6 +31,7 @@ __all__ = [
     "add",
     "atoms_of",
     "encode",
+    "fit",
     "load",
     "load_sae",
     "open_run",
@@ -39,6 +42,7 @@ __all__ = [
 ]
 _PLACES = {  # where each name is defined, and its name there if that is another
     "AtomEdit": "explore.atom_edits",
+    "BaselineSAE": "sae.baselines.baseline_sae",
     "Firing": "explore.atoms_of",
     "LanguageModel": "activations.model.language_model",
     "OpenedRun": "explore.opened_run",
@@ -47,6 +51,7 @@ _PLACES = {  # where each name is defined, and its name there if that is another
     "add": "explore.atom_edits",
     "atoms_of": "explore.atoms_of",
     "encode": "coders.encode",
+    "fit": "training.fit",
     "load": "interop.load",
     "load_sae": "interop.load:load",
     "open_run": "explore.opened_run",

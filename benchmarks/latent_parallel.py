@@ -21,13 +21,14 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer
 
-from atomlab.evaluation.surrogates import VectorsDataModule, exact_moments
+from atomlab.activations.store.moments import exact_moments
 from atomlab.groups import Groups
 from atomlab.sae import Incoherence, TargetL0
 from atomlab.training.build import build
 from atomlab.training.callbacks import DecoderNorm
 from atomlab.training.latent_parallel import LatentParallelStrategy
 from atomlab.training.recipe import Architecture, Calibration, InitialAtoms, TrainingRecipe
+from atomlab.training.vectors import VectorsDataModule
 
 STEPS, BATCH, L0 = 3, 64, 40.0
 

@@ -45,7 +45,6 @@ MAY_IMPORT = {
     },
     "evaluation": {
         "files",
-        "groups",
         "identity",
         "progress",
         "ranges",
@@ -60,7 +59,7 @@ MAY_IMPORT = {
         "report",
     },
     "explore": {"activations", "identity", "interop", "sae"},  # a saved SAE inside the model that it belongs to
-    "__init__": {"activations", "sae", "interop", "coders", "explore"},
+    "__init__": {"activations", "sae", "interop", "coders", "explore", "training"},
     "__main__": {"commands"},
     "commands": {
         "groups",
@@ -80,10 +79,10 @@ MAY_IMPORT = {
     "sae/decoder": set(),  # the rows of any decoder
     "sae/origin": set(),
     "sae/autoencoder": {"decoder", "origin", "shard", "thresholding"},
-    "sae/baselines": {"autoencoder", "decoder", "origin", "sparse_code"},  # the TSAE with the same codes
-    "sae/calibration": {"autoencoder"},
+    "sae/baselines": {"autoencoder", "decoder", "origin", "shard", "sparse_code"},  # the TSAE with the same codes
+    "sae/calibration": {"autoencoder", "baselines"},
     "sae/input_transform": {"autoencoder", "baselines"},
-    "sae/losses": {"autoencoder", "decoder", "shard", "sparse_code", "thresholding"},
+    "sae/losses": {"autoencoder", "baselines", "decoder", "shard", "sparse_code", "thresholding"},
     "sae/ops": {"autoencoder", "baselines", "decoder", "losses", "sparse_code"},
     "sae/__init__": {
         "autoencoder",
@@ -101,7 +100,10 @@ MAY_IMPORT = {
     "interop/site_names": set(),
     "interop/sae_from_tensors": {"tensor_file"},
     "interop/checkpoint_file": set(),
-    "interop/checkpoint": {"checkpoint_file", "sae_from_tensors"},
+    "interop/baseline_of_weights": {"sae_from_tensors"},
+    "interop/tensors_in_json": set(),
+    "interop/sharded_checkpoint": {"tensors_in_json"},
+    "interop/checkpoint": {"baseline_of_weights", "checkpoint_file", "sae_from_tensors", "sharded_checkpoint"},
     "interop/integrity": {"checkpoint"},
     "interop/formats": {"config_file", "integrity", "sae_from_tensors", "tensor_file"},
     "interop/recognise": {"formats"},
@@ -120,11 +122,13 @@ MAY_IMPORT = {
     "activations/datamodule": {"model", "corpora", "tokens", "store", "harvest", "batches"},
     "activations/__init__": {"model", "tokens", "store", "harvest", "batches", "datamodule"},
     # from measured rows to studies
-    "evaluation/retraining": {"surrogates"},
+    "evaluation/retraining": set(),
     "evaluation/surrogates": set(),
     "evaluation/provenance": set(),
     "evaluation/saved_sae": {"provenance"},
     "evaluation/rows": set(),
+    "evaluation/planted": set(),
+    "evaluation/consistency": {"provenance", "rows"},  # a command of its own
     "evaluation/option_checks": set(),
     "evaluation/equal_l0": {"rows"},
     "evaluation/controls": {"retraining", "surrogates", "rows", "equal_l0"},
@@ -135,6 +139,7 @@ MAY_IMPORT = {
         "study",
         "retraining",  # of the Gaussian surrogate beside a run
         "surrogates",
+        "planted",
         "provenance",
         "saved_sae",
         "rows",

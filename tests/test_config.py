@@ -20,7 +20,13 @@ OPTIONS = sorted(
 EXTRAS = sorted(
     f"{file.parent.name}={file.stem}" for group in ("experiment", "sweep") for file in (CONF / group).glob("*.yaml")
 )
-OF_EVALUATE = {"study", "experiment=paper_table", "experiment=representation_shift", "experiment=capacity"}
+OF_EVALUATE = {
+    "study",
+    "experiment=paper_table",
+    "experiment=representation_shift",
+    "experiment=capacity",
+    "experiment=synthetic",
+}
 MISSING = {"corpus=local": "corpus.path=a.txt", "model=hf": "model.name=a", "site=module": "site.name=a.output"}
 MODELS = ("gemma2_2b", "gemma2_9b", "llama31_8b", "smollm2_embedded")
 

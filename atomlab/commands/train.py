@@ -12,7 +12,7 @@ from lightning import seed_everything
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 
-from atomlab import load_sae
+from atomlab import ThresholdSAE, load_sae
 from atomlab.activations import ActivationDataModule
 from atomlab.activations.harvest.preflight import Prepared
 from atomlab.commands.configuration_folder import configuration_folder
@@ -31,6 +31,7 @@ from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.loggers import WandbRun
 from atomlab.training.module import SAEModule
 from atomlab.training.objective import objective_of_row, validation_objective
+from atomlab.training.recipe import check_together
 from atomlab.training.resuming import RunIdentity, check_resumable, checkpoint_to_resume
 from atomlab.training.trainer_checks import check_finished, check_trainer
 
@@ -50,10 +51,11 @@ def train(config: DictConfig, bank: Bank | None = None) -> float | None:
     architecture, recipe = instantiate(config.sae), instantiate(config.training)  # refused before the harvest
     nulls = _nulls(config)
     trainer = _trainer(config)
+    check_together(architecture, recipe, Groups.of(trainer))
     sample_sizes = instantiate(config.sample_sizes)  # refused before the harvest too
     data = instantiate(config.activations, _convert_="all")
     identity = identity_of(plain(config), data.identity)
-    trainer.callbacks.append(RunIdentity(identity))
+    trainer.callbacks.append(RunIdentity(identity))  # pyright: ignore[reportAttributeAccessIssue]
     if resume is not None:
         check_resumable(read_progress(resume), identity, f"resume={resume}")
         # The checkpoint has the atoms.
@@ -101,7 +103,9 @@ def _announce(trainer: Trainer, config: DictConfig, identity: Identity, folder: 
 def _end_together(module: SAEModule, folder: Path, metadata: dict[str, object]) -> None:
     """Ends the processes' work together: the table is that of one, and its metrics must not wait for others."""
     if not module.sae.shard.is_whole:
-        save_shared_sae(module.folded(), folder / "sae", metadata)
+        sae = module.folded()
+        assert isinstance(sae, ThresholdSAE)  # no other kind is shared
+        save_shared_sae(sae, folder / "sae", metadata)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
@@ -166,7 +170,7 @@ def _finish(trainer: Any, rows: list[Row], folder: Path) -> None:
         logger.finalize("success")
         if isinstance(logger, WandbRun):
             logger.end()
-    for callback in trainer.callbacks:
+    for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(callback, LastCheckpoint):
             callback.require_saved()
 

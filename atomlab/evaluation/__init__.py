@@ -16,6 +16,7 @@ from atomlab.evaluation.studies.closing_table import Nulls, RunOrigin, evaluate_
 from atomlab.evaluation.studies.controlled_table import ControlledTable
 from atomlab.evaluation.studies.paper_table import PaperTable
 from atomlab.evaluation.studies.representation_shift import RepresentationShiftStudy
+from atomlab.evaluation.studies.synthetic import SyntheticStudy
 from atomlab.evaluation.study import Study, StudyInputs
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "RunOrigin",
     "Study",
     "StudyInputs",
+    "SyntheticStudy",
     "evaluate_run",
     "measure",
     "origin_of",

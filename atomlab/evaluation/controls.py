@@ -14,8 +14,9 @@ from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.equal_l0 import Case, EqualL0
 from atomlab.evaluation.retraining import Retraining
 from atomlab.evaluation.rows.held_out import HeldOut
-from atomlab.evaluation.surrogates import VectorsDataModule, gaussian_vectors
+from atomlab.evaluation.surrogates import gaussian_vectors
 from atomlab.metrics.sample_sizes import SampleSizes
+from atomlab.training.vectors import VectorsDataModule
 from atomlab.units import atoms, data_dictionary, data_nearest, k_means, random_atoms
 
 CONTROLS = {

@@ -14,7 +14,7 @@ from atomlab.evaluation.rows.held_out import HeldOut
 from atomlab.evaluation.rows.measure import Replicates, measure
 from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.report import Row, attempt
-from atomlab.sae import ThresholdSAE
+from atomlab.sae import SAE, ThresholdSAE
 from atomlab.theory import AtomicInnerProduct, support_sizes
 from atomlab.units import CODERS, Unit, atoms, coded, neurons
 
@@ -105,7 +105,7 @@ class EqualL0:
             dictionary, bias, self.validation, min(self.l0_validation, len(dictionary) / 4), self.metric
         )
 
-    def coded(self, name: str, sae: ThresholdSAE, coder: str) -> Unit:
+    def coded(self, name: str, sae: SAE, coder: str) -> Unit:
         """Makes the unit of a dictionary and a coder at the L0 of the atoms.
 
         Args:
@@ -145,7 +145,7 @@ class EqualL0:
         return found[min(found)]
 
     def cases(
-        self, name: str, sae: ThresholdSAE, coders: Sequence[str], missing: list[str], fitted: int | None = None
+        self, name: str, sae: SAE, coders: Sequence[str], missing: list[str], fitted: int | None = None
     ) -> list[Case]:
         """Makes the cases of one dictionary with several coders, on the vectors of the atoms.
 
@@ -163,7 +163,7 @@ class EqualL0:
         return found
 
     def trained_cases(
-        self, sae: ThresholdSAE, imported: Mapping[str, ThresholdSAE], coders: Sequence[str], missing: list[str]
+        self, sae: SAE, imported: Mapping[str, SAE], coders: Sequence[str], missing: list[str]
     ) -> list[Case]:
         """Makes the first cases of a table: the atoms with their own code, neurons, and the atoms and imported SAEs recoded.
 
@@ -195,7 +195,7 @@ def mean_l0(unit: Unit, vectors: Tensor, block: int = 2048) -> float:
     return float(torch.cat([support_sizes(unit.encode(x)) for x in vectors.split(block)]).double().mean())
 
 
-def atoms_case(sae: ThresholdSAE, data: ActivationDataModule, samples: int, fitted: int | None) -> Case:
+def atoms_case(sae: SAE, data: ActivationDataModule, samples: int, fitted: int | None) -> Case:
     """Makes the case of a trained TSAE with its own code.
 
     Args:

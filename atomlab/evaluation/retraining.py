@@ -7,12 +7,12 @@ from typing import final
 from lightning import Trainer, seed_everything
 
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.evaluation.surrogates import VectorsDataModule
-from atomlab.sae import ThresholdSAE
+from atomlab.sae import SAE
 from atomlab.training.build import build
 from atomlab.training.callbacks import DecoderNorm, FinalCalibration, ProgressBar
 from atomlab.training.recipe import Architecture, TrainingRecipe, check_shrinkage
 from atomlab.training.trainer_checks import check_finished, check_trainer
+from atomlab.training.vectors import VectorsDataModule
 
 
 @final
@@ -44,7 +44,7 @@ class Retraining:
 
     def train(
         self, data: ActivationDataModule | VectorsDataModule, *, seed: int, expansion: float | None = None
-    ) -> ThresholdSAE:
+    ) -> SAE:
         """Trains a TSAE on one device, however many the run had.
 
         Args:

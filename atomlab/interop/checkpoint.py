@@ -7,27 +7,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atomlab.interop.baseline_of_weights import baseline_of_weights
 from atomlab.interop.checkpoint_file import read_checkpoint_file
 from atomlab.interop.sae_from_tensors import read_transform, sae_of_weights
 from atomlab.interop.sharded_checkpoint import check_sharded, is_sharded, load_sharded, read_record
-from atomlab.sae import InputTransform, ThresholdSAE
+from atomlab.sae import SAE, InputTransform
 
 _PARTS = {"state_dict": dict, "optimizer_states": list, "loops": dict, "global_step": int}
 
 
-def load_checkpoint(file: Path) -> tuple[ThresholdSAE, InputTransform]:
-    """Reads the TSAE of a checkpoint, in the coordinates that it was trained in, and the map into these coordinates.
+def load_checkpoint(file: Path) -> tuple[SAE, InputTransform]:
+    """Reads the SAE of a checkpoint, in the coordinates that it was trained in, and the map into these coordinates.
 
     Args:
         file: a checkpoint of train.py.
 
     Returns:
-        The TSAE of transformed activations x̃, tied if it was trained tied, and the transform x̃ = (x − mean) M; both in
-        float32 on the CPU. `atomlab.sae.fold` makes of the two the TSAE of raw activations x.
+        The SAE of transformed activations x̃, tied if it was trained tied, and the transform x̃ = (x − mean) M; both in
+        float32 on the CPU. `atomlab.sae.fold` makes of the two the SAE of raw activations x.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the checkpoint is unreadable (see `read_checkpoint`), or its tensors are not those of a TSAE and
+        ValueError: the checkpoint is unreadable (see `read_checkpoint`), or its tensors are not those of an SAE and
             its transform.
     """
     state = read_checkpoint(file)["state_dict"]
@@ -40,7 +41,10 @@ def load_checkpoint(file: Path) -> tuple[ThresholdSAE, InputTransform]:
         {name.removeprefix(part): value for name, value in state.items() if name.startswith(part)}
         for part in ("sae.", "transform.")
     )
-    sae = sae_of_weights(weights, file, tied="W_enc" not in weights)
+    if "threshold" in weights or "W_enc" not in weights:
+        sae = sae_of_weights(weights, file, tied="W_enc" not in weights)
+    else:
+        sae = baseline_of_weights(weights, file)
     return sae, read_transform(transform, sae.d_in, file)
 
 

@@ -108,11 +108,11 @@ def identity_in(place: Path) -> Identity | None:
 def _of_checkpoint(file: Path) -> Found:
     identity = read_checkpoint(file).get("identity") or {}
     model = identity.get("model") if isinstance(identity, dict) else None
+    built = identity.get("sae") if isinstance(identity, dict) else None
     name = text(model, "hub") if isinstance(model, dict) else None
     site = text(identity, "hook_point") if isinstance(identity, dict) else None
-    origin = Origin(
-        "atomlab checkpoint", "threshold", name, site, "the coordinates of its training, folded into the weights"
-    )
+    kind = (text(built, "activation") if isinstance(built, dict) else None) or "threshold"
+    origin = Origin("atomlab checkpoint", kind, name, site, "the coordinates of its training, folded into the weights")
     return Found(file, origin, partial(_read_checkpoint, file, origin))
 
 

@@ -16,7 +16,7 @@ training step, write one of `ops.Operators`.
 
 from atomlab.sae.autoencoder import ThresholdSAE
 from atomlab.sae.baselines import SAE, BaselineSAE, BatchTopK, Gated, Relu, TopK
-from atomlab.sae.calibration import calibrate_thresholds_, rescale_thresholds_
+from atomlab.sae.calibration import calibrate_thresholds_, l0_number, rescale_thresholds_
 from atomlab.sae.decoder import decoder_norms
 from atomlab.sae.input_transform import InputTransform, fold
 from atomlab.sae.losses import (
@@ -52,6 +52,7 @@ __all__ = [
     "decoder_norms",
     "fold",
     "incoherence_penalty",
+    "l0_number",
     "mean_l0",
     "pre_activation_penalty",
     "reconstruction_loss",

@@ -160,6 +160,11 @@ class ThresholdSAE(nn.Module):
         self.threshold.clamp_(min=0)
 
     @torch.no_grad()
+    def settle_(self, factor: float) -> None:
+        """Multiplies all thresholds by a factor, in place (`atomlab.sae.l0_number`)."""
+        self.threshold.mul_(factor)
+
+    @torch.no_grad()
     def unit_norm_decoder_(self, gram: Float[Tensor, "d_in d_in"] | None = None) -> None:
         """Scales every atom to unit norm √(d G dᵀ), in place and without compensation, so the function changes.
 

@@ -1,6 +1,6 @@
 """The coordinates x̃ = (x − mean) M that a TSAE is trained in, and the way back to raw activations."""
 
-from typing import TypeVar, final
+from typing import final, overload
 
 import torch
 from jaxtyping import Float
@@ -8,9 +8,7 @@ from torch import Tensor, nn
 
 from atomlab.autocast import no_autocast
 from atomlab.sae.autoencoder import ThresholdSAE
-from atomlab.sae.baselines.baseline_sae import BaselineSAE
-
-AnySAE = TypeVar("AnySAE", ThresholdSAE, BaselineSAE)
+from atomlab.sae.baselines.baseline_sae import SAE, BaselineSAE
 
 
 @final
@@ -88,9 +86,15 @@ def _mean_square(matrix: Tensor, mean: Tensor, second_moment: Tensor) -> Tensor:
     return (matrix.T @ (second_moment - torch.outer(mean, mean)) @ matrix).trace()
 
 
+@overload
+def fold(sae: ThresholdSAE, transform: InputTransform) -> ThresholdSAE: ...
+@overload
+def fold(sae: BaselineSAE, transform: InputTransform) -> BaselineSAE: ...
+@overload
+def fold(sae: SAE, transform: InputTransform) -> SAE: ...
 @torch.no_grad()
 @no_autocast()
-def fold(sae: AnySAE, transform: InputTransform) -> AnySAE:
+def fold(sae: SAE, transform: InputTransform) -> SAE:
     """Makes the SAE of raw activations that has the codes of an SAE of transformed ones.
 
     From z = (x − mean) M W̃_enc + b̃_enc follow W_enc = M W̃_enc and b_enc = b̃_enc − mean W_enc; from

@@ -14,6 +14,7 @@ from torch import Tensor
 from atomlab.autocast import no_autocast
 from atomlab.ranges import Count, NotNegative, Positive, Share, check_ranges
 from atomlab.sae.autoencoder import ThresholdSAE
+from atomlab.sae.baselines.baseline_sae import SAE
 from atomlab.sae.decoder import decoder_norms
 from atomlab.sae.shard import Shard
 from atomlab.sae.sparse_code import Code
@@ -175,11 +176,11 @@ class Incoherence:
         """Whether a batch, by its number counted from 0, has the term."""
         return self.coefficient > 0 and batch % self.every == 0
 
-    def __call__(self, sae: ThresholdSAE, generator: torch.Generator) -> Tensor:
+    def __call__(self, sae: SAE, generator: torch.Generator) -> Tensor:
         """Computes n times the term, a scalar, for a batch that has it.
 
         Args:
-            sae: the TSAE, whose atoms have unit norm.
+            sae: the SAE, whose atoms have unit norm.
             generator: draws the atoms; on the device of `sae`.
         """
         chosen = torch.randint(sae.shard.d_sae, (self.rows,), generator=generator, device=sae.W_dec.device)

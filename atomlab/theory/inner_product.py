@@ -84,9 +84,9 @@ class AtomicInnerProduct:
         if count is not None:
             rank = min(rank, count)
         if rank < d and shrinkage == 0:
+            more = "use more vectors or" if count is not None and count < d else "they lie in a subspace, so use"
             raise ValueError(
-                f"The second moment has rank {rank} of {d} and no inverse: use more vectors "
-                "or a shrinkage such as 1e-3."
+                f"The second moment has rank {rank} of {d} and no inverse: {more} a shrinkage such as 1e-3."
             )
         shrunk = values.clamp(min=0) + shrinkage * values.mean()
         made = cls.__new__(cls)  # S has the eigenvectors of C and its inverse eigenvalues

@@ -1,6 +1,8 @@
-"""Trains a threshold-activated sparse autoencoder with Lightning.
+"""Trains a threshold-activated sparse autoencoder, or one that it is compared with, with Lightning.
 
 - `recipe.py`: how a TSAE is built and trained, the leaves `sae` and `training` of conf/, which check their own values.
+- `fit.py`: from vectors to an SAE in one call. `vectors.py`: vectors in memory as data. `kinds.py`: how each kind is trained.
+- `l1_control.py`: the coefficient of an ℓ1 term that reaches a wanted L0.
 - `build.py`: from data and a recipe to `module.py`, the LightningModule.
 - `training_data.py`: what training asks of its data.
 - `objective.py`: the number that a sweep compares. `validation.py`: what a validation measures.

@@ -9,11 +9,11 @@ from atomlab.activations.store.moments import Moments
 from atomlab.groups import ALONE, Groups
 from atomlab.interop.locate import load_at_site
 from atomlab.metrics.sample_sizes import SampleSizes
-from atomlab.sae import InputTransform, ThresholdSAE, calibrate_thresholds_
+from atomlab.sae import SAE, InputTransform, ThresholdSAE, calibrate_thresholds_
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.initial_atoms import common_atoms, in_coordinates, initial_atoms
 from atomlab.training.module import SAEModule
-from atomlab.training.recipe import Architecture, InitialAtoms, TrainingRecipe, check_shrinkage
+from atomlab.training.recipe import Architecture, InitialAtoms, TrainingRecipe, check_shrinkage, check_together
 from atomlab.training.training_data import TrainingData
 
 
@@ -26,14 +26,14 @@ def build(
     sample_sizes: SampleSizes = SampleSizes(),
     groups: Groups = ALONE,
 ) -> SAEModule:
-    """Builds the module that trains a TSAE on `data`, with thresholds that are calibrated on its training vectors.
+    """Builds the module that trains an SAE on `data`; a TSAE's thresholds are calibrated on its training vectors.
 
     Everything random is drawn from PyTorch's global random numbers, which the caller seeds: the initial atoms, and the seed
     of the noise.
 
     Args:
         data: prepared and set up.
-        architecture: of the TSAE.
+        architecture: of the SAE.
         recipe: of its training.
         shrinkage: λ of the metric S = (C + λ·(tr C / d)·I)⁻¹, where C is the second moment of the reference corpus.
         sample_sizes: of its validations.
@@ -45,10 +45,11 @@ def build(
         The module, on the CPU, in float32.
 
     Raises:
-        ValueError: fewer than two latents, a calibration to more active latents than there are, initial
-            atoms of another site or number, or a second moment that has no inverse.
+        ValueError: fewer than two latents, a calibration to more active latents than there are, a recipe or processes that
+            are not for this architecture, initial atoms of another site or number, or a second moment that has no inverse.
     """
     check_shrinkage(shrinkage)
+    check_together(architecture, recipe, groups)
     d_in, l0 = data.d_in, recipe.initial_l0
     d_sae = architecture.d_sae(d_in)
     if not l0 < d_sae:
@@ -58,9 +59,10 @@ def build(
         )
     metric = reference_metric(data, shrinkage)
     transform = _transform(architecture, data.moments, metric)
-    sae = ThresholdSAE(d_in, d_sae, bandwidth=architecture.bandwidth, tied=architecture.tied, groups=groups)
+    sae = architecture.new_sae(d_in, l0, groups)
     _start_atoms_(sae, data, transform, metric, recipe.initial_atoms)
-    calibrate_thresholds_(sae, transform(data.sample("train", recipe.calibration.samples)), l0)
+    if isinstance(sae, ThresholdSAE):
+        calibrate_thresholds_(sae, transform(data.sample("train", recipe.calibration.samples)), l0)
     scale = transform.root_mean_square(data.moments.mean, data.moments.second_moment)
     return SAEModule(sae, transform, metric, recipe, sample_sizes=sample_sizes, root_mean_square=scale)
 
@@ -90,7 +92,7 @@ def _transform(architecture: Architecture, moments: Moments, metric: AtomicInner
 
 
 def _start_atoms_(
-    sae: ThresholdSAE, data: TrainingData, transform: InputTransform, metric: AtomicInnerProduct, options: InitialAtoms
+    sae: SAE, data: TrainingData, transform: InputTransform, metric: AtomicInnerProduct, options: InitialAtoms
 ) -> None:
     """Sets the atoms that the training starts from; not in processes that DDP gives them to, which see other data than the
     first.
@@ -124,7 +126,7 @@ def _other_atoms(options: InitialAtoms, data: TrainingData, metric: AtomicInnerP
     return [load_at_site(path, data, metric).W_dec.detach() for path in options.paths]
 
 
-def _check_number(options: InitialAtoms, found: int, sae: ThresholdSAE) -> None:
+def _check_number(options: InitialAtoms, found: int, sae: SAE) -> None:
     if found != sae.shard.d_sae:
         raise ValueError(
             f"training.initial_atoms.source={options.source} has {found} atoms and this run {sae.shard.d_sae}: set "

@@ -13,7 +13,7 @@ from torch import Tensor
 from atomlab.groups import Groups
 from atomlab.progress import shows_progress
 from atomlab.ranges import Count
-from atomlab.sae import rescale_thresholds_
+from atomlab.sae import l0_number
 from atomlab.training.module import SAEModule
 
 _log = logging.getLogger(__name__)
@@ -45,8 +45,9 @@ class FinalCalibration(Callback):
     """Multiplies all thresholds by one number after the last step, before the last validation and checkpoint.
 
     With it the mean L0 of `recipe.calibration.samples` validation vectors is `recipe.final_l0`; where that is None, nothing
-    happens. Where no number gives it, a warning says so and the thresholds stay. It belongs behind `DecoderNorm`, whose last
-    projection changes the pre-activations. All processes use the first one's number.
+    happens. Of a baseline the number is a level that is subtracted or becomes the threshold (`l0_number`). Where no number
+    gives the L0, a warning says so and the SAE stays. It belongs behind `DecoderNorm`, whose last projection changes the
+    pre-activations. All processes use the first one's number.
 
     Raises:
         ValueError: at the start, where it is needed and the trainer has no data module that gives validation vectors.
@@ -68,13 +69,15 @@ class FinalCalibration(Callback):
         if target is None or trainer.global_step < trainer.max_steps:
             return
         vectors = _data_of(trainer).sample("validation", pl_module.recipe.calibration.samples).to(batch.device)
-        before = pl_module.sae.threshold.detach().clone()
+        sae, x = pl_module.sae, pl_module.transform(vectors)
         try:
-            factor = rescale_thresholds_(pl_module.sae, pl_module.transform(vectors), float(target))
+            number = l0_number(sae, x, float(target))
         except ValueError as error:  # the training is done, and must not be lost
             _log.warning("The thresholds stay as the training ended with them: %s", error)
-            factor = 1.0
-        pl_module.sae.threshold.data.copy_(before * trainer.strategy.broadcast(factor))
+            number = None
+        number = trainer.strategy.broadcast(number)
+        if number is not None:
+            sae.settle_(number)
 
 
 def _data_of(trainer: Trainer) -> Any:

@@ -1,4 +1,4 @@
-"""The Lightning module that trains a TSAE on activations."""
+"""The Lightning module that trains a TSAE, or an SAE that it is compared with, on activations."""
 
 import sys
 from typing import Any, final
@@ -11,10 +11,11 @@ from atomlab.activations.batches.shuffle import generator
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.groups import Groups
 from atomlab.metrics.sample_sizes import SampleSizes
-from atomlab.sae import InputTransform, ThresholdSAE, fold
-from atomlab.sae.ops import DensitySwitch, Terms, objective
+from atomlab.sae import SAE, InputTransform, TargetL0, ThresholdSAE, fold
+from atomlab.sae.ops import DensitySwitch, Terms, baseline_objective, objective
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.failed_training import Divergence, not_finite
+from atomlab.training.l1_control import L1Control
 from atomlab.training.loggers import WandbRun
 from atomlab.training.over_processes import batch_means, clip_by_norm_
 from atomlab.training.recipe import TrainingRecipe
@@ -26,17 +27,18 @@ _ON_THE_BAR = 10  # steps from one set of numbers on the progress bar to the nex
 
 @final
 class SAEModule(LightningModule):
-    """Trains a TSAE with Adam, in the coordinates of an input transform.
+    """Trains an SAE with Adam, in the coordinates of an input transform.
 
-    Over the last `recipe.schedule.freeze` share of the steps the thresholds stand still and the sparsity term is off. Each
-    validation measures `folded()`, the same TSAE for raw activations (`Measurement`).
+    A TSAE is trained by `objective`. Over the last `recipe.schedule.freeze` share of the steps its thresholds stand still and
+    the sparsity term is off. A baseline is trained by `baseline_objective`, with the target of `recipe.sparsity` as its L0.
+    Each validation measures `folded()`, the same SAE for raw activations (`Measurement`).
 
     Args:
-        sae: initialised and calibrated, on inputs in the coordinates of `transform`.
+        sae: initialised, and a TSAE calibrated, on inputs in the coordinates of `transform`.
         transform: from raw activations to the inputs of `sae`.
         metric: S, in which the atoms are measured and have unit norm.
         recipe: loss, learning rates, dead latents, and the implementation of a step. The calibration is done already.
-        switch: chooses between the dense and the sparse implementation of a step; None takes that of `recipe`.
+        switch: chooses between the dense and the sparse implementation of a TSAE's step; None takes that of `recipe`.
         sample_sizes: of a validation.
         root_mean_square: of a coordinate of the inputs of `sae` about its mean, which scales the noise.
 
@@ -46,7 +48,7 @@ class SAEModule(LightningModule):
 
     def __init__(
         self,
-        sae: ThresholdSAE,
+        sae: SAE,
         transform: InputTransform,
         metric: AtomicInnerProduct,
         recipe: TrainingRecipe,
@@ -58,6 +60,7 @@ class SAEModule(LightningModule):
         self.sae, self.transform, self.atomic, self.recipe = sae, transform, metric, recipe
         self.sample_sizes = sample_sizes
         self.switch = DensitySwitch.of(recipe.implementation) if switch is None else switch
+        self.l1 = L1Control()
         self.divergence = Divergence()
         self.since_fired: Tensor
         self.register_buffer("since_fired", torch.zeros(sae.d_sae, dtype=torch.int64))
@@ -93,16 +96,7 @@ class SAEModule(LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         x = batch if self.transformed else self.transform(batch)
         noisy = self._with_noise(x, batch_idx) if self.recipe.noise else x
-        frozen = self.progress >= 1 - self.recipe.schedule.freeze
-        terms = objective(
-            self.switch.choose(self.sae, noisy),
-            self.sae,
-            noisy,
-            None if frozen else self.recipe.sparsity,
-            self.since_fired >= self.recipe.revival.after,
-            self.recipe.revival.coefficient,
-            target=x,
-        )
+        terms = self._terms(noisy, x)
         loss = terms.loss
         if self.recipe.incoherence.acts_in(batch_idx):
             drawn = generator(self.seed, batch_idx, "atoms", device=x.device)  # the same in all processes
@@ -114,9 +108,21 @@ class SAEModule(LightningModule):
                 raise error
             self.seen = None
             return loss * torch.nan  # so every gradient is NaN, on all processes, and `Guards` drops them everywhere
-        self.switch.observe(self.sae, terms.code)
+        if isinstance(self.sae, ThresholdSAE):
+            self.switch.observe(self.sae, terms.code)
         self._log_training(x, terms, loss.detach())
         return loss
+
+    def _terms(self, noisy: Tensor, x: Tensor) -> Terms:
+        """The terms of the loss on a batch x, of which the SAE sees `noisy`."""
+        revival = self.recipe.revival
+        dead = self.since_fired >= revival.after
+        if isinstance(self.sae, ThresholdSAE):
+            frozen = self.progress >= 1 - self.recipe.schedule.freeze
+            sparsity = None if frozen else self.recipe.sparsity
+            chosen = self.switch.choose(self.sae, noisy)
+            return objective(chosen, self.sae, noisy, sparsity, dead, revival.coefficient, target=x)
+        return baseline_objective(self.sae, noisy, self.l1.coefficient.clone(), dead, revival.coefficient, target=x)
 
     def any_process(self, here: Tensor) -> bool:
         """Whether something is so in any process. All have to know: one that goes another way leaves the others waiting.
@@ -144,6 +150,9 @@ class SAEModule(LightningModule):
         self.since_fired.add_(len(x) * data.size).masked_fill_(firings > 0, 0)
         means = batch_means(self.sae, x, terms, loss, firings, self.since_fired >= self.recipe.revival.after)
         self.divergence.observe(means.reconstruction, means.variance, self.progress)
+        if not isinstance(self.sae, ThresholdSAE):
+            assert isinstance(self.recipe.sparsity, TargetL0)
+            self.l1.observe(means.l0, self.recipe.sparsity.target)
         self.seen = (means.reconstruction / means.variance, means.l0)
         if self._is_shown():
             self.log_dict({"train/r2": 1 - self.seen[0], "train/l0": self.seen[1]}, prog_bar=True)
@@ -152,7 +161,7 @@ class SAEModule(LightningModule):
                     "train/loss": means.loss,
                     "train/reconstruction": means.reconstruction,
                     "train/sparsity": means.sparsity,
-                    "train/density": self.switch.density,
+                    **self._implementation(),
                     "train/dead": means.dead,
                 }
             )
@@ -170,6 +179,12 @@ class SAEModule(LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         else:
             clip_by_norm_(self.sae, float(gradient_clip_val))
+
+    def _implementation(self) -> dict[str, Any]:
+        """What is logged of how this kind of SAE is trained."""
+        if isinstance(self.sae, ThresholdSAE):
+            return {"train/density": self.switch.density}
+        return {"train/l1": self.l1.coefficient}
 
     def on_train_end(self) -> None:
         if self.divergence.diverged and self.trainer.is_global_zero:
@@ -190,39 +205,37 @@ class SAEModule(LightningModule):
         rate, threshold_rate = self.rates
 
         weights = [p for name, p in self.sae.named_parameters() if name != "threshold"]
+        groups = [{"params": weights, "lr": rate}]
+        if isinstance(self.sae, ThresholdSAE):
+            groups.append({"params": [self.sae.threshold], "lr": threshold_rate})
         optimizer = torch.optim.Adam(
-            [
-                {"params": weights, "lr": rate},
-                {"params": [self.sae.threshold], "lr": threshold_rate},
-            ],
+            groups,
             fused=not (
                 self.trainer.gradient_clip_val and "mixed" in str(self.trainer.precision)
             ),  # Lightning forbids it
         )
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            [
-                lambda step: schedule.factor(step, steps),
-                lambda step: schedule.factor(step, steps) * (step / steps < 1 - schedule.freeze),
-            ],
-        )
+        factors = [
+            lambda step: schedule.factor(step, steps),
+            lambda step: schedule.factor(step, steps) * (step / steps < 1 - schedule.freeze),
+        ]
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors[: len(groups)])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     @torch.no_grad()
-    def folded(self) -> ThresholdSAE:
-        """Returns the TSAE of raw activations, with atoms of unit S-norm, which is measured, saved and published.
+    def folded(self) -> SAE:
+        """Returns the SAE of raw activations, which is measured, saved and published.
 
-        Where several processes share the dictionary, each gets its own latents of it.
+        Its atoms have unit S-norm; those of TopK and BatchTopK have the norms of the training's coordinates, times one
+        factor, so that their mean S-norm is 1. Where several processes share the dictionary, each gets its own latents of it.
         """
         return fold(self.sae, self.transform).with_unit_norm_decoder(self.atomic.matrix.to(self.sae.W_dec))
 
     def on_validation_epoch_start(self) -> None:
-        if self.sae.shard.is_whole:
-            self.measurement = Measurement(
-                self.folded(), self.atomic, self.sample_sizes, null=True, data=self.groups.data
-            )
+        sae = self.folded()
+        if isinstance(sae, ThresholdSAE) and not sae.shard.is_whole:
+            self.measurement = ShardMeasurement(sae, self.atomic, self.sample_sizes)
         else:
-            self.measurement = ShardMeasurement(self.folded(), self.atomic, self.sample_sizes)
+            self.measurement = Measurement(sae, self.atomic, self.sample_sizes, null=True, data=self.groups.data)
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         assert self.measurement is not None

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from atomlab.sae import ThresholdSAE
+from atomlab.sae import SAE
 from atomlab.sae.ops import Terms
 
 
@@ -35,7 +35,7 @@ class BatchMeans:
 
 @torch.no_grad()
 def batch_means(
-    sae: ThresholdSAE,
+    sae: SAE,
     x: Float[Tensor, "batch d_in"],
     terms: Terms,
     loss: Float[Tensor, ""],
@@ -45,7 +45,7 @@ def batch_means(
     """Computes the means of a batch that is spread over processes, all of which call this together.
 
     Args:
-        sae: the TSAE, which knows the processes.
+        sae: the SAE, which knows the processes.
         x: this process's vectors; the others have as many.
         terms: of the loss on these.
         loss: of this process, with the terms that are no part of `terms`.
@@ -72,7 +72,7 @@ def batch_means(
 
 
 @torch.no_grad()
-def clip_by_norm_(sae: ThresholdSAE, largest: float) -> None:
+def clip_by_norm_(sae: SAE, largest: float) -> None:
     """Scales the gradients of a TSAE that several processes share, so that their norm over all latents is at most `largest`.
 
     Args:

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, final, get_args
 
+from atomlab.groups import ALONE, Groups
 from atomlab.ranges import Count, NotNegative, Positive, Share, check_ranges, fits, in_words
-from atomlab.sae import Incoherence, Sparsity, TargetL0
+from atomlab.sae import SAE, BaselineSAE, BatchTopK, Gated, Incoherence, Relu, Sparsity, TargetL0, ThresholdSAE, TopK
 from atomlab.sae.ops import Implementation
 
 Coordinates = Literal["raw", "scaled"]
+Kind = Literal["threshold", "relu", "top_k", "batch_top_k", "gated"]
 
 _OWN_STARTS = ("data", "kmeans", "random")  # initial atoms that are not those of another training
 _REFERENCE_WIDTH = 2304  # the number of latents at which the default learning rate was chosen
@@ -26,19 +28,21 @@ def _check_word(key: str, value: str, words: tuple[str, ...]) -> None:
 @final
 @dataclass(frozen=True)
 class Architecture:
-    """How a TSAE is built.
+    """How a TSAE, or an SAE that it is compared with, is built.
 
     Attributes:
         expansion: d_sae / d_in.
-        inputs: the coordinates x̃ that the TSAE is trained in: `raw` (x̃ = x), or `scaled` (centred, multiplied by
+        inputs: the coordinates x̃ that the SAE is trained in: `raw` (x̃ = x), or `scaled` (centred, multiplied by
             S^(α/2), and scaled so that E‖x̃‖² = 1).
         alpha: α, from 0 to 1: whose squared error the training lowers, from the Euclidean one (0) to that of the
             S-norm (1, whitened inputs).
         tied: whether W_enc = W_decᵀ throughout the training, which means W_enc = S^α W_decᵀ in raw coordinates.
-        bandwidth: ε of the straight-through estimators, in units of x̃.
+        bandwidth: ε of the straight-through estimators of a TSAE, in units of x̃.
+        activation: `threshold` for a TSAE, or `relu`, `top_k`, `batch_top_k` or `gated` for a `BaselineSAE`.
 
     Raises:
-        ValueError: a value outside of its range; the message names the key of conf/.
+        ValueError: a value outside of its range, or a tied encoder of another activation than `threshold`; the message
+            names the key of conf/.
     """
 
     expansion: Positive = 4.0
@@ -46,10 +50,17 @@ class Architecture:
     alpha: Share = 1.0
     tied: bool = True
     bandwidth: Positive = 0.025
+    activation: Kind = "threshold"
 
     def __post_init__(self) -> None:
         check_ranges("sae", self)
+        _check_word("sae.activation", self.activation, get_args(Kind))
         _check_word("sae.inputs", self.inputs, get_args(Coordinates))
+        if self.tied and self.activation != "threshold":
+            raise ValueError(
+                f"sae.tied=true is for sae.activation=threshold: with {self.activation} give sae.tied=false, or choose "
+                f"sae={self.activation}, which has it."
+            )
 
     def d_sae(self, d_in: int) -> int:
         """Computes the number of latents.
@@ -69,6 +80,34 @@ class Architecture:
                 f"sae.expansion={self.expansion} gives {d_sae} latents for d_in={d_in}: expected a positive number such as 4."
             )
         return d_sae
+
+    def new_sae(self, d_in: int, l0: float, groups: Groups = ALONE) -> SAE:
+        """Makes an SAE with random atoms, drawn from PyTorch's global random numbers.
+
+        Args:
+            d_in: width of the activations.
+            l0: mean number of active latents that is aimed at; rounded, k of `top_k` and `batch_top_k`.
+            groups: the processes that train together; those of `groups.latents` share a TSAE.
+
+        Raises:
+            ValueError: fewer than two latents.
+        """
+        d_sae = self.d_sae(d_in)
+        k = max(1, round(l0))
+        match self.activation:
+            case "threshold":
+                return ThresholdSAE(d_in, d_sae, bandwidth=self.bandwidth, tied=self.tied, groups=groups)
+            case "relu":
+                activation = Relu()
+            case "top_k":
+                activation = TopK(k)
+            case "batch_top_k":
+                activation = BatchTopK(k)
+            case "gated":
+                activation = Gated(d_sae)
+        sae = BaselineSAE(d_in, d_sae, activation)
+        sae.shard = sae.shard.among(groups)
+        return sae
 
 
 @final
@@ -198,11 +237,12 @@ class Schedule:
 @final
 @dataclass(frozen=True)
 class Revival:
-    """When a latent counts as dead, and the term of the loss that pulls it back to its threshold.
+    """When a latent counts as dead, and the term of the loss that brings it back.
 
     Attributes:
         after: training vectors, over all processes, without an activation after which a latent counts as dead.
-        coefficient: λ_P of the term Σ_{j dead} ReLU(θ_j − z_j)·‖d_j‖; 0 leaves it out (Anthropic's recipe: 3e-6).
+        coefficient: of the term for dead latents; 0 leaves it out. A TSAE has Σ_{j dead} ReLU(θ_j − z_j)·‖d_j‖ (Anthropic's
+            recipe: 3e-6), TopK and BatchTopK have `dead_latents_loss` (1/32 in its paper), ReLU and Gated have none.
 
     Raises:
         ValueError: a value outside of its range; the message names the key of conf/.
@@ -218,10 +258,11 @@ class Revival:
 @final
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """How a TSAE is trained.
+    """How a TSAE, or an SAE that it is compared with, is trained.
 
     Attributes:
-        sparsity: the sparsity term of the loss.
+        sparsity: the sparsity term of the loss. Of other SAEs than a TSAE only the target of `TargetL0` counts: it is k, or
+            the L0 that `L1Control` aims at.
         calibration: of the first thresholds.
         schedule: of the learning rates.
         revival: of dead latents.
@@ -229,7 +270,7 @@ class TrainingRecipe:
         noise: standard deviation of the normal noise that each training input gets, as a share of the inputs' root mean
             square; the TSAE reconstructs the input without it. With 0 there is none.
         incoherence: the term of the loss that keeps the atoms apart.
-        implementation: of a training step. All give one function: `auto` chooses by the counted density of the code;
+        implementation: of a training step of a TSAE. All give one function: `auto` chooses by the counted density of the code;
             `dense`, `sparse` and `screened` force one of them.
 
     Raises:
@@ -272,6 +313,34 @@ class TrainingRecipe:
             return self.calibration.l0
         assert isinstance(self.sparsity, TargetL0)
         return self.sparsity.target
+
+
+def check_together(architecture: Architecture, recipe: TrainingRecipe, groups: Groups = ALONE) -> None:
+    """Refuses a recipe or processes that an architecture cannot be trained with.
+
+    Raises:
+        ValueError: an activation other than `threshold` without a target of L0 or with a dictionary that several processes
+            share, or `relu` and `gated` with a term for dead latents, which they do not have. The message names the key of
+            conf/.
+    """
+    kind = architecture.activation
+    if kind == "threshold":
+        return
+    if groups.latents.size > 1:
+        raise ValueError(
+            f"trainer.strategy.latents={groups.latents.size} processes can share a TSAE only, and sae.activation={kind}: use "
+            "trainer=ddp, in which each process has the whole dictionary, or sae=tsae."
+        )
+    if not isinstance(recipe.sparsity, TargetL0):
+        raise ValueError(
+            f"training.sparsity is {type(recipe.sparsity).__name__}, and sae.activation={kind} is trained to a mean L0: use "
+            "training.sparsity._target_=atomlab.sae.TargetL0 with a target."
+        )
+    if kind in ("relu", "gated") and recipe.revival.coefficient > 0:
+        raise ValueError(
+            f"training.revival.coefficient={recipe.revival.coefficient} is of a term for dead latents, which "
+            f"sae.activation={kind} does not have: use training.revival.coefficient=0."
+        )
 
 
 def check_shrinkage(shrinkage: float) -> None:

@@ -18,7 +18,7 @@ from atomlab.metrics.by_name import (
 )
 from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.metrics.support_sizes import FiringShare
-from atomlab.sae import ThresholdSAE
+from atomlab.sae import SAE
 from atomlab.sae.ops import decode_csr, encode_csr
 from atomlab.theory import (
     AtomicInnerProduct,
@@ -63,7 +63,7 @@ class Measurement:
 
     def __init__(
         self,
-        sae: ThresholdSAE,
+        sae: SAE,
         metric: AtomicInnerProduct,
         sizes: SampleSizes = SampleSizes(),
         *,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from atomlab.coders import calibrate_threshold_pursuit, nonnegative_omp, omp, threshold_pursuit
 from atomlab.coders.fitting import sparse_code
-from atomlab.sae import ThresholdSAE, rescale_thresholds_
+from atomlab.sae import SAE, ThresholdSAE, rescale_thresholds_
 from atomlab.sae.ops import decode_csr, encode_csr
 from atomlab.sae.sparse_code import entry_rows
 from atomlab.theory import AtomicInnerProduct, support_sizes
@@ -34,10 +34,11 @@ _EXACT = 0.01  # relative error of the mean L0 with which a whole K is good enou
 
 
 @torch.no_grad()
-def coded(name: str, sae: ThresholdSAE, coder: str, target_l0: float, x: Tensor, metric: AtomicInnerProduct) -> Unit:
+def coded(name: str, sae: SAE, coder: str, target_l0: float, x: Tensor, metric: AtomicInnerProduct) -> Unit:
     """Makes the unit of a dictionary and a coder, whose codes have a wanted mean L0.
 
-    - `threshold`: the TSAE's own one-step code, all thresholds times one factor (`rescale_thresholds_`).
+    - `threshold`: the SAE's own one-step code, all thresholds times one factor (`rescale_thresholds_`). Where all
+      thresholds are 0 (ReLU, TopK), one threshold for all latents takes their place.
     - `refit`: the same support with another factor, and values by non-negative least squares: a pursuit of one stage.
     - `threshold_pursuit`: a pursuit of four stages (`calibrate_threshold_pursuit`).
     - `omp`, `nonnegative_omp`: K steps of orthogonal matching pursuit, the same for every vector. Where whole K are too
@@ -62,18 +63,26 @@ def coded(name: str, sae: ThresholdSAE, coder: str, target_l0: float, x: Tensor,
     Cost: that of coding x, a few times.
     """
     label = f"{name} + {CODERS[coder]}"
+    own = _one_step(sae)
     if coder == "threshold":
-        own = deepcopy(sae)
         rescale_thresholds_(own, x, target_l0)
         return Unit(label, own.W_dec.detach(), own.b_dec.detach(), partial(encode_csr, own), False, CODERS[coder])
     dictionary, bias = sae.W_dec.detach(), sae.b_dec.detach()
     if coder in ("refit", "threshold_pursuit"):
         stages = 1 if coder == "refit" else STAGES
-        pursuit = calibrate_threshold_pursuit(sae, x, target_l0, stages, metric)
-        encode = partial(threshold_pursuit, sae, pursuit=pursuit, metric=metric)
+        pursuit = calibrate_threshold_pursuit(own, x, target_l0, stages, metric)
+        encode = partial(threshold_pursuit, own, pursuit=pursuit, metric=metric)
         return Unit(label, dictionary, bias, encode, False, CODERS[coder])
     steps = _GreedySteps.at(target_l0, omp if coder == "omp" else nonnegative_omp, x - bias, dictionary, metric)
     return Unit(label, dictionary, bias, lambda v: steps.encode(v - bias), coder == "omp", CODERS[coder])
+
+
+def _one_step(sae: SAE) -> ThresholdSAE:
+    """A copy of the SAE's one-step code, in which z itself ranks the latents where no threshold does."""
+    own = deepcopy(sae.one_step())
+    if not own.threshold.any():
+        own.threshold.fill_(1.0)
+    return own
 
 
 @final

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from atomlab.autocast import no_autocast
-from atomlab.sae import ThresholdSAE
+from atomlab.sae import SAE
 from atomlab.sae.ops import decode_csr, encode_csr
 
 
@@ -70,7 +70,7 @@ def source_of(name: str) -> str:
     return name.split(" + ")[0]
 
 
-def atoms(sae: ThresholdSAE, name: str = "atoms") -> Unit:
+def atoms(sae: SAE, name: str = "atoms") -> Unit:
     """Makes a unit of a TSAE: its decoder rows with its own encoder.
 
     Args:

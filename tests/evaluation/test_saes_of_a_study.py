@@ -20,7 +20,6 @@ from atomlab.evaluation import BrowserOptions, ControlledTable, StudyInputs, ori
 from atomlab.evaluation.controls import CONTROL_SOURCES, CONTROLS
 from atomlab.evaluation.studies.controlled_table import SOURCES
 from atomlab.evaluation.studies.controlled_table_figures import table_figures
-from atomlab.evaluation.surrogates import VectorsDataModule
 from atomlab.interop.locate import check_seed, load_at_site, locate, same_start
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.build import build, reference_metric
@@ -28,6 +27,7 @@ from atomlab.training.callbacks import DecoderNorm
 from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.recipe import InitialAtoms
 from atomlab.training.resuming import RunIdentity
+from atomlab.training.vectors import VectorsDataModule
 from atomlab.units import CODERS
 
 Data = Callable[..., ActivationDataModule]

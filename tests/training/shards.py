@@ -10,7 +10,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from atomlab.activations.batches.shuffle import ShuffledBatches
-from atomlab.evaluation.surrogates import VectorsDataModule, exact_moments
+from atomlab.activations.store.moments import exact_moments
 from atomlab.groups import ALONE, Groups
 from atomlab.sae import Incoherence, TargetL0, calibrate_thresholds_
 from atomlab.sae.ops import encode_csr
@@ -20,6 +20,7 @@ from atomlab.training.latent_parallel import LatentParallelStrategy
 from atomlab.training.module import SAEModule
 from atomlab.training.recipe import Architecture, Calibration, InitialAtoms, Revival, Schedule, TrainingRecipe
 from atomlab.training.shard_measurement import whole_codes
+from atomlab.training.vectors import VectorsDataModule
 from tests.training.runs import QUIET
 
 D_IN, D_SAE, BATCH, STEPS = 12, 37, 48, 40  # 37 latents are uneven over 2, 3 and 4 processes

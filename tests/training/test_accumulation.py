@@ -9,7 +9,7 @@ import torch
 from lightning import Trainer
 from lightning.pytorch import Callback
 
-from atomlab.evaluation.surrogates import VectorsDataModule, exact_moments
+from atomlab.activations.store.moments import exact_moments
 from atomlab.interop.checkpoint import read_checkpoint
 from atomlab.sae import L0, Incoherence, Sparsity, Tanh, TargetL0
 from atomlab.sae.ops import DensitySwitch
@@ -18,6 +18,7 @@ from atomlab.training.callbacks import DataWait, DecoderNorm, Throughput
 from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.module import SAEModule
 from atomlab.training.recipe import Architecture, Calibration, InitialAtoms, Schedule, TrainingRecipe
+from atomlab.training.vectors import VectorsDataModule
 from tests.training.runs import QUIET, assert_same, batches, fit, module
 
 STEPS = 10

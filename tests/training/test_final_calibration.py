@@ -6,7 +6,7 @@ import pytest
 import torch
 from lightning import Trainer, seed_everything
 
-from atomlab.evaluation.surrogates import VectorsDataModule, exact_moments
+from atomlab.activations.store.moments import exact_moments
 from atomlab.interop.checkpoint import load_checkpoint
 from atomlab.sae import L0, Sparsity, TargetL0
 from atomlab.training.build import build
@@ -14,6 +14,7 @@ from atomlab.training.callbacks import DecoderNorm, FinalCalibration
 from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.module import SAEModule
 from atomlab.training.recipe import Architecture, Calibration, InitialAtoms, TrainingRecipe
+from atomlab.training.vectors import VectorsDataModule
 from tests.training.runs import QUIET
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice

@@ -173,7 +173,7 @@ def test_the_folder_written_shard_by_shard_is_that_of_the_whole(
 ) -> None:
     save_sae(alone["clipped"][0].folded(), tmp_path / "sae", {"model_name": "m"})
     shared = trained / f"sae {name}"
-    assert sorted(file.name for file in shared.iterdir()) == ["cfg.json", "sae_weights.safetensors"]
+    assert {file.name for file in shared.iterdir()} == {"cfg.json", "sae_weights.safetensors", "SHA256SUMS"}
     expected, found = (load_file(folder / "sae_weights.safetensors") for folder in (tmp_path / "sae", shared))
     assert {key: value.shape for key, value in found.items()} == {key: value.shape for key, value in expected.items()}
     for key, value in expected.items():

@@ -10,7 +10,7 @@ import torch
 from lightning import Trainer
 from lightning.pytorch import Callback
 
-from atomlab.evaluation.surrogates import VectorsDataModule, exact_moments
+from atomlab.activations.store.moments import exact_moments
 from atomlab.sae import L0, Incoherence, Tanh, TargetL0
 from atomlab.training.build import build
 from atomlab.training.callbacks import Throughput
@@ -25,6 +25,7 @@ from atomlab.training.recipe import (
     check_shrinkage,
 )
 from atomlab.training.trainer_checks import check_finished, check_trainer
+from atomlab.training.vectors import VectorsDataModule
 from tests.processes import one_sentence, run
 from tests.tiny import OPTIONS
 from tests.training.runs import QUIET

@@ -15,7 +15,7 @@ from atomlab.evaluation.browser.neighbours import nearest_atoms, neighbour_maps
 from atomlab.evaluation.browser.shown_text import Vocabulary, shown_text
 from atomlab.evaluation.browser.telling import telling
 from atomlab.report import AtomBrowser, AtomColumn
-from atomlab.sae import ThresholdSAE
+from atomlab.sae import SAE
 from atomlab.theory import AtomicInnerProduct
 
 _NEAREST = 8  # atoms shown beside each atom
@@ -39,7 +39,7 @@ class Measured:
 
 
 def atom_browser(
-    sae: ThresholdSAE,
+    sae: SAE,
     metric: AtomicInnerProduct,
     measured: Measured,
     rows: Rows,

@@ -17,7 +17,7 @@ from atomlab.evaluation.browser.logit_effects import logit_effects
 from atomlab.evaluation.equal_l0 import Case
 from atomlab.evaluation.study import StudyInputs
 from atomlab.report import AtomBrowser, AtomColumn, Row, attempt
-from atomlab.sae import ThresholdSAE
+from atomlab.sae import SAE
 from atomlab.theory import AtomicInnerProduct
 
 _FOUND_AGAIN = "Cosine_S of the atom with its partner in another seed's run, matched one to one; mean over runs."
@@ -40,7 +40,7 @@ class BrowserOptions:
 
 @torch.no_grad()
 def browse(
-    sae: ThresholdSAE,
+    sae: SAE,
     measured: Sequence[tuple[Case, Row]],
     metric: AtomicInnerProduct,
     model: torch.nn.Module | None,

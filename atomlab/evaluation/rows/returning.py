@@ -9,7 +9,7 @@ from torch import Tensor
 from atomlab.evaluation.rows.held_out import HeldOut
 from atomlab.metrics.by_name import of_reconstructions
 from atomlab.report import Row
-from atomlab.sae import ThresholdSAE
+from atomlab.sae import SAE
 from atomlab.theory import AtomicInnerProduct, match_atoms, random_dictionary, subspace_energy, support_sizes
 from atomlab.units import Unit, atoms
 
@@ -18,8 +18,8 @@ STABLE = 0.7  # least matched cosine of an atom that came back
 
 @torch.no_grad()
 def returning(
-    sae: ThresholdSAE,
-    others: Sequence[ThresholdSAE],
+    sae: SAE,
+    others: Sequence[SAE],
     test: HeldOut,
     metric: AtomicInnerProduct,
     *,
@@ -59,11 +59,11 @@ def returning(
     if not others:
         return {}
     own = sae.W_dec.detach()
-    matched = torch.stack([_matched(own, other.W_dec.detach(), metric) for other in others])
+    matched = torch.stack([matched_cosines(own, other.W_dec.detach(), metric) for other in others])
     energy = torch.stack([subspace_energy(own, other.W_dec.detach(), metric) for other in others])
     generator = torch.Generator().manual_seed(seed)
     random = [random_dictionary(sae.d_sae, sae.d_in, generator) for _ in range(2)]
-    by_chance = _matched(random[0], random[1], None)
+    by_chance = matched_cosines(random[0], random[1], None)
     came_back = matched > STABLE
     end = "_shared_start" if shared_start else ""
     row: Row = {
@@ -86,8 +86,20 @@ def returning(
     return row
 
 
-def _matched(own: Tensor, other: Tensor, metric: AtomicInnerProduct | None) -> Float[Tensor, " d_sae"]:
-    """The matched cosine of each atom, float64; 0 for an atom without a partner."""
+def matched_cosines(own: Tensor, other: Tensor, metric: AtomicInnerProduct | None) -> Float[Tensor, " d_sae"]:
+    """Gives the cosine of each atom with its partner in another dictionary (`match_atoms`).
+
+    Args:
+        own: atoms as rows, shape `(d_sae, d_in)`.
+        other: the other dictionary, shape `(n, d_in)`.
+        metric: inner product of the cosines; Euclidean if None.
+
+    Returns:
+        The cosines, shape `(d_sae,)`, float64; 0 for an atom without a partner.
+
+    Raises:
+        ValueError: more atoms than can be matched.
+    """
     rows, _, cosines = match_atoms(own, other, metric)
     return torch.zeros(len(own), dtype=torch.float64).index_copy_(0, rows, cosines.double())
 

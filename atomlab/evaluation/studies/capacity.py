@@ -14,11 +14,12 @@ from atomlab.evaluation.rows.measure import explained, measure
 from atomlab.evaluation.scaling.critical_size import critical_law
 from atomlab.evaluation.scaling.interval import NotEnoughCells
 from atomlab.evaluation.study import StudyInputs, kept
-from atomlab.evaluation.surrogates import VectorsDataModule, gaussian_vectors
+from atomlab.evaluation.surrogates import gaussian_vectors
 from atomlab.ranges import Count, Positive
 from atomlab.report import COLUMNS, Column, Page, Results, Row, capacity_figure, write_results
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.build import reference_metric
+from atomlab.training.vectors import VectorsDataModule
 from atomlab.units import atoms
 
 _TARGET = 0.9  # in-sample R² in the S-norm whose critical number of atoms is fitted

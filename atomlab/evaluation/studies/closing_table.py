@@ -31,7 +31,7 @@ from atomlab.report import (
     thresholds_figure,
     write_results,
 )
-from atomlab.sae import ThresholdSAE
+from atomlab.sae import SAE
 from atomlab.theory import AtomicInnerProduct, firing_counts, per_atom_coherence, welch_bound
 from atomlab.training.build import reference_metric
 from atomlab.units import k_means, random_atoms
@@ -72,7 +72,7 @@ class Nulls:
 
 
 def evaluate_run(
-    sae: ThresholdSAE,
+    sae: SAE,
     data: ActivationDataModule,
     sample_sizes: SampleSizes,
     folder: Path,
@@ -132,7 +132,7 @@ def evaluate_run(
 
 
 def _figures(
-    trained: Case, random: torch.Tensor, sae: ThresholdSAE, data: ActivationDataModule, metric: AtomicInnerProduct
+    trained: Case, random: torch.Tensor, sae: SAE, data: ActivationDataModule, metric: AtomicInnerProduct
 ) -> dict[str, Callable[[], Any]]:
     def coherence() -> Any:
         dictionaries = {"atoms": trained.unit.dictionary, "random": random}

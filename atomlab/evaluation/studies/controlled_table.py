@@ -32,7 +32,7 @@ from atomlab.interop.load import identity_in
 from atomlab.interop.locate import check_seed, load_at_site, locate, same_start
 from atomlab.ranges import Index
 from atomlab.report import AtomBrowser, Page, Results, Row, attempt, write_numbers, write_results
-from atomlab.sae import ThresholdSAE
+from atomlab.sae import SAE
 from atomlab.theory import AtomicInnerProduct
 from atomlab.training.build import reference_metric
 from atomlab.units import CODERS
@@ -155,7 +155,7 @@ class ControlledTable:
         own = self._own(inputs)
         return inputs.identity if own is None else identity_in(locate(own, inputs.data))
 
-    def _sae(self, metric: AtomicInnerProduct, inputs: StudyInputs) -> ThresholdSAE:
+    def _sae(self, metric: AtomicInnerProduct, inputs: StudyInputs) -> SAE:
         own = self._own(inputs)
         if own is not None:
             return load_at_site(own, inputs.data, metric)
@@ -165,8 +165,8 @@ class ControlledTable:
 
     def _measure(
         self,
-        sae: ThresholdSAE,
-        imported: Mapping[str, ThresholdSAE],
+        sae: SAE,
+        imported: Mapping[str, SAE],
         metric: AtomicInnerProduct,
         inputs: StudyInputs,
         missing: list[str],
@@ -202,8 +202,8 @@ class ControlledTable:
 
     def _returning(
         self,
-        sae: ThresholdSAE,
-        seeds: list[ThresholdSAE],
+        sae: SAE,
+        seeds: list[SAE],
         test: HeldOut,
         metric: AtomicInnerProduct,
         inputs: StudyInputs,
@@ -248,7 +248,7 @@ def keep(rows: list[Row], inputs: StudyInputs) -> None:
 
 def _write(
     rows: list[Row],
-    sae: ThresholdSAE,
+    sae: SAE,
     metric: AtomicInnerProduct,
     cases: list[Case],
     browser: AtomBrowser | None,

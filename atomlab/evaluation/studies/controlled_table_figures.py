@@ -16,7 +16,7 @@ from atomlab.report import (
     isometry_figure,
     thresholds_figure,
 )
-from atomlab.sae import ThresholdSAE
+from atomlab.sae import SAE
 from atomlab.theory import (
     AtomicInnerProduct,
     CoherenceStatistics,
@@ -31,7 +31,7 @@ _BORROWED = ("neurons", "data, nearest", "Gaussian TSAE on its own")  # no atoms
 
 
 def table_figures(
-    rows: list[Row], sae: ThresholdSAE, metric: AtomicInnerProduct, cases: list[Case]
+    rows: list[Row], sae: SAE, metric: AtomicInnerProduct, cases: list[Case]
 ) -> dict[str, Callable[[], Any]]:
     """Prepares the figures of the table.
 

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.activations.store.moments import Moments
+from atomlab.activations.store.moments import Moments, exact_moments
 from atomlab.evaluation.provenance import describe
 from atomlab.evaluation.study import StudyInputs, layers_of
-from atomlab.evaluation.surrogates import exact_moments
 from atomlab.metrics import RepresentationShift
 from atomlab.ranges import Count
 from atomlab.report import Column, Page, Results, Row, angles_figure, attempt, layers_figure, write_results

@@ -150,8 +150,8 @@ class BatchTopK(nn.Module):
         return codes
 
     def scores(self, z: Tensor, bias: Tensor) -> Tensor:
-        """Returns max(0, z): a latent fires where it is above θ."""
-        return z.relu()
+        """Returns z where it is above 0, and −∞ elsewhere, where no level lets the latent fire."""
+        return torch.where(z > 0, z, -torch.inf)
 
     def settle_(self, level: float, bias: Tensor) -> None:
         """Makes the level the threshold."""

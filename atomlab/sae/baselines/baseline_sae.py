@@ -10,6 +10,7 @@ from atomlab.sae.autoencoder import ThresholdSAE
 from atomlab.sae.baselines.activations import Activation
 from atomlab.sae.decoder import decoder_norms, norms_without_zero, remove_parallel_gradient_
 from atomlab.sae.origin import Origin
+from atomlab.sae.shard import Shard
 from atomlab.sae.sparse_code import Code
 
 
@@ -22,11 +23,12 @@ class BaselineSAE(nn.Module):
 
     Args:
         d_in: width of the activations.
-        d_sae: number of atoms.
+        d_sae: number of atoms. One process holds all of them: a baseline is never shared by several.
         activation: `Relu()`, `TopK(k)`, `BatchTopK(k)` or `Gated(d_sae)`.
         apply_b_dec_to_input: whether the encoder subtracts b_dec from its input.
 
     Attributes:
+        shard: all latents, and the processes that see other data.
         W_enc: encoder, shape `(d_in, d_sae)`.
         b_enc: encoder bias, shape `(d_sae,)`; of a gated SAE that of the gate, b_gate.
         W_dec: decoder with atoms as rows, shape `(d_sae, d_in)`.
@@ -45,6 +47,7 @@ class BaselineSAE(nn.Module):
         if d_in < 1 or d_sae < 1:
             raise ValueError(f"An SAE needs d_in and d_sae above 0, got d_in={d_in} and d_sae={d_sae}.")
         self.d_in, self.d_sae, self.apply_b_dec_to_input = d_in, d_sae, apply_b_dec_to_input
+        self.shard = Shard(d_sae)
         self.activation: Activation = activation
         atoms = nn.functional.normalize(torch.randn(d_sae, d_in), dim=1)
         self.W_dec = nn.Parameter(atoms)
@@ -110,6 +113,11 @@ class BaselineSAE(nn.Module):
         """Does nothing: there are no trained thresholds."""
 
     @torch.no_grad()
+    def settle_(self, level: float) -> None:
+        """Moves the level that all latents' firing is decided by, in place (`atomlab.sae.l0_number`)."""
+        self.activation.settle_(level, self.b_enc)
+
+    @torch.no_grad()
     def unit_norm_decoder_(self, gram: Float[Tensor, "d_in d_in"] | None = None) -> None:
         """Scales every atom to unit norm √(d G dᵀ), in place and without compensation, so the function changes."""
         self.W_dec /= decoder_norms(self.W_dec, gram)[:, None]
@@ -160,6 +168,7 @@ class BaselineSAE(nn.Module):
         other = BaselineSAE(self.d_in, self.d_sae, activation, apply_b_dec_to_input=self.apply_b_dec_to_input)
         other.to(W_dec)
         weights = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec}
+        other.shard = self.shard
         other.load_state_dict(weights, strict=False)  # the activation has its own already
         return other
 

@@ -1,6 +1,7 @@
 """The arithmetic of a training step, behind one interface, `Operators`.
 
 - `operators`: the interface, and the training objective over any implementation of it.
+- `baseline_objective`: the objective of the architectures that a TSAE is compared with.
 - `dense`: the reference implementation, with whole matrices and autograd.
 - `sparse`: the implementation that works only on the entries of the code that have a value or a gradient.
 - `kernels`: the interface of the kernels that `sparse` is made of, and which ones a device gets.
@@ -14,6 +15,7 @@ To add an implementation of the step, write an `Operators` and let `density_swit
 a `Kernels` and let `kernels_for` return it.
 """
 
+from atomlab.sae.ops.baseline_objective import baseline_objective
 from atomlab.sae.ops.csr import decode_csr, encode_csr
 from atomlab.sae.ops.dense import Dense
 from atomlab.sae.ops.density_switch import DensitySwitch, Implementation
@@ -31,6 +33,7 @@ __all__ = [
     "Sparse",
     "Terms",
     "TorchKernels",
+    "baseline_objective",
     "decode_csr",
     "encode_csr",
     "kernels_for",

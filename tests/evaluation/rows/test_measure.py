@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from atomlab.activations.store.moments import Moments
+from atomlab.activations.store.moments import Moments, exact_moments
 from atomlab.evaluation import measure
 from atomlab.evaluation.rows.certify import certify
 from atomlab.evaluation.rows.held_out import HeldOut
 from atomlab.evaluation.rows.measure import euclidean_coherence, metric_disagreement
 from atomlab.evaluation.rows.rates_by_support_size import in_ranges
-from atomlab.evaluation.surrogates import exact_moments, gaussian_vectors
+from atomlab.evaluation.surrogates import gaussian_vectors
 from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.report.all_columns import CLOSING
 from atomlab.sae import ThresholdSAE

@@ -19,9 +19,10 @@ from atomlab.evaluation import (
     retraining,
 )
 from atomlab.evaluation.studies.paper_table import layers_won, mean_rows
-from atomlab.evaluation.surrogates import VectorsDataModule, gaussian_vectors
+from atomlab.evaluation.surrogates import gaussian_vectors
 from atomlab.training.build import build
 from atomlab.training.recipe import Architecture
+from atomlab.training.vectors import VectorsDataModule
 
 CODED = {
     name: [f"{name} + {coder}" for coder in ("one-step", "pursuit", "OMP")] for name in ("data", "k-means", "random")

@@ -1,0 +1,44 @@
+"""The ground-truth study from its call to its files, on two kinds and few steps."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from lightning import Trainer
+
+from atomlab.activations.datamodule import ActivationDataModule
+from atomlab.evaluation import Retraining, StudyInputs, SyntheticStudy
+from atomlab.metrics.sample_sizes import SampleSizes
+from atomlab.training.recipe import Architecture, TrainingRecipe
+
+
+def inputs(folder: Path) -> StudyInputs:
+    retraining = Retraining(Architecture(), TrainingRecipe(), 0.0, partial(Trainer), batch_size=64, steps=4)
+    unread = cast(ActivationDataModule, None)  # neither a model nor its activations are read
+    identity: dict[str, Any] = {"seed": 0}
+    return StudyInputs(unread, retraining, SampleSizes(measured=100), folder, 0, "", "setting", identity)
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice
+def test_every_law_has_a_row_of_each_kind_and_one_of_the_truth(tmp_path: Path) -> None:
+    study = SyntheticStudy(d_in=8, l0=1.5, vectors=400, kinds=["top_k", "relu"])
+    text, objective = study(inputs(tmp_path))
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [row["unit"] for row in rows] == ["TopK", "ReLU", "planted atoms + OMP ≥ 0"] * 4
+    assert len({row["law"] for row in rows}) == 4
+    assert objective == pytest.approx(sum(row["mcc"] for row in rows if row["unit"] == "TopK") / 4)
+    assert all(row["mcc"] == pytest.approx(1) for row in rows if "planted" in row["unit"])
+    assert "No certificate is refuted" in text
+    assert (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"d_in": 12}, "should be a power of two"), ({"l0": 64.0}, "above 0 and below"), ({"kinds": ["soft"]}, "soft")],
+)
+def test_a_mistake_is_refused_before_anything_is_trained(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        SyntheticStudy(**change)(inputs(tmp_path))
+    assert not list(tmp_path.iterdir())
