@@ -241,8 +241,12 @@ def test_a_checkpoint_is_measured_where_its_run_was_trained(inputs: StudyInputs,
 def test_what_is_no_sae_is_refused_in_one_sentence(
     inputs: StudyInputs, metric: AtomicInnerProduct, tmp_path: Path
 ) -> None:
-    for path, said in (("nowhere", "does not exist"), ("nowhere.ckpt", "does not exist"), ("", "holds no SAE")):
-        with pytest.raises(FileNotFoundError, match=rf"{said}: expected a run folder"):
+    for path, said in (
+        ("nowhere", "does not exist"),
+        ("nowhere.ckpt", "does not exist"),
+        ("", r"holds no SAE of a known format \(it is empty\)"),
+    ):
+        with pytest.raises(FileNotFoundError, match=rf"{said}: expected a run's folder"):
             locate(tmp_path / path, inputs.data)
     whole = trained(inputs, tmp_path / "run") / "checkpoints" / "last.ckpt"
     other = {"state_dict": {"transform.mean": torch.zeros(3)}}

@@ -104,7 +104,7 @@ def test_checkpoints_lie_between_steps_and_a_resumed_run_is_the_uncut_one(tmp_pa
         """Asks for an end within a step, as a signal does."""
 
         def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: torch.Tensor, batch_idx: int) -> None:
-            saver.asked = signal.SIGTERM if batch_idx >= 7 else 0  # the second batch of the third step
+            saver.signals.asked = signal.SIGTERM if batch_idx >= 7 else 0  # the second batch of the third step
 
     data, options = batches(30), {"accumulate_grad_batches": 3, "max_steps": STEPS}
     whole, cut, again = (module(DensitySwitch.of("dense")) for _ in range(3))
