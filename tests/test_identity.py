@@ -199,6 +199,7 @@ def test_what_lies_under_another_ones_name_is_refused(place: Path, tmp_path: Pat
     config = json.loads(file.read_text())
     config["metadata"]["atomlab_identity"]["seed"] = 7
     file.write_text(json.dumps(config))
+    (file.parent / "SHA256SUMS").unlink()  # as whoever copied it there would
     said = one_sentence(run("evaluate.py", "run=first", *QUICK, cwd=moved, cache=moved / "cache"))
     assert "The SAE in first does not belong to this run: seed was 7 and is 0 now" in said
     (index,) = (moved / "cache" / "activations").glob("*/model.layers.1.output/index.json")
@@ -231,6 +232,7 @@ def test_studies_refuse_saes_of_other_runs(place: Path, name: str) -> None:
             for part, values in change.items():
                 config["metadata"]["atomlab_identity"][part] |= values
             (place / folder / "cfg.json").write_text(json.dumps(config))
+            (place / folder / "SHA256SUMS").unlink()
     options = [word for word in OPTIONS if not word.startswith("logger")]
     finished = run("evaluate.py", *options, *QUICK, *words, cwd=place, cache=place / "cache")
     assert sentence in one_sentence(finished)

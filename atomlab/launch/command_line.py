@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from atomlab.launch.bank import VARIABLE, Runner, compose_members, run_members
 from atomlab.launch.error_sentences import one_sentence
 from atomlab.launch.help import help_text, program_name
-from atomlab.launch.job_environment import JOB
+from atomlab.launch.job_environment import JOB, python_path
 from atomlab.launch.options import check_options
 from atomlab.launch.own_options import with_own_options
 from atomlab.launch.ranks import first_process_ends, folder_of_further_process, is_first_process
@@ -79,7 +79,9 @@ def launch(
         end_with_parent(grace=None)
     try:
         sys.argv = [*sys.argv[:1], *with_own_options(resumed_sweep(sys.argv[1:]), Path(folder))]
-        with ended_by_signals(), folder_of_further_process(), _environment(_TRACE, "1"):  # Hydra raises, prints nothing
+        # Hydra raises, prints nothing; launchers' workers find a checkout.
+        traced, found = _environment(_TRACE, "1"), _environment("PYTHONPATH", python_path() or None)
+        with ended_by_signals(), folder_of_further_process(), traced, found:
             if together is not None and (sweep := os.environ.get(VARIABLE)):
                 members = compose_members(Path(sweep), folder, config_name)
                 sys.exit(run_members(members, Path(sweep), together, _in_bank(task, folder)))

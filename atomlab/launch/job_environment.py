@@ -41,10 +41,16 @@ def environment_of_job(hydra: HydraConf, said: Path) -> dict[str, str]:
     kept.setdefault("WANDB_RUN_GROUP", Path(hydra.sweep.dir).name)
     if str(hydra.launcher.get("_target_", "")).endswith("JoblibLauncher"):  # several jobs at once on this machine
         kept |= gpu_of_job(int(hydra.job.num), _visible_gpus())
+    return kept | {JOB: str(said), "PYTHONPATH": python_path()}
+
+
+def python_path() -> str:
+    """Returns PYTHONPATH with the folder of a checkout, in which Python finds atomlab from any folder; as it is if installed."""
+    found = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
     package = Path(__file__).parents[2]
-    if package.name not in _INSTALLED:  # a checkout, which Python does not find from another folder
-        kept["PYTHONPATH"] = os.pathsep.join([*filter(None, [kept.get("PYTHONPATH")]), str(package)])
-    return kept | {JOB: str(said)}
+    if package.name not in _INSTALLED and str(package) not in found:
+        found.append(str(package))
+    return os.pathsep.join(found)
 
 
 def _visible_gpus() -> list[str]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from atomlab.autocast import no_autocast
 
 _CONDITION_LIMIT = 1e7  # beyond it whitening in float32 loses all but the first digits
+_ROUNDING = torch.finfo(torch.float32).eps ** 2  # of variances of float32 numbers, relative
 
 
 @final
@@ -73,14 +74,15 @@ class AtomicInnerProduct:
 
         Raises:
             ValueError: C is not square, finite and symmetric, λ is negative, S is not positive definite, or C has a
-                rank below d (or was computed from fewer than d vectors) at λ = 0.
+                rank below d (or was computed from fewer than d vectors) at λ = 0. Activations are float32 at best, so a
+                direction counts for the rank if its variance is above d ε² of the largest, ε = 2⁻²³: below lies their rounding.
         """
         _check_symmetric(second_moment)
         if shrinkage < 0:
             raise ValueError(f"A shrinkage of {shrinkage} is negative: use 0 or more.")
         moment, d = second_moment.double(), len(second_moment)
         values, vectors = torch.linalg.eigh(moment)
-        rank = int((values > values[-1] * d * torch.finfo(torch.float64).eps).sum())
+        rank = int((values > values[-1] * d * _ROUNDING).sum())
         if count is not None:
             rank = min(rank, count)
         if rank < d and shrinkage == 0:

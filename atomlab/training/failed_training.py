@@ -8,15 +8,16 @@ from torch import Tensor, nn
 
 _LAST = 0.1  # share of the steps, at the end, that decides
 _WORSE = 2.0  # times the variance of the inputs: R² is below −1
+_GROWN = 1.5  # times the error of the first step: batches of a run that learns nothing differ by less
 
 
 @final
 class Divergence(nn.Module):
     """Compares the reconstruction error of the last tenth of the steps with that of the first step.
 
-    A run has diverged if its mean error over the last tenth is above that of its first step, and above twice the variance
-    of its inputs, that is R² < −1. The first condition spares runs that are too short to learn the mean of raw inputs: their
-    R² starts far below 0 and rises. The second condition spares runs in which a large sparsity term silences all latents:
+    A run has diverged if its mean error over the last tenth is above 1.5 times that of its first step, and above twice the
+    variance of its inputs, that is R² < −1. The first condition spares runs that are too short to learn the mean of raw inputs:
+    their R² starts far below 0 and rises, or stays there up to the difference of two batches. The second condition spares runs in which a large sparsity term silences all latents:
     their R² falls to 0 and not below it. The state is part of the checkpoint.
     """
 
@@ -43,7 +44,7 @@ class Divergence(nn.Module):
     def diverged(self) -> bool:
         """Whether the run has diverged by the steps seen so far; False before the last tenth of them."""
         last = self.error / self.variance if self.variance > 0 else 0.0
-        return last > max(_WORSE, self.first)
+        return last > max(_WORSE, _GROWN * self.first)
 
     @property
     def sentence(self) -> str:

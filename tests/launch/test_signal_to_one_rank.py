@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,9 @@ def test_all_stop_and_one_goes_on(tiny: Path, tmp_path: Path) -> None:
     last = tmp_path / "out" / "checkpoints" / "last.ckpt"
     assert finished.returncode == 128 + signal.SIGTERM, finished.stderr
     assert "Traceback" not in finished.stderr
+    deadline = time.monotonic() + 30
+    while running_in(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert running_in(tmp_path) == []
     step = read_progress(last)["global_step"]
     assert f"atomlab: stopped after step {step}; go on with resume={last}" in finished.stderr

@@ -19,7 +19,7 @@ def code_of_density(sae: ThresholdSAE, density: float) -> Code:
 
 def test_it_switches_there_and_back_and_logs_both(caplog: pytest.LogCaptureFixture) -> None:
     sae, switch = ThresholdSAE(4, 100), DensitySwitch(enter=0.1, leave=0.2)
-    caplog.set_level(logging.INFO, "atomlab")
+    caplog.set_level(logging.DEBUG, "atomlab")
     chosen = []
     for density in [0.5] * 3 + [0.0] * 30 + [0.15] * 50 + [0.5] * 10:
         switch.observe(sae, code_of_density(sae, density))

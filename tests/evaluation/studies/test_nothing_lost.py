@@ -80,7 +80,7 @@ def test_a_geometry_that_bert_does_not_have_costs_one_line_of_a_figure(
         "neurons",
     ]
     page, said = (inputs.folder / "report.html").read_text(), capsys.readouterr().err
-    assert len(list((inputs.folder / "figures").iterdir())) == 4
+    assert len(list((inputs.folder / "figures").iterdir())) == 7  # the three of the first screen among them
     for text in (page, said):
         assert "The geometry Mahalanobis of encoder.layer.1.output is left out: " in text
         assert "experiment=representation_shift shrinkage=1e-3" in text
