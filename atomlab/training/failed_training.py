@@ -17,8 +17,9 @@ class Divergence(nn.Module):
 
     A run has diverged if its mean error over the last tenth is above 1.5 times that of its first step, and above twice the
     variance of its inputs, that is R² < −1. The first condition spares runs that are too short to learn the mean of raw inputs:
-    their R² starts far below 0 and rises, or stays there up to the difference of two batches. The second condition spares runs in which a large sparsity term silences all latents:
-    their R² falls to 0 and not below it. The state is part of the checkpoint.
+    their R² starts far below 0 and rises, or stays there up to the difference of two batches. The second condition spares runs
+    in which a large sparsity term silences all latents: their R² falls to 0 and not below it. The state is part of the
+    checkpoint.
     """
 
     def __init__(self) -> None:

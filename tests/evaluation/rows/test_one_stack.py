@@ -14,6 +14,7 @@ from atomlab.evaluation import StudyInputs, measure
 from atomlab.evaluation.rows.certify import certify
 from atomlab.evaluation.rows.held_out import HeldOut
 from atomlab.evaluation.rows.measure import on_validation
+from atomlab.groups import ALONE, Axis
 from atomlab.metrics.by_name import flat
 from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.sae import ThresholdSAE
@@ -39,8 +40,10 @@ def trained(inputs: StudyInputs) -> ThresholdSAE:
     return sae
 
 
-def dashboard(sae: ThresholdSAE, metric: AtomicInnerProduct, batches: list[torch.Tensor]) -> dict[str, float]:
-    found = Measurement(sae, metric, SIZES, null=True)
+def dashboard(
+    sae: ThresholdSAE, metric: AtomicInnerProduct, batches: list[torch.Tensor], data: Axis = ALONE.data
+) -> dict[str, float]:
+    found = Measurement(sae, metric, SIZES, null=True, data=data)
     for batch in batches:
         found.update(batch)
     return found.values()
@@ -74,7 +77,7 @@ def work(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     made = torch.load(Path(folder) / "made.pt", weights_only=False)
     batches = RandomBatches(len(made["rows"]), 64, rank=rank, world_size=2)
-    found = dashboard(made["sae"], made["metric"], [made["rows"][batch] for batch in batches])
+    found = dashboard(made["sae"], made["metric"], [made["rows"][batch] for batch in batches], Axis(rank, 2))
     torch.save(found, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
