@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class Probe(Callback):
-    """Writes `<rank>.json` into a folder when the training starts."""
+    """Writes `<d_sae>-<rank>.json` into a folder when the training starts."""
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
@@ -25,4 +25,4 @@ class Probe(Callback):
             "weights": float(module.sae.W_dec.double().square().mean(1).mul(module.sae.threshold.double()).sum()),
         }
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(found), encoding="utf-8")
+        (self.folder / f"{module.sae.d_sae}-{trainer.global_rank}.json").write_text(json.dumps(found), encoding="utf-8")
