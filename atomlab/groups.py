@@ -87,6 +87,10 @@ class Groups:
     latents: Axis = Axis()
     mesh: DeviceMesh | None = None
 
+    def __deepcopy__(self, memo: Any) -> "Groups":
+        """Returns the groups themselves: a copy of a TSAE is held by the same processes, and process groups have no copies."""
+        return self
+
     @classmethod
     def of_ranks(cls, rank: int, world_size: int, latents: int = 1) -> "Groups":
         """Arranges the processes of a run; they need not be connected yet.

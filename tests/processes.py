@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing import forkserver
@@ -54,7 +55,9 @@ def _become(script: str, words: list[str], cwd: str, env: Mapping[str, str], out
     try:
         runpy.run_path(script, run_name="__main__")
     finally:
-        atexit._run_exitfuncs()  # which multiprocessing leaves out
+        # What Python does at its end and multiprocessing leaves out, or does after it has waited for joblib's idle workers.
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
 
 
 class Started:

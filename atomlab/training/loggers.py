@@ -106,16 +106,19 @@ class WandbRun(WandbLogger):
 
         Args:
             metrics: numbers by name.
-            step: of the optimiser; None for numbers that belong to no step, such as those of the closing table.
+            step: of the optimiser, from 0 as Lightning counts it, so that one more has seen its vectors; None for numbers that
+                belong to no step, such as those of the closing table.
         """
-        super().log_metrics(dict(metrics) if step is None else {**metrics, AXIS: step * self.vectors_a_step}, step)
+        super().log_metrics(
+            dict(metrics) if step is None else {**metrics, AXIS: (step + 1) * self.vectors_a_step}, step
+        )
 
     def log_histograms(self, values: Mapping[str, Tensor], step: int) -> None:
         """Sends histograms of 64 bins, counted here, so that no more than the counts is stored.
 
         Args:
             values: numbers of any shape, by name; those that are not finite are left out.
-            step: of the optimiser.
+            step: number of finished steps of the optimiser.
         """
         import wandb  # here, since it takes a second that no other run should wait for
 

@@ -90,7 +90,7 @@ def test_vectors_are_the_axis_of_every_chart_and_the_summary_keeps_the_best(logg
     trained = [line for line in history if "train/loss" in line]
     assert trained
     for line in trained:
-        assert line["data/vectors"] == line["trainer/global_step"] * 128 * 2
+        assert line["data/vectors"] == (line["trainer/global_step"] + 1) * 128 * 2  # steps from 0
 
 
 def test_histograms_of_the_atoms_are_counts_of_all_of_them(logged: Path) -> None:
