@@ -87,7 +87,7 @@ class Groups:
     latents: Axis = Axis()
     mesh: DeviceMesh | None = None
 
-    def __deepcopy__(self, memo: Any) -> "Groups":
+    def __deepcopy__(self, _: Any) -> "Groups":
         """Returns the groups themselves: a copy of a TSAE is held by the same processes, and process groups have no copies."""
         return self
 
