@@ -77,9 +77,17 @@ MAY_IMPORT = {
     "sae/sparse_code": set(),
     "sae/shard": set(),  # which latents a process holds
     "sae/decoder": set(),  # the rows of any decoder
+    "sae/encoder": set(),  # the affine map of any encoder
     "sae/origin": set(),
-    "sae/autoencoder": {"decoder", "origin", "shard", "thresholding"},
-    "sae/baselines": {"autoencoder", "decoder", "origin", "shard", "sparse_code"},  # the TSAE with the same codes
+    "sae/autoencoder": {"decoder", "encoder", "origin", "shard", "thresholding"},
+    "sae/baselines": {
+        "autoencoder",
+        "decoder",
+        "encoder",
+        "origin",
+        "shard",
+        "sparse_code",
+    },  # the TSAE with the same codes
     "sae/calibration": {"autoencoder", "baselines"},
     "sae/input_transform": {"autoencoder", "baselines"},
     "sae/losses": {"autoencoder", "baselines", "decoder", "shard", "sparse_code", "thresholding"},

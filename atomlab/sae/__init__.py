@@ -1,6 +1,6 @@
 """Threshold-activated sparse autoencoders (TSAEs): the model, its losses and the arithmetic of a training step.
 
-- `autoencoder`: the model, `ThresholdSAE`. `decoder`: what is done to the rows of any decoder.
+- `autoencoder`: the model, `ThresholdSAE`. `encoder`, `decoder`: what any SAE does there.
 - `baselines`: the architectures that it is compared with, `BaselineSAE` with one of four activations.
 - `thresholding`: the activation σ_θ and the step H, with their straight-through gradients.
 - `losses`: the reconstruction error, the sparsity terms, the incoherence of the atoms and the term for dead latents.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from atomlab.groups import ALONE, Groups
 from atomlab.sae.decoder import decoder_norms, norms_without_zero, remove_parallel_gradient_
+from atomlab.sae.encoder import affine
 from atomlab.sae.origin import Origin
 from atomlab.sae.shard import Shard
 from atomlab.sae.thresholding import threshold_activation
@@ -110,10 +111,7 @@ class ThresholdSAE(nn.Module):
 
         Cost: 2·batch·d_in·chosen FLOPs.
         """
-        centred = x - self.b_dec if self.apply_b_dec_to_input else x
-        if latents is None:
-            return centred @ self.W_enc + self.b_enc
-        return centred @ self.W_enc.index_select(1, latents) + self.b_enc.index_select(0, latents)
+        return affine(x, self.W_enc, self.b_enc, self.b_dec if self.apply_b_dec_to_input else None, latents)
 
     def activate(
         self, z: Float[Tensor, "*batch chosen"], latents: Int64[Tensor, " chosen"] | None = None

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from atomlab.sae.autoencoder import ThresholdSAE
 from atomlab.sae.baselines.activations import Activation
 from atomlab.sae.decoder import decoder_norms, norms_without_zero, remove_parallel_gradient_
+from atomlab.sae.encoder import affine
 from atomlab.sae.origin import Origin
 from atomlab.sae.shard import Shard
 from atomlab.sae.sparse_code import Code
@@ -66,10 +67,7 @@ class BaselineSAE(nn.Module):
         Returns:
             z, shape `(..., chosen)`, or `(..., d_sae)` for all latents.
         """
-        centred = x - self.b_dec if self.apply_b_dec_to_input else x
-        if latents is None:
-            return centred @ self.W_enc + self.b_enc
-        return centred @ self.W_enc.index_select(1, latents) + self.b_enc.index_select(0, latents)
+        return affine(x, self.W_enc, self.b_enc, self.b_dec if self.apply_b_dec_to_input else None, latents)
 
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         """Computes the dense code f ≥ 0, shape `(..., d_sae)`, of activations `(..., d_in)`."""
