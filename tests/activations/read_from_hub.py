@@ -5,14 +5,12 @@ The hub answers what huggingface_hub and datasets ask of one dataset, `me/mine`,
 
 import hashlib
 import json
-import os
 import re
 import sys
-import threading
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
-OLD, NEW = "a" * 40, "b" * 40
+from tests.hub_server import NEW, OLD, Answers, error_of, serve
+
 FACT = {"prompt": "The mother tongue of Ada is", "subject": "Ada"}
 FILES = {
     commit: "".join(f"{json.dumps({'text': f'{word} {i}'} | FACT)}\n" for i in range(3)).encode()
@@ -20,19 +18,8 @@ FILES = {
 }
 
 
-class Hub(BaseHTTPRequestHandler):
+class Hub(Answers):
     main, gone = OLD, False
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
-
-    def answer(self, code: int, body: bytes = b"", **headers: str) -> None:
-        self.send_response(code)
-        for name, value in (headers | {"Content_Length": str(len(body))}).items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
@@ -62,18 +49,8 @@ class Hub(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
 
-def error_of(attempt: Callable[[], object]) -> str:
-    try:
-        return f"no error but {attempt()}"
-    except (OSError, ValueError) as error:
-        return f"{type(error).__name__}: {error}"
-
-
 def main(home: str) -> None:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    os.environ |= {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": home, "HF_HUB_OFFLINE": "0"}
-    os.chdir(home)  # where no folder has the dataset's name
+    serve(Hub, Path(home))
 
     from atomlab.activations.corpora.counterfact import CounterFact  # read the environment when they are imported
     from atomlab.activations.corpora.hub import HubText

@@ -10,33 +10,20 @@ import json
 import os
 import re
 import sys
-import threading
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-OLD, NEW = "a" * 40, "b" * 40
+from tests.hub_server import NEW, OLD, Answers, error_of, serve
+
 REPO = "me/saes"
 
 
-class Hub(BaseHTTPRequestHandler):
+class Hub(Answers):
     """A hub of files by commit, that remembers what was read and what was uploaded."""
 
     files: dict[str, dict[str, bytes]] = {}  # noqa: RUF012
     main, gone = OLD, False
     read: list[str] = []  # noqa: RUF012
     uploaded: dict[str, str] = {}  # noqa: RUF012
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
-
-    def answer(self, code: int, body: bytes = b"", **headers: str) -> None:
-        self.send_response(code)
-        for name, value in (headers | {"Content_Length": str(len(body))}).items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
@@ -85,23 +72,12 @@ class Hub(BaseHTTPRequestHandler):
             self.answer(200, json.dumps({"errors": [], "warnings": []}).encode())
 
 
-def error_of(attempt: Callable[[], object]) -> str:
-    try:
-        return f"no error but {attempt()}"
-    except (OSError, ValueError) as error:
-        return f"{type(error).__name__}: {error}"
-
-
 def main(home: Path) -> None:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    endpoint = f"http://127.0.0.1:{server.server_port}"
-    os.environ |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_none"}
-    os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_XET": "1"}
+    serve(Hub, home)
+    os.environ |= {"HF_TOKEN": "hf_none", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_XET": "1"}
     for commit in (OLD, NEW):  # folders that the test left
         root = home / commit
         Hub.files[commit] = {str(f.relative_to(root)): f.read_bytes() for f in sorted(root.rglob("*")) if f.is_file()}
-    os.chdir(home)  # where no folder has the repository's name
 
     from atomlab.interop import load, push_to_hub
 

@@ -12,7 +12,7 @@ import torch
 
 from atomlab import ThresholdSAE, save_sae
 from atomlab.interop.hub import HubName
-from tests.interop.a_hub import NEW, OLD
+from tests.hub_server import NEW, OLD
 
 ROOT = Path(__file__).parents[2]
 
