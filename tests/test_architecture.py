@@ -107,7 +107,7 @@ MAY_IMPORT = {
     "interop/config_file": set(),
     "interop/site_names": set(),
     "interop/sae_from_tensors": {"tensor_file"},
-    "interop/checkpoint_file": set(),
+    "interop/checkpoint_file": {"tensors_in_json"},
     "interop/baseline_of_weights": {"sae_from_tensors"},
     "interop/tensors_in_json": set(),
     "interop/sharded_checkpoint": {"tensors_in_json"},

@@ -5,13 +5,11 @@ Nothing in such a file is a program or a pickle. Its metadata has three entries:
 | key | what it holds |
 |---|---|
 | `atomlab_checkpoint` | the version of this format, `FORMAT` |
-| `state` | the checkpoint as JSON, with the name of a tensor where a tensor was |
+| `state` | `rest` and `orders` as JSON: what is no tensor (`tensors_in_json`), and how the tensors lie in memory |
 | `sha256` | the digest of `state` and of the name, dtype, shape and bytes of every tensor |
 
-JSON has no tuples, and text only as the keys of its objects. So a list is a JSON list, and an object always has one entry
-that says what it stands for: `{"dict": [[key, value], ...]}`, `{"tuple": [...]}` or `{"tensor": [name, order]}`. `order`
-lists the dimensions from the one with the largest stride in memory to the one with the smallest, since fused optimisers need
-moments that lie in memory as their parameter does.
+`orders` lists the dimensions of each tensor from the one with the largest stride in memory to the one with the smallest, since
+fused optimisers need moments that lie in memory as their parameter does.
 """
 
 import hashlib
@@ -26,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from atomlab.files import regular
+from atomlab.interop.tensors_in_json import put_together, take_apart
 
 FORMAT = 1
 _FORMAT, _STATE, _DIGEST = "atomlab_checkpoint", "state", "sha256"
@@ -45,8 +44,12 @@ def write_checkpoint_file(checkpoint: Mapping[str, Any], file: Path) -> None:
 
     Cost: one copy of each tensor on the CPU that is not there already, and one SHA-256 over all of them (about 1.5 GB/s).
     """
-    tensors: dict[str, Tensor] = {}
-    state = json.dumps(_as_json(checkpoint, "checkpoint", tensors))
+    try:
+        rest, found = take_apart(checkpoint)
+    except TypeError as error:
+        raise ValueError(f"{error} Leave out the callback whose state it is.") from error
+    orders = {name: sorted(range(value.ndim), key=lambda n: -value.stride(n)) for name, value in found.items()}
+    state, tensors = json.dumps({"rest": rest, "orders": orders}), _own_memory(found)
     metadata = {_FORMAT: str(FORMAT), _STATE: state, _DIGEST: _digest(state, tensors)}
     try:
         save_file(tensors, file, metadata)
@@ -87,8 +90,11 @@ def read_checkpoint_file(file: Path) -> dict[str, Any]:
     if _digest(metadata[_STATE], tensors) != metadata[_DIGEST]:
         raise ValueError("it is damaged: its content does not have the SHA-256 that was written with it")
     try:
-        return _from_json(json.loads(metadata[_STATE]), tensors)
-    except (LookupError, TypeError, RuntimeError, RecursionError) as error:
+        state = json.loads(metadata[_STATE])
+        return put_together(
+            state["rest"], {name: _laid(tensors[name], order) for name, order in state["orders"].items()}
+        )
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise ValueError(f"its state is no checkpoint's: {_one_line(error)}") from error
 
 
@@ -113,49 +119,20 @@ def _digest(state: str, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _as_json(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """Returns what stands for a value in `state`, and adds the tensors in it to `tensors`, named by their paths."""
-    if isinstance(value, Tensor):
-        given = value.detach().cpu()
-        plain = given.contiguous()
-        shared = any(plain.data_ptr() == other.data_ptr() for other in tensors.values() if plain.numel())
-        tensors[path] = plain.clone() if shared or plain.untyped_storage().nbytes() > plain.nbytes else plain
-        return {"tensor": [path, sorted(range(given.ndim), key=lambda n: -given.stride(n))]}
-    if isinstance(value, Mapping):
-        return {
-            "dict": [
-                [_as_json(key, f"a key of {path}", tensors), _as_json(each, f"{path}.{key}", tensors)]
-                for key, each in value.items()
-            ]
-        }
-    if isinstance(value, list | tuple):
-        items = [_as_json(each, f"{path}.{number}", tensors) for number, each in enumerate(value)]
-        return items if isinstance(value, list) else {"tuple": items}
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise ValueError(
-        f"{path} is a {type(value).__name__}, which a checkpoint cannot hold: expected tensors, numbers, text, lists and "
-        "dictionaries. Leave out the callback whose state it is."
-    )
+def _own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the tensors on the CPU, each alone in its memory and contiguous, as the library writes them."""
+    own: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        plain = value.detach().cpu().contiguous()
+        shared = any(plain.data_ptr() == other.data_ptr() for other in own.values() if plain.numel())
+        own[name] = plain.clone() if shared or plain.untyped_storage().nbytes() > plain.nbytes else plain
+    return own
 
 
-def _from_json(node: Any, tensors: Mapping[str, Tensor]) -> Any:
-    if isinstance(node, list):
-        return [_from_json(each, tensors) for each in node]
-    if not isinstance(node, dict):
-        return node
-    if len(node) != 1:
-        raise TypeError(f"it has an object with {len(node)} keys")
-    ((kind, content),) = node.items()
-    if kind == "tensor":
-        name, order = content
-        back = sorted(range(len(order)), key=order.__getitem__)
-        return tensors[name].permute(order).contiguous().permute(back)
-    if kind == "tuple":
-        return tuple(_from_json(each, tensors) for each in content)
-    if kind == "dict":
-        return {_from_json(key, tensors): _from_json(value, tensors) for key, value in content}
-    raise TypeError(f"it has an object with the key {kind[:20]}")
+def _laid(tensor: Tensor, order: list[int]) -> Tensor:
+    """Returns the tensor with its dimensions in this order in memory."""
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return tensor.permute(order).contiguous().permute(back)
 
 
 def _one_line(error: BaseException) -> str:

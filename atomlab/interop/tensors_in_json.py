@@ -20,7 +20,7 @@ def take_apart(value: Any) -> tuple[Any, dict[str, Tensor]]:
         without a dimension are numbers in the JSON, exact since every float32 and float64 has a decimal form of its own.
 
     Raises:
-        TypeError: something else is in the value; the message says where.
+        TypeError: something else is in the value, or two tensors have one path; the message says where.
 
     >>> take_apart({"a": (1, torch.tensor([2.0]))})
     ({'a': {'__atomlab__': 'tuple', 'items': [1, {'__atomlab__': 'tensor', 'path': 'a/1'}]}}, {'a/1': tensor([2.])})
@@ -31,6 +31,10 @@ def take_apart(value: Any) -> tuple[Any, dict[str, Tensor]]:
         if isinstance(part, Tensor):
             if part.ndim == 0:
                 return {_KIND: "number", "value": part.item(), "dtype": str(part.dtype).removeprefix("torch.")}
+            if path in tensors:
+                raise TypeError(
+                    f"The checkpoint holds two tensors at {path}: their keys differ in type or a slash alone."
+                )
             tensors[path] = part
             return {_KIND: "tensor", "path": path}
         if isinstance(part, Mapping):

@@ -46,6 +46,8 @@ def test_all_of_it_comes_back_with_types_and_keys(saved: tuple[Path, Path]) -> N
     assert same(read_checkpoint(saved[0]), content())
     with pytest.raises(TypeError, match=r"Path at a/1"):
         take_apart({"a": [1, Path()]})
+    with pytest.raises(TypeError, match=r"two tensors at a/1"):
+        take_apart({"a": {1: torch.ones(2), "1": torch.ones(2)}})
 
 
 def test_nothing_that_a_pointer_names_lies_elsewhere(saved: tuple[Path, Path]) -> None:
