@@ -94,7 +94,7 @@ def _cached(name: HubName, error: Exception) -> Path:
 
     try:
         place = Path(snapshot_download(name.repo, revision=name.revision, local_files_only=True)) / name.inner
-    except Exception:
+    except (OSError, ValueError):  # it is not there, or its name is none of a repository
         place = None
     if place is None or not place.exists():
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__

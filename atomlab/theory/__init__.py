@@ -22,7 +22,7 @@ Other rooms import from here only. The files, by the sections of theory.md:
 """
 
 from atomlab.theory.basis_pursuit import basis_pursuit, solved_recovery
-from atomlab.theory.certificate_levels import LARGEST_SUPPORT, RecoveryLevels, rate, rate_by_size, recovery_levels
+from atomlab.theory.certificate_levels import LARGEST_SUPPORT, RecoveryLevels, rate, recovery_levels
 from atomlab.theory.certificates import (
     MARGIN,
     babel_recovery_certified,
@@ -144,7 +144,6 @@ __all__ = [
     "random_codes",
     "random_dictionary",
     "rate",
-    "rate_by_size",
     "reconstruct",
     "recovery_levels",
     "refit_codes",

@@ -131,19 +131,3 @@ def rate(holds: Bool[Tensor, " samples"], sizes: Int[Tensor, " samples"]) -> flo
     0.5
     """
     return float(holds[sizes > 0].double().mean())
-
-
-def rate_by_size(holds: Bool[Tensor, " samples"], sizes: Int[Tensor, " samples"]) -> Float[Tensor, " sizes"]:
-    """Computes the share of the samples of each K = 0, 1, ..., largest for which a verdict holds.
-
-    Time and memory: O(samples).
-
-    Args:
-        holds: verdict of each sample, shape `(samples,)`.
-        sizes: K of each sample, shape `(samples,)`.
-
-    Returns:
-        The shares, shape `(largest K + 1,)`, float64; NaN where no sample has that K.
-    """
-    count = torch.bincount(sizes)
-    return torch.bincount(sizes, weights=holds.double(), minlength=len(count)) / count

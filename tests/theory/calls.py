@@ -107,7 +107,7 @@ CALLS: dict[str, Callable[[Inputs], object]] = {
 # Functions of sizes, verdicts, float64 moments or nothing.
 NO_FLOATS = {
     "babel_recovery_certified", "babel_unique_certified", "bootstrap_interval", "coherence_certified", "disagreement",
-    "first_supports", "geometries", "group_weights", "random_dictionary", "rate", "rate_by_size", "welch_bound",
+    "first_supports", "geometries", "group_weights", "random_dictionary", "rate", "welch_bound",
 }  # fmt: skip
 
 

@@ -18,7 +18,6 @@ from atomlab.theory import (
     dual_certificates,
     exact_recovery_coefficient,
     exact_recovery_coefficients,
-    rate_by_size,
     recovery_levels,
     solved_recovery,
 )
@@ -108,11 +107,7 @@ def test_solved_recovery_tells_a_shorter_code_and_ties_apart() -> None:
     assert basis_pursuit(torch.zeros(1, 2), third.float()).tolist() == [[0, 0, 0]]
 
 
-def test_rates_are_over_samples_with_an_atom_and_by_size() -> None:
-    holds, sizes = torch.tensor([True, False, True, False]), torch.tensor([1, 1, 3, 0])
-    torch.testing.assert_close(
-        rate_by_size(holds, sizes), torch.tensor([0, 0.5, torch.nan, 1]).double(), equal_nan=True
-    )
+def test_rates_are_over_samples_with_an_atom() -> None:
     assert recovery_levels(torch.zeros(2, 3), torch.eye(3), solve=False).solved is None
     assert all(value != value for value in recovery_levels(torch.zeros(2, 3), torch.eye(3)).rates().values())
 
