@@ -125,8 +125,9 @@ MAY_IMPORT = {
     "activations/corpora": set(),
     "activations/tokens": {"corpora"},
     "activations/store": {"tokens"},
-    "activations/harvest": {"model", "corpora", "tokens", "store"},
-    "activations/batches": {"model", "corpora", "tokens"},
+    "activations/bounded_queue": set(),
+    "activations/harvest": {"model", "corpora", "tokens", "store", "bounded_queue"},
+    "activations/batches": {"model", "corpora", "tokens", "bounded_queue"},
     "activations/datamodule": {"model", "corpora", "tokens", "store", "harvest", "batches"},
     "activations/__init__": {"model", "tokens", "store", "harvest", "batches", "datamodule"},
     # from measured rows to studies

@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from queue import Full, Queue
 from threading import Event, Thread
 from typing import Generic, TypeVar, final
+
+from atomlab.activations.bounded_queue import BoundedQueue
 
 T = TypeVar("T")
 
@@ -35,7 +36,7 @@ class Background(Generic[T]):
         return self.length
 
     def __iter__(self) -> Iterator[T]:
-        queue: Queue[tuple[T] | BaseException | None] = Queue(maxsize=self.ahead)
+        queue: BoundedQueue[tuple[T] | BaseException | None] = BoundedQueue(self.ahead)
         stopped = Event()
         thread = Thread(target=_fill, args=(self.source, queue, stopped), name="read ahead", daemon=True)
         thread.start()
@@ -51,23 +52,16 @@ class Background(Generic[T]):
                 yield item[0]
         finally:
             stopped.set()
+            queue.make_room()
             thread.join()
 
 
-def _fill(source: Iterable[T], queue: "Queue[tuple[T] | BaseException | None]", stopped: Event) -> None:
-    def put(item: tuple[T] | BaseException | None) -> bool:
-        while not stopped.is_set():
-            try:
-                queue.put(item, timeout=0.1)
-                return True
-            except Full:
-                continue
-        return False
-
+def _fill(source: Iterable[T], queue: BoundedQueue[tuple[T] | BaseException | None], stopped: Event) -> None:
     try:
         for item in source:
-            if not put((item,)):
+            queue.put((item,))
+            if stopped.is_set():
                 return
-        put(None)
+        queue.put_now(None)
     except BaseException as error:  # raised again where the items are consumed
-        put(error)
+        queue.put_now(error)

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from queue import Queue
 from threading import Thread
 from typing import Any, final
 
@@ -14,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
+from atomlab.activations.bounded_queue import BoundedQueue
 from atomlab.activations.harvest.shards import Shard, document_of, passes, plan
 from atomlab.activations.model.capture import capture
 from atomlab.activations.model.language_model import LanguageModel
@@ -138,8 +138,8 @@ class Harvester(LightningModule):
             signal.signal(signal.SIGTERM, self.on_sigterm)
         cut = ((self.sequences[shard.split].lengths, span) for shard in self.mine for span in shard.batches)
         total = sum(int(lengths[start:stop].sum()) for lengths, (start, stop) in cut)
-        self.writer = ShardWriter(self.folder, self.sequences, self.records.__setitem__)
         self.bar = token_bar(total, "harvest", of_first_process=self.trainer.is_global_zero)
+        self.writer = ShardWriter(self.folder, self.sequences, self.records.__setitem__)
 
     def predict_step(self, item: tuple[int, dict[str, Tensor], Tensor], batch_idx: int) -> int:
         number, inputs, kept = item
@@ -270,7 +270,7 @@ class ShardWriter:
         self, folder: Path, sequences: Mapping[str, Sequences], written: Callable[[str, dict[str, Any]], None]
     ) -> None:
         self._folder, self._sequences, self._written = folder, sequences, written
-        self._queue: Queue[tuple[Shard, Mapping[HookPoint, Tensor]] | None] = Queue(maxsize=_AHEAD)
+        self._queue: BoundedQueue[tuple[Shard, Mapping[HookPoint, Tensor]] | None] = BoundedQueue(_AHEAD)
         self._error: BaseException | None = None
         self._thread = Thread(target=self._run, name="shard writer", daemon=True)
         self._thread.start()
@@ -290,7 +290,7 @@ class ShardWriter:
 
     def close(self) -> None:
         """Waits until everything is written. Raises as `put`."""
-        self._queue.put(None)
+        self._queue.put_now(None)
         self._thread.join()
         self._raise()
 
