@@ -45,9 +45,11 @@ SWITCHES: dict[str, Callable[[], DensitySwitch]] = {
 }
 
 
-def problem(d_in: int, d_sae: int, batch: int, l0: float, device: str) -> tuple[ThresholdSAE, Tensor]:
+def problem(
+    d_in: int, d_sae: int, batch: int, l0: float, device: str, tied: bool = False
+) -> tuple[ThresholdSAE, Tensor]:
     torch.manual_seed(0)
-    sae = ThresholdSAE(d_in, d_sae)
+    sae = ThresholdSAE(d_in, d_sae, tied=tied)
     calibrate_thresholds_(sae, torch.randn(4096, d_in) / d_in**0.5, l0)
     return sae.to(device), (torch.randn(batch, d_in) / d_in**0.5).to(device)
 
@@ -188,7 +190,7 @@ def in_new_process(arguments: argparse.Namespace, name: str) -> int:
         f"--{key.replace('_', '-')}={getattr(arguments, key)}"
         for key in ("d_in", "d_sae", "batch", "l0", "threads", "device")
     ]
-    command = [sys.executable, "-m", "benchmarks.step", *shape, f"--peak={name}"]
+    command = [sys.executable, "-m", "benchmarks.step", *shape, *["--tied"] * arguments.tied, f"--peak={name}"]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
@@ -201,6 +203,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cuda: products in bfloat16, and so is encoder_product_s")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path, help="where the figures go")
+    parser.add_argument("--tied", action="store_true", help="one matrix for encoder and decoder, as the recipe has it")
     parser.add_argument("--peak", choices=list(SWITCHES), help="only run steps and print the peak memory in bytes")
     arguments = parser.parse_args()
     if arguments.repeats < (least := Incoherence().every):
@@ -208,14 +211,17 @@ def main() -> None:
             f"--repeats {arguments.repeats} should be {least} or more: one step in {least} has the incoherence term"
         )
     torch.set_num_threads(arguments.threads)
-    sae, x = problem(arguments.d_in, arguments.d_sae, arguments.batch, arguments.l0, arguments.device)
+    shape = (arguments.d_in, arguments.d_sae, arguments.batch, arguments.l0, arguments.device, arguments.tied)
+    sae, x = problem(*shape)
     if arguments.peak:
         train(sae, x, arguments.l0, arguments.peak, Incoherence().every)
         print(peak_bytes())
         return
     times = measure_forward_backward(sae, x, arguments.l0, arguments.implementations, arguments.repeats)
     result: dict[str, Any] = {
-        "shape": {key: getattr(arguments, key) for key in ("d_in", "d_sae", "batch", "l0", "threads", "device")},
+        "shape": {
+            key: getattr(arguments, key) for key in ("d_in", "d_sae", "batch", "l0", "threads", "device", "tied")
+        },
         "torch": torch.__version__,
         "machine": platform.machine(),
         "encoder_product_s": times["product"],

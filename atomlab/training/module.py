@@ -81,8 +81,10 @@ class SAEModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Connects the processes, and lets the data transform training batches where they are read ahead.
 
-        A GPU transforms them better by itself.
+        A GPU transforms them better by itself. Under `deterministic=true` torch would write NaN into all new memory, for
+        programs that read memory which nothing has written. No step does, so this is switched off: it is a tenth of a step.
         """
+        torch.utils.deterministic.fill_uninitialized_memory = False
         self.sae.shard = self.sae.shard.among(Groups.of(self.trainer))
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and isinstance(data, ActivationDataModule):
