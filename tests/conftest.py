@@ -20,8 +20,16 @@ SMALL = [
 ]  # fmt: skip
 
 
+# Files that take minutes. They come first, so that at the end no worker is left alone with one of them.
+LONGEST = [
+    "launch/test_sweeps.py", "test_train.py", "launch/test_distributed_sweeps.py", "launch/test_bank.py",
+    "docs/test_python_of_the_documents.py", "training/test_planted.py", "evaluation/studies/test_studies.py",
+]  # fmt: skip
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked `gpu` need one; everything else must pass without."""
+    items.sort(key=lambda item: not str(item.path).endswith(tuple(LONGEST)))
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:

@@ -48,16 +48,20 @@ def _against(rows: Sequence[Row]) -> list[str]:
 
 def _verdict(name: str, rows: Sequence[Row], controls: Sequence[Row]) -> str:
     own = next(row for row in rows if row["unit"] == name)
+    explained = f"the atoms explain {_with_interval(own, 'r2')} ({_with_interval(own, 'r2_s')} in the S-norm)"
     what = (
-        f"The one-step codes of the atoms ({_with_interval(own, 'r2')}, {_with_interval(own, 'r2_s')} in the S-norm)"
-        if own["coder"] == "one-step"
-        else f"With {own['coder']} codes, non-negative as well, the atoms explain {_with_interval(own, 'r2')} "
-        f"({_with_interval(own, 'r2_s')} in the S-norm); they"
+        "With these one-step codes,"
+        if own is rows[0]
+        else f"With {own['coder']} codes, non-negative as well, {explained};"
     )
-    return f"{what} {'; '.join(_in_norm(key, norm, controls) for key, norm in NORMS.items())}."
+    found = {norm: _compared(key, controls) for key, norm in NORMS.items()}
+    if len({*found.values()}) == 1:
+        return f"{what} in both norms they {next(iter(found.values()))}."
+    return f"{what} {'; '.join(f'in the {norm} they {said}' for norm, said in found.items())}."
 
 
-def _in_norm(key: str, norm: str, controls: Sequence[Row]) -> str:
+def _compared(key: str, controls: Sequence[Row]) -> str:
+    """Whom the atoms' codes explain more than, less than, and are not told apart from, in one norm."""
     differences = {_named(row): row[f"{key}_difference"] for row in controls}
     more = [name for name, ends in differences.items() if ends["low"] is not None and ends["low"] > 0]
     less = [name for name, ends in differences.items() if ends["high"] is not None and ends["high"] < 0]
@@ -69,7 +73,7 @@ def _in_norm(key: str, norm: str, controls: Sequence[Row]) -> str:
     )
     said += [f"explain less than {', '.join(less)}"] if less else []
     said += [f"are not told apart from {', '.join(open_)}"] if open_ else []
-    return f"in the {norm} {' and '.join(said)}"
+    return " and ".join(said)
 
 
 def _named(row: Row) -> str:

@@ -121,9 +121,13 @@ def test_the_conclusion_names_every_control_as_beaten_ahead_or_undecided() -> No
     )
     text = conclude(list(found.values()))
     one_step, pursuit = text.split("With pursuit codes")
-    assert "one-step codes of the atoms (50.0% [49.0%, 51.0%], 50.0% in the S-norm)" in one_step
-    assert "in the Euclidean norm explain more than a + one-step and are not told apart from b + one-step" in one_step
+    assert "the atoms explain 50.0% [49.0%, 51.0%] of the variance (50.0% in the S-norm)" in one_step
+    undecided = "explain more than a + one-step and are not told apart from b + one-step"
+    assert f"With these one-step codes, in both norms they {undecided}." in one_step
     assert "explain more than d + pursuit and explain less than c + OMP (signed)" in pursuit
+    found["b + one-step"]["r2_s_difference"] = {"value": 0.2, "low": 0.1, "high": 0.3}
+    differing = f"in the Euclidean norm they {undecided}; in the S-norm they explain more than every control."
+    assert f"With these one-step codes, {differing}" in conclude(list(found.values()))
     assert "neurons" not in text
     assert "on its own" not in text
     assert "9 of them" in text
