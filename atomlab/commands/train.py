@@ -29,6 +29,7 @@ from atomlab.training.build import build
 from atomlab.training.forecast import Forecast, forecast, render
 from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.loggers import WandbRun
+from atomlab.training.lost_process import lost_process_in_words
 from atomlab.training.module import SAEModule
 from atomlab.training.objective import objective_of_row, validation_objective
 from atomlab.training.recipe import check_together
@@ -70,7 +71,8 @@ def train(config: DictConfig, bank: Bank | None = None) -> float | None:
         prepared = data.prepare()
         sys.stdout.write(f"{render(foresee(prepared), data, prepared, trainer, recipe.initial_l0)}\n")
         return None
-    data.harvest(trainer, check=foresee)  # on all of its processes
+    with lost_process_in_words(trainer):
+        data.harvest(trainer, check=foresee)  # on all of its processes
     if config.harvest_only:
         return data.print_statistics()
     data.setup()
@@ -78,7 +80,8 @@ def train(config: DictConfig, bank: Bank | None = None) -> float | None:
     groups = Groups.of(trainer)
     module = build(data, architecture, recipe, shrinkage=config.shrinkage, sample_sizes=sample_sizes, groups=groups)
     _announce(trainer, config, identity, folder)
-    trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+    with lost_process_in_words(trainer):
+        trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     check_finished(trainer, config.steps)
     if bank is not None:
         bank.wait_for_all()

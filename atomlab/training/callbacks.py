@@ -170,6 +170,11 @@ class ProgressBar(TQDMProgressBar):
         self.train_progress_bar.total = self.trainer.num_training_batches
         self.train_progress_bar.initial = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Ends the line of the bar, so that the sentence about the error has a line of its own."""
+        if isinstance(exception, Exception) and self._train_progress_bar is not None:
+            self._train_progress_bar.close()
+
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         shown = super().get_metrics(trainer, pl_module)
         return {
