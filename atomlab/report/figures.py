@@ -5,7 +5,6 @@ state.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,12 +12,21 @@ from numpy.typing import ArrayLike, NDArray
 
 from atomlab.report.overview_figures import COLOURS
 
-BELOW: dict[str, Any] = {
-    "loc": "outside lower center",
-    "frameon": False,
-    "fontsize": "small",
-    "ncols": 4,
-}  # a legend that covers no data, and takes a line or two
+_CHARACTERS = 12  # of a small font, that an inch has room for
+_MARK = 8  # characters that the line before a name takes
+
+
+def legend_below(figure: Figure) -> None:
+    """Gives a figure a legend that covers no data, in as many columns as its width has room for, up to four.
+
+    Args:
+        figure: whose lines have their names already. It grows by the lines of the legend beyond the second.
+    """
+    names = [name for axes in figure.axes for name in axes.get_legend_handles_labels()[1]]
+    room = int(figure.get_figwidth() * _CHARACTERS)
+    columns = min(4, max(1, room // (max(map(len, names), default=0) + _MARK)))
+    figure.set_figheight(figure.get_figheight() + 0.17 * max(0, -(-len(names) // columns) - 2))
+    figure.legend(loc="outside lower center", frameon=False, fontsize="small", ncols=columns)
 
 
 def coherence_figure(per_atom: Mapping[str, NDArray], welch: float) -> Figure:
@@ -37,7 +45,7 @@ def coherence_figure(per_atom: Mapping[str, NDArray], welch: float) -> Figure:
         axes.hist(values, bins=np.linspace(0, 1, 81).tolist(), histtype="step", color=colour, label=name, linewidth=1.6)
     axes.axvline(welch, color="black", linestyle=":", label=f"Welch bound {welch:.3f}")
     axes.set(xlabel="per-atom coherence", ylabel="atoms", xlim=(0, 1))
-    figure.legend(**BELOW)
+    legend_below(figure)
     return figure
 
 
@@ -59,7 +67,7 @@ def babel_figure(curves: Mapping[str, ArrayLike], welch: float) -> Figure:
     axes.axhline(1, color="black", linewidth=0.8, label="limit of level 2a at k = 2K − 1")
     axes.plot([1], [welch], "k^", label=f"Welch bound {welch:.3f}")
     axes.set(xlabel="k", ylabel="Babel function μ₁(k)")
-    figure.legend(**BELOW)
+    legend_below(figure)
     return figure
 
 
@@ -85,7 +93,7 @@ def isometry_figure(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure
     for limit, text in ((1, "1: unique sparsest, at 2K"), (0.5**0.5, "1/√2: ℓ1 exact, at 2K")):
         axes.axhline(limit, color="black", linewidth=0.8, linestyle=":" if limit < 1 else "-", label=text)
     axes.set(xlabel="K", ylabel="δ_K", xscale="log", ylim=(0, 2.5))
-    figure.legend(**BELOW)
+    legend_below(figure)
     return figure
 
 
@@ -142,7 +150,7 @@ def layers_figure(layers: Sequence[int], series: Mapping[str, ArrayLike], ylabel
     for (name, values), colour in zip(series.items(), COLOURS * 3, strict=False):
         axes.plot(layers, values, "o-" if "null" not in name else "x:", color=colour, label=name, markersize=4)
     axes.set(xlabel="layer, from 0", ylabel=ylabel)
-    figure.legend(**BELOW)
+    legend_below(figure)
     return figure
 
 
@@ -167,7 +175,7 @@ def series_figure(series: Mapping[str, Sequence[tuple[float, float]]], xlabel: s
     if all(option > 0 for points in series.values() for option, _ in points):
         axes.set_xscale("log", base=2)
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    figure.legend(**BELOW)
+    legend_below(figure)
     return figure
 
 
@@ -188,7 +196,7 @@ def angles_figure(histograms: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figu
             axes.stairs(counts / counts.sum(), edges, color=colour, linestyle=style, label=label)
     axes.axvline(90, color="black", linewidth=0.6)
     axes.set(xlabel="angle, degrees", ylabel="share of pairs a bin", yscale="log", ylim=(1e-6, None))
-    figure.legend(**BELOW)
+    legend_below(figure)
     return figure
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from atomlab.report.figures import BELOW, COLOURS
+from atomlab.report.figures import COLOURS, legend_below
 
 
 def critical_figure(
@@ -32,7 +32,7 @@ def critical_figure(
             axes.loglog(across, coefficient * across**exponent, "-", color=colour, linewidth=1.2)
     axes.loglog(across, across, ":", color="black", linewidth=1, label="one atom a vector")
     axes.set(xlabel="training vectors", ylabel="atoms needed")
-    figure.legend(**BELOW)
+    legend_below(figure)
     return figure
 
 

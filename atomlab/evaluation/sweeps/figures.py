@@ -1,5 +1,6 @@
 """The figures of a sweep's page, by caption; each is drawn when it is called."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -80,7 +81,7 @@ def agreement_figure(rows: Sequence[Row], jobs: Sequence[Job]) -> Figures:
             for name, key in (("seeds", "agreement"), ("random atoms", "agreement_random")):
                 label = ", ".join(part for part in (rests[row["unit"]], name) if part)
                 lines.setdefault(label, []).append((middle(row["d_sae"]), middle(row[key])))
-        return series_figure(lines, "atoms", "mean matched cosine")
+        return series_figure(_sorted(lines), "atoms", "mean matched cosine")
 
     return {"Seed agreement against atoms": draw}
 
@@ -161,4 +162,7 @@ def _against_option(jobs: Sequence[Job], key: str) -> Any:
 
 
 def _sorted(lines: Mapping[str, list[tuple[float, float]]]) -> dict[str, list[tuple[float, float]]]:
-    return {label: sorted(points) for label, points in lines.items()}
+    """The points of each line in order. Its name has the options without their groups, unless two names would be one."""
+    short = {label: re.sub(r"[\w.]+\.(\w+=)", r"\1", label) for label in lines}
+    names = short if len({*short.values()}) == len(lines) else {label: label for label in lines}
+    return {names[label]: sorted(points) for label, points in lines.items()}
