@@ -84,7 +84,7 @@ class SAEModule(LightningModule):
         A GPU transforms them better by itself. Under `deterministic=true` torch would write NaN into all new memory, for
         programs that read memory which nothing has written. No step does, so this is switched off: it is a tenth of a step.
         """
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
         self.sae.shard = self.sae.shard.among(Groups.of(self.trainer))
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and isinstance(data, ActivationDataModule):
