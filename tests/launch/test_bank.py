@@ -112,7 +112,7 @@ def test_the_harvest_and_the_process_are_one_and_a_member_that_differs_fails_alo
     said = "batch_size is 64 in the first job and 128 in this one: give all jobs the same batch_size, or leave out bank"
     assert f"job 1 (batch_size=128): bank=true trains all jobs on the same batches, and {said}" in finished.stderr
     assert [status.state for status in statuses(folder / "out").values()] == ["finished", "failed"]
-    assert finished.stderr.count("harvest: 100%") == 1
+    assert finished.stderr.count("harvest:   0%") == 1  # a bar is drawn at its end once or twice, by the clock
 
 
 def test_a_bank_is_refused_outside_of_a_sweep_and_under_other_launchers(tiny: Path, tmp_path: Path) -> None:
