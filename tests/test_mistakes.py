@@ -14,6 +14,7 @@ CASES = {
     "layer": (["layer=99"], "layer=99 does not exist: smollm2-135m-instruct has 30 layers, counted from 0 to 29"),
     "site": (["site.name=foo"], "site=foo is unknown: choose one of resid_pre"),
     "site_option": (["site=foo"], "site=foo is no option of its group: There are attn_out"),
+    "site_null": (["site=null"], "site=null names no option of its group: There are attn_out"),
     "model": (["model=hf", "model.name=does/not-exist"], "'does/not-exist' (revision main) could not be loaded"),
     "key": (["nonsense=1"], "There is no key 'nonsense'"),
     "empty_corpus": (["corpus=local", "corpus.path=empty.txt"], "The corpus is empty"),

@@ -41,6 +41,8 @@ def one_sentence(error: BaseException, folder: str, name: str) -> str:
         near = difflib.get_close_matches(option, options, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         return f"{group}={option} is no option of its group: {hint}There are {', '.join(options)}."
+    if "Config group override must be a string" in message:
+        return _no_option(Path(folder))
     if isinstance(error, OverrideParseException):
         key, _, value = error.override.partition("=")
         reason = str(error).partition("\n")[0]
@@ -52,6 +54,16 @@ def one_sentence(error: BaseException, folder: str, name: str) -> str:
         if line and "HYDRA_FULL_ERROR" not in line and not line.startswith("object_type="):
             lines.append(line)
     return " ".join(lines) or type(error).__name__
+
+
+def _no_option(folder: Path) -> str:
+    """Names the word of the command line that gives a group something that is no name, such as null, which Hydra does not."""
+    for word in sys.argv[1:]:
+        group, _, option = word.partition("=")
+        if (folder / group).is_dir() and any(re.fullmatch(r"null|[\W\d].*", name) for name in option.split(",")):
+            options = sorted(file.stem for file in (folder / group).glob("*.yaml"))
+            return f"{word} names no option of its group: There are {', '.join(options)}."
+    return "An option of a group has to be a name, and null and numbers are none: see --help for the groups and their options."
 
 
 def _of_the_other_command(folder: str, name: str, key: str) -> str | None:
