@@ -34,6 +34,8 @@ from atomlab.evaluation.sweeps.tidy import write_tidy
 from atomlab.evaluation.sweeps.to_wandb import log_sweep, project_of
 from atomlab.report import Column, Page, Results, Row, write_results
 
+_NEAR = 0.25  # of the target L0: held-out vectors of another text have some 7% more than validation vectors
+
 
 def summarise_sweep(folder: Path) -> str:
     """Writes the tables, figures and page of a sweep.
@@ -58,7 +60,7 @@ def summarise_sweep(folder: Path) -> str:
     missing = _left_out(jobs)
     rows = [setting_row(name, seeds) | agreement(seeds, missing) for name, seeds in by_setting(jobs).items()]
     critical, laws = critical_rows(jobs), predictions(jobs)
-    conclusion = " ".join(part for part in (_best(rows, jobs), in_words(critical, laws)) if part)
+    conclusion = " ".join(part for part in (_best(rows, jobs), _off_target(jobs), in_words(critical, laws)) if part)
     identity = {"jobs": {str(job.number): dict(job.varied) for job in jobs}}
     records = {"rows": rows, "critical": critical, "law": law_rows(laws)}
     results = Results(rows, conclusion, {"sweep": folder.name}, identity, COLUMNS, records)
@@ -82,6 +84,16 @@ def _best(rows: Sequence[Row], jobs: Sequence[Job]) -> str:
         f"({middle(best['r2_s_validation']):.3f}); held out it has {middle(best['r2_s']):.3f}. Settings of different L0 or "
         "number of atoms are not alike in cost."
     )
+
+
+def _off_target(jobs: Sequence[Job]) -> str:
+    """Names the jobs whose held-out L0 is not what their training was to reach: they are not alike in cost to the others."""
+    off = [
+        f"{job.setting() or f'job {job.number}'} (L0 {job.atoms['l0']:.1f}, target {job.target_l0:g})"
+        for job in jobs
+        if job.target_l0 and abs(job.atoms["l0"] / job.target_l0 - 1) > _NEAR
+    ]
+    return f"Held-out L0 is more than {_NEAR:.0%} off its target in {'; '.join(off)}." if off else ""
 
 
 def _left_out(jobs: Sequence[Job]) -> list[str]:

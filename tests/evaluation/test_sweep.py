@@ -72,6 +72,24 @@ def test_a_row_is_a_setting_with_mean_and_range_over_seeds(sweep: Path) -> None:
     assert "4 finished jobs, 2 settings. On validation vectors sae.expansion=2.5 has the largest" in text
 
 
+def test_jobs_that_missed_their_sparsity_are_named(sweep: Path) -> None:
+    """A cell whose thresholds could not be set has more atoms a vector than the others, and must not pass for one of them."""
+    for number, target in ((0, 10.0), (1, 11.0), (2, 20.0), (3, None)):
+        file = sweep / str(number) / "results.json"
+        found = json.loads(file.read_text())
+        sparsity = {} if target is None else {"target": target}
+        file.write_text(json.dumps(found | {"identity": {"training": {"sparsity": sparsity}}}))
+    text = summarise_sweep(sweep)
+    l0 = row("atoms", 25.0)["l0"]  # of job 2; those of jobs 0 and 1 are their targets
+    assert f"more than 25% off its target in sae.expansion=2.5 (L0 {l0:.1f}, target 20)." in text
+    assert "off its target" not in summarise_sweep(_without(sweep, 2))
+
+
+def _without(sweep: Path, number: int) -> Path:
+    (sweep / "jobs" / f"{number}.json").unlink()
+    return sweep
+
+
 def test_every_row_of_every_job_is_in_the_tidy_table(sweep: Path) -> None:
     summarise_sweep(sweep)
     with (sweep / "sweep.csv").open(encoding="utf-8") as stream:

@@ -25,12 +25,14 @@ class Job:
         varied: what the jobs of the sweep differ in, by its key; a number where it reads as one, otherwise text.
         rows: of the table of the job, the row of its atoms first.
         folder: of its run.
+        target_l0: the mean L0 that the training was to reach; None where it had no such target.
     """
 
     number: int
     varied: Mapping[str, float | str]
     rows: Sequence[Row]
     folder: Path
+    target_l0: float | None = None
 
     @property
     def atoms(self) -> Row:
@@ -84,14 +86,15 @@ def finished_jobs(folder: Path) -> list[Job]:
     keys = list(dict.fromkeys(key for own in words.values() for key in own))
     varied = [key for key in keys if len(words) == 1 or len({own.get(key) for own in words.values()}) > 1]
     return [
-        Job(
-            number,
-            {key: _value(own.get(key)) for key in varied},
-            _read(folder / str(number) / "results.json")["rows"],
-            folder / str(number),
-        )
+        _job(number, {key: _value(own.get(key)) for key in varied}, folder / str(number))
         for number, own in words.items()
     ]
+
+
+def _job(number: int, varied: Mapping[str, float | str], folder: Path) -> Job:
+    results = _read(folder / "results.json")
+    training = results.get("identity", {}).get("training", {})
+    return Job(number, varied, results["rows"], folder, training.get("sparsity", {}).get("target"))
 
 
 def by_setting(jobs: Sequence[Job], without: Sequence[str] = ()) -> dict[str, list[Job]]:
