@@ -185,7 +185,6 @@ LIGHTNING = {
     "activations/datamodule.py",
     "activations/harvest",
     "commands",
-    "launch/command_line.py",  # its exception for a mistake of the user
 }
 WITH_ROOMS = {key.split("/")[0] for key in MAY_IMPORT if "/" in key}
 FILES = sorted((ROOT / "atomlab").rglob("*.py"))

@@ -41,6 +41,20 @@ def test_help_lists_what_the_command_can_run_in_a_hundred_columns(name: str) -> 
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate"])
+@pytest.mark.parametrize(("word", "code"), [("--help", 0), ("nonsense=1", 2), ("site=foo", 2)])
+def test_what_needs_no_library_is_answered_without_its_import(name: str, word: str, code: int, tmp_path: Path) -> None:
+    """PyTorch, Lightning and transformers take seconds to import, and twelve on a slow machine."""
+    script = (
+        f"import atexit, runpy, sys; sys.argv = ['{name}.py', '{word}']; sys.path.insert(0, {str(CONF.parent)!r})\n"
+        "atexit.register(lambda: print('imported', *sorted({'torch', 'lightning', 'transformers'} & {*sys.modules})))\n"
+        f"runpy.run_path({str(CONF.parent / f'{name}.py')!r}, run_name='__main__')"
+    )
+    found = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert found.returncode == code, found.stderr
+    assert found.stdout.splitlines()[-1].strip() == "imported"
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
 def test_every_example_of_the_help_composes(name: str) -> None:
     lines = [line for line in help_text(CONF, name, f"run-{name}").splitlines() if line.startswith(f"  run-{name} ")]
     tried = 0

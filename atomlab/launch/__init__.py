@@ -12,8 +12,10 @@
 - `run_to_measure.py`: what evaluate.py takes from the run folder that it measures.
 - `signals.py`: what SIGINT, SIGTERM and SIGUSR1 do.
 
+Nothing here imports PyTorch or Lightning before a task does, so `--help` and a misspelt option are answered at once.
+
 A new option needs no line here: it is an argument of the class or function that a leaf of conf/ names as its `_target_`.
-A new kind of error that users cause: raise ValueError or OSError with one sentence, or add its type to `_MISTAKES` in
+A new kind of error that users cause: raise ValueError or OSError with one sentence, or add its type to `_mistakes` in
 `command_line.py`.
 """
 

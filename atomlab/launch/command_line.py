@@ -17,7 +17,6 @@ from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -35,7 +34,13 @@ from atomlab.launch.sweep_jobs import RESULT_FILE, run_job
 from atomlab.progress import shows_progress
 
 _TRACE = "HYDRA_FULL_ERROR"
-_MISTAKES = (ValueError, OSError, HydraException, OmegaConfBaseException, MisconfigurationException)
+
+
+def _mistakes() -> tuple[type[Exception], ...]:
+    """The types of errors that users cause. That of Lightning is among them once a task has imported it, which takes seconds."""
+    of_lightning = sys.modules.get("lightning.fabric.utilities.exceptions")
+    own = () if of_lightning is None else (of_lightning.MisconfigurationException,)
+    return (ValueError, OSError, HydraException, OmegaConfBaseException, *own)
 
 
 def launch(
@@ -92,7 +97,7 @@ def launch(
         _after(end, after_sweep)
     except Stopped as stop:
         _end(stop.sentence or f"stopped by {stop.name} before anything was done.", stop.code)
-    except _MISTAKES as error:
+    except _mistakes() as error:
         if wants_trace:
             raise
         mistakes.append(error)
@@ -167,7 +172,7 @@ def _guarded(
     def mistake_in(config: Any) -> str | None:
         try:
             check_options(config, _defaults(config))
-        except _MISTAKES as error:
+        except _mistakes() as error:
             return one_sentence(error, folder, str(HydraConfig.get().job.config_name))
         return None
 
@@ -176,6 +181,7 @@ def _guarded(
         try:
             with _environment(_TRACE, trace):  # further ranks get what the user set
                 check_options(config, _defaults(config))
+                _quieten()  # again, since the check imports the libraries, and they set filters of their own
                 objective = task(config)
                 if objective is not None:  # of the first process; the others return None
                     (run / RESULT_FILE).write_text(repr(objective), encoding="utf-8")
@@ -185,7 +191,7 @@ def _guarded(
             stop.sentence = stop.sentence or _how_to_go_on(stop.name, run, name)
             _remove_empty_run(run, name)
             raise
-        except _MISTAKES as error:
+        except _mistakes() as error:
             if not _remove_empty_run(run, name):
                 _write_trace(error, run / f"{name}.log")
             if trace:
@@ -222,7 +228,7 @@ def _in_bank(task: FunctionType, folder: str) -> Callable[[DictConfig, Any], tup
                 (run / RESULT_FILE).write_text(repr(objective), encoding="utf-8")
             _remove_empty_run(run, name)
             return objective, 0, ""
-        except _MISTAKES as error:
+        except _mistakes() as error:
             if not _remove_empty_run(run, name):
                 _write_trace(error, run / f"{name}.log")
             return None, 2, one_sentence(error, folder, config_name)

@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from hydra.conf import HydraConf
 
 JOB = "ATOMLAB_JOB"  # environment variable of a job's process: the file that its closing sentence goes to
@@ -56,4 +55,6 @@ def python_path() -> str:
 def _visible_gpus() -> list[str]:
     if named := os.environ.get(_GPUS):
         return named.split(",")
+    import torch  # seconds, which only a sweep of several jobs at once needs
+
     return [str(number) for number in range(torch.cuda.device_count())]

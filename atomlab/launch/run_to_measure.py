@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -53,6 +52,8 @@ def trainer_config(trained: DictConfig, config: DictConfig) -> DictConfig:
     Returns:
         The configuration, with the steps of the run; on the CPU if it asks for a GPU and this machine has none.
     """
+    import torch  # seconds, in which a misspelt option has been answered
+
     chosen = config.trainer if "trainer" in overridden_keys() else trained.trainer
     absent = chosen.accelerator in ("gpu", "cuda") and not torch.cuda.is_available()
     own = {"accelerator": "cpu" if absent else chosen.accelerator, "max_steps": trained.steps}
