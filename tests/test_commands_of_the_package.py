@@ -179,6 +179,13 @@ def test_the_program_answers(words: list[str], code: int, said: str) -> None:
             ["site=resid_pst"],
             "site=resid_pst is no option of its group: did you mean resid_post? There are attn",
         ),
+        ("train.py", ["corpsu@reference=local"], "There is no group 'corpsu': did you mean corpus?"),
+        ("train.py", ["hydra/lancher=basic"], "There is no key 'hydra/lancher': did you mean hydra/launcher?"),
+        (
+            "train.py",
+            ["-m", "seed=0,1", "hydra/launcher=slurm"],
+            "There are basic, joblib, submitit_local, submitit_slurm. More come with pip install '.[sweeps]'.",
+        ),
     ],
 )
 def test_what_another_command_runs_is_answered_with_that_command(

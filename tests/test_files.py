@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from atomlab import ThresholdSAE, save_sae
+from atomlab.activations.corpora import wikipedia
+from atomlab.activations.model import smollm2
 from atomlab.files import atomic_write, file_digest, give_default_mode, package_file, regular
 
 
@@ -151,5 +153,17 @@ def test_a_folder_that_cannot_be_written_is_no_obstacle(
 def test_a_packages_file_is_the_only_one_of_its_name() -> None:
     assert package_file("filelock", "filelock/__init__.py").read_text(encoding="utf-8")
     for package, suffix in (("filelock", ".py"), ("filelock", "none.such"), ("no-such-package", ".py")):
-        with pytest.raises(FileNotFoundError, match=package):
-            package_file(package, suffix)
+        with pytest.raises(FileNotFoundError, match=f"pip install --no-deps {package}==1.0"):
+            package_file(f"{package}==1.0", suffix)
+
+
+def test_what_a_message_installs_is_what_the_tests_install() -> None:
+    root = Path(__file__).parent.parent
+    pinned = (root / "requirements-embedded.txt").read_text().split() + (root / "requirements.txt").read_text().split()
+    assert {wikipedia._PACKAGE, smollm2._PACKAGE, smollm2._READER} <= {*pinned}
+
+
+def test_a_missing_reader_of_the_embedded_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smollm2, "find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match=r"the package 'gguf': run `pip install gguf==0.19.0`"):
+        smollm2.smollm2(str(tmp_path))

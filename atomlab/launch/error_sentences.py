@@ -14,6 +14,7 @@ from atomlab.launch.help import program_name
 from atomlab.launch.options import did_you_mean, keys_of
 
 _QUOTES = "\"'"
+_GROUPS_OF_HYDRA = ["hydra/launcher", "hydra/sweeper"]
 
 
 def one_sentence(error: BaseException, folder: str, name: str) -> str:
@@ -33,14 +34,19 @@ def one_sentence(error: BaseException, folder: str, name: str) -> str:
     if unknown := re.search(r"Could not override '([^']+)'", str(error)):
         if sentence := _of_the_other_command(folder, name, unknown[1]):
             return sentence
-        hint = did_you_mean(unknown[1], keys_of(_chosen(folder, name, unknown[1])))
+        known = _GROUPS_OF_HYDRA if unknown[1].startswith("hydra/") else keys_of(_chosen(folder, name, unknown[1]))
+        hint = did_you_mean(unknown[1], known)
         return f"There is no key {unknown[1]!r}: {hint}"
     message = str(error).partition("Config search path")[0]
+    if unknown := re.search(r"config group '([^']+)' does not exist", message):
+        groups = [path.name for path in sorted(Path(folder).iterdir()) if path.is_dir()]
+        return f"There is no group {unknown[1]!r}: {did_you_mean(unknown[1], [*groups, *_GROUPS_OF_HYDRA])}"
     if absent := re.search(r"Could not find '(\S+)/([^'/]+)'\s+Available options in '[^']*':\s+([\w\s]+)", message):
         group, option, options = absent[1], absent[2], absent[3].split()
         near = difflib.get_close_matches(option, options, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        return f"{group}={option} is no option of its group: {hint}There are {', '.join(options)}."
+        sentence = f"{group}={option} is no option of its group: {hint}There are {', '.join(options)}."
+        return f"{sentence} More come with pip install '.[sweeps]'." if group in _GROUPS_OF_HYDRA else sentence
     if "Config group override must be a string" in message:
         return _no_option(Path(folder))
     if isinstance(error, OverrideParseException):

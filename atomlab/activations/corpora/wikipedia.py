@@ -10,6 +10,7 @@ from typing import Any, final
 from atomlab.activations.corpora.corpus import Example, Position
 from atomlab.files import file_digest, package_file
 
+_PACKAGE = "gensim==4.4.0"
 _SHORTEST_ARTICLE = 2000  # characters: disambiguation pages are shorter
 
 
@@ -25,7 +26,7 @@ def wikipedia_articles() -> Iterator[tuple[str, str]]:
     Raises:
         FileNotFoundError: the package is not installed.
     """
-    dump = package_file("gensim", "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2")
+    dump = package_file(_PACKAGE, "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2")
     with bz2.open(dump) as stream:
         for _, page in ElementTree.iterparse(stream):
             if not page.tag.endswith("}page"):
@@ -78,7 +79,7 @@ class WikipediaEmbedded:
     @property
     def fingerprint(self) -> dict[str, Any]:
         """The digest of the package's file, as in `Corpus`. Raises as the class."""
-        return {"wikipedia_embedded": 1, "dump": file_digest(package_file("gensim", "p000030302-shortened.bz2"))}
+        return {"wikipedia_embedded": 1, "dump": file_digest(package_file(_PACKAGE, "p000030302-shortened.bz2"))}
 
     def examples(self) -> Iterator[Example]:
         """Yields all articles, as in `Corpus`. Raises as the class."""

