@@ -3,6 +3,7 @@
 import inspect
 import itertools
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -12,6 +13,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from atomlab.launch.options import _leaves, check_options
+from atomlab.ranges import has_range
 
 CONF = Path(__file__).parent.parent / "conf"
 OPTIONS = sorted(
@@ -67,6 +69,27 @@ def test_every_job_of_a_preset_composes(preset: str) -> None:
     for values in itertools.product(*choices):
         words = [f"{key}={value}" for key, value in zip(params, values, strict=True)]
         check_options(with_hydra([f"sweep={preset}", *words]), composed([]))
+
+
+def test_every_number_that_goes_to_a_class_of_ours_has_a_range() -> None:
+    """So that layer=-1 is refused by the command line, and not by whatever happens to use it first."""
+
+    def is_number(hint: object) -> bool:
+        return hint in (int, float) or any(map(is_number, get_args(hint)))
+
+    without = set()
+    for option in [None, *OPTIONS, *EXTRAS]:
+        primary = "evaluate" if option and {option, option.split("=")[0]} & OF_EVALUATE else "train"
+        words = [word for word in (option, MISSING.get(option or "")) if word]
+        for _, leaf in _leaves("", OmegaConf.to_container(composed(words, primary))):
+            if leaf["_target_"].startswith("atomlab."):
+                target = get_object(leaf["_target_"])
+                hints = get_type_hints(target.__init__ if isinstance(target, type) else target, include_extras=True)
+                without |= {name for name in leaf if is_number(hints.get(name)) and not has_range(hints[name])}
+    assert without == {
+        "device_map",  # numbers of devices, by the name of a module
+        "fractions",  # three shares whose sum is 1, which TokenRules refuses otherwise
+    }
 
 
 def test_a_hub_model_reads_hub_text_unless_told_otherwise() -> None:

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from atomlab.groups import Groups
 from atomlab.interop.sharded_checkpoint import load_sharded, remove_unused, save_sharded
+from atomlab.ranges import Count
 from atomlab.training.module import SAEModule
 
 
@@ -37,7 +38,7 @@ class LatentParallelStrategy(DDPStrategy):
 
     def __init__(
         self,
-        latents: int = 2,
+        latents: Count = 2,
         timeout: timedelta = timedelta(days=2),
         process_group_backend: str | None = None,
         start_method: Any = "popen",

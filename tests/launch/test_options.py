@@ -14,6 +14,8 @@ WRONG = {
     "sae.expansion=true": "sae.expansion=true should be a number above 0.",
     "steps=ten": "steps=ten should be a whole number.",
     "layer=1.5": "layer=1.5 should be a whole number.",
+    "layer=-1": "layer=-1 should be a whole number of 0 or more",
+    "activations.hook_points.layers=[3,-1]": "activations.hook_points.layers=[3, -1] should be a list (a whole",
     "activations.tokens.fractions=3": "activations.tokens.fractions=3 should be a list of 3 (a number, a number, a number)",
     "activations.tokens.fractions=[1,2]": "activations.tokens.fractions=[1, 2] should be a list of 3",
     "activations.hook_points.sites=mlp_out": "activations.hook_points.sites=mlp_out should be a list (text each), as [a,b]",

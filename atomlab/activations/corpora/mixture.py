@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any, final
 
 from atomlab.activations.corpora.corpus import Corpus, Example, Position, RecordCounter, collect_counters
+from atomlab.ranges import Positive
 
 _CHARACTERS_PER_TOKEN = 4  # how many characters a token id stands for beside text
 
@@ -24,7 +25,7 @@ class Mixture:
         ValueError: the names differ, a weight is not positive, or the corpora cannot be mixed.
     """
 
-    def __init__(self, corpora: Mapping[str, Corpus], weights: Mapping[str, float]) -> None:
+    def __init__(self, corpora: Mapping[str, Corpus], weights: Mapping[str, Positive]) -> None:
         if not corpora or set(corpora) != set(weights) or min(weights.values()) <= 0:
             raise ValueError(
                 f"corpus.weights={dict(weights)} should give each of the corpora {', '.join(corpora)} a positive number."

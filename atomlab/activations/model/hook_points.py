@@ -6,6 +6,7 @@ from typing import final
 
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.model.sites import HookPoint
+from atomlab.ranges import Index
 
 
 @final
@@ -21,9 +22,9 @@ class HookPoints:
     """
 
     site: str
-    layer: int
+    layer: Index
     sites: Sequence[str] = ()
-    layers: Sequence[int] = ()
+    layers: Sequence[Index] = ()
 
     def own(self, model: LanguageModel) -> HookPoint:
         """Finds the hook point that the run trains on.

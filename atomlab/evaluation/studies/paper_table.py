@@ -18,6 +18,7 @@ from atomlab.evaluation.rows.measure import on_validation
 from atomlab.evaluation.saved_sae import save_trained
 from atomlab.evaluation.study import StudyInputs, kept, layers_of
 from atomlab.interop.locate import load_at_site, locate
+from atomlab.ranges import Index
 from atomlab.report import COLUMNS, UNIT, Column, Page, Results, Row, layers_figure, write_results
 from atomlab.training.build import reference_metric
 from atomlab.units import CODERS
@@ -87,7 +88,7 @@ class PaperTable:
         features: imported SAEs by the name of their row; `{layer}` in a path stands for the number of the layer.
     """
 
-    layers: Sequence[int] | None = None
+    layers: Sequence[Index] | None = None
     controls: Sequence[str] = ("data", "k_means", "random")
     coders: Sequence[str] = ("threshold", "threshold_pursuit", "omp")
     features: Mapping[str, str] | None = None

@@ -14,7 +14,7 @@ from atomlab.activations.store.moments import Moments, exact_moments
 from atomlab.evaluation.provenance import describe
 from atomlab.evaluation.study import StudyInputs, layers_of
 from atomlab.metrics import RepresentationShift
-from atomlab.ranges import Count
+from atomlab.ranges import Count, Index
 from atomlab.report import Column, Page, Results, Row, angles_figure, attempt, layers_figure, write_results
 from atomlab.theory import Geometry, gaussian_surrogate, geometries
 
@@ -50,7 +50,7 @@ class RepresentationShiftStudy:
             unembedding.
     """
 
-    layers: Sequence[int] | None = None
+    layers: Sequence[Index] | None = None
     samples: Count = 2048
     causal: bool = True
 

@@ -16,6 +16,7 @@ from atomlab.evaluation.planted import Planted, planted_laws
 from atomlab.evaluation.provenance import commit
 from atomlab.evaluation.rows.against_truth import Truth, against_truth
 from atomlab.evaluation.study import StudyInputs, kept
+from atomlab.ranges import Count, Positive
 from atomlab.report import Column, Page, Results, Row, write_results
 from atomlab.training.fit import fit
 from atomlab.training.recipe import Kind
@@ -63,9 +64,9 @@ class SyntheticStudy:
         kinds: `threshold`, `relu`, `top_k`, `batch_top_k`, `gated`.
     """
 
-    d_in: int = 32
-    l0: float = 2.0
-    vectors: int = 20_000
+    d_in: Count = 32
+    l0: Positive = 2.0
+    vectors: Count = 20_000
     kinds: Sequence[str] = tuple(NAMES)
 
     def __call__(self, inputs: StudyInputs) -> tuple[str, float]:
