@@ -4,6 +4,8 @@ Processes stand in a grid of D rows and N columns. Those of one row see the same
 one column hold the same latents and see different vectors. Plain data parallelism has N = 1, one process D = N = 1.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -70,6 +72,30 @@ class Axis:
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value, group=self.group)
         return values
+
+    @contextmanager
+    def fails_together(self) -> Iterator[None]:
+        """Makes an OSError of one process an error of all of them, which leave the block together.
+
+        Only the process that writes sees a full disk, and the others must know of it before they go on. A process that fails
+        leaves the block early, so it must not owe the others any communication of the block.
+
+        Yields:
+            Nothing.
+
+        Raises:
+            OSError: the block raised one in this process or in another one.
+
+        Communication: one short text.
+        """
+        error = None
+        try:
+            yield
+        except OSError as found:
+            error = found
+        for reason in self.gather_objects(None if error is None else str(error)):
+            if reason is not None:
+                raise OSError(reason) from error
 
 
 @final

@@ -53,38 +53,46 @@ def save_sharded(
         groups: the processes.
 
     Raises:
-        OSError: a process could not write its part. Nothing half-written stays.
+        OSError: a process could not write its part; in all processes. Nothing half-written stays.
         TypeError: the checkpoint holds something that is neither a tensor nor plain JSON.
     """
+    everyone = groups.everyone
     rest, tensors = take_apart(checkpoint)
-    token = groups.everyone.gather_objects(secrets.token_hex(3))[0]
-    name = f"{_FOLDER}{checkpoint['global_step']}-{token}"
+    name = f"{_FOLDER}{checkpoint['global_step']}-{everyone.gather_objects(secrets.token_hex(3))[0]}"
     writing = beside / f"{UNFINISHED}{name}"
     try:
-        if pointer is not None:
-            remove_unused(beside)
-            writing.mkdir(parents=True)
+        with everyone.fails_together():
+            if pointer is not None:
+                remove_unused(beside)
+                writing.mkdir(parents=True)
         state = {path: _global(value, dimensions.get(path), groups) for path, value in tensors.items()}
-        try:
-            with _alone_on_purpose():
-                save(state, storage_writer=HuggingFaceStorageWriter(str(writing), save_distributed=True))
-        except CheckpointException as error:  # the same in all processes
-            reasons = "; ".join(sorted({str(reason) for reason, _ in error.failures.values()}))
-            raise OSError(f"{writing}: {reasons}") from error
-        files = sorted(writing.glob("*.safetensors"))
-        everyone = groups.everyone
-        digests = {file.name: sha256(file) for file in files[everyone.rank :: everyone.size]}
+        _write_shards(state, writing)
+        with everyone.fails_together():
+            files = sorted(writing.glob("*.safetensors"))
+            digests = {file.name: sha256(file) for file in files[everyone.rank :: everyone.size]}
         digests = {file: digest for found in everyone.gather_objects(digests) for file, digest in found.items()}
-        if pointer is not None:
-            stored = {path: _stored(state[path], dimensions.get(path)) for path in state}
-            record = {"format": VERSION, "files": digests, "tensors": stored, "rest": rest}
-            with atomic_write(writing / _RECORD) as file:
-                file.write_text(json.dumps(record), encoding="utf-8")
-            os.replace(writing, beside / name)
-            pointer.write_text(json.dumps({_POINTER: VERSION, "folder": name}) + "\n", encoding="utf-8")
+        with everyone.fails_together():
+            if pointer is not None:
+                stored = {path: _stored(state[path], dimensions.get(path)) for path in state}
+                record = {"format": VERSION, "files": digests, "tensors": stored, "rest": rest}
+                with atomic_write(writing / _RECORD) as file:
+                    file.write_text(json.dumps(record), encoding="utf-8")
+                with atomic_write(pointer) as file:  # all that a full disk refuses comes before the folder has its name
+                    file.write_text(json.dumps({_POINTER: VERSION, "folder": name}) + "\n", encoding="utf-8")
+                    os.replace(writing, beside / name)
     finally:
         if pointer is not None:
             shutil.rmtree(writing, ignore_errors=True)
+
+
+def _write_shards(state: Mapping[str, Tensor], folder: Path) -> None:
+    """Writes the part of each process to a file of its own; an error of one of them is raised in all."""
+    try:
+        with _alone_on_purpose():
+            save(dict(state), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+    except CheckpointException as error:
+        reasons = "; ".join(sorted({str(reason) for reason, _ in error.failures.values()}))
+        raise OSError(f"{folder}: {reasons}") from error
 
 
 def is_sharded(file: Path) -> bool:

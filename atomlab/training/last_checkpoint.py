@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
 
@@ -13,7 +13,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from atomlab.activations.store.files import remove_unfinished
-from atomlab.files import atomic_write
+from atomlab.files import UNFINISHED, atomic_write
+from atomlab.groups import Groups
 from atomlab.ranges import Count
 from atomlab.training.checkpoint_io import CheckpointFiles
 from atomlab.training.failed_training import TrainingFailedError
@@ -90,10 +91,19 @@ class LastCheckpoint(Callback):
             before, self.best = self.best, validated[1]
             if step != self.saved:
                 self._save(trainer)
-            if step != self.saved:  # the disk is full
+            if step != self.saved or not self._kept_as_best(trainer):  # the disk is full
                 self.best = before
-            elif trainer.is_global_zero:
-                _keep(self.path, self.path.with_name(_BEST))
+
+    def _kept_as_best(self, trainer: Trainer) -> bool:
+        try:
+            with Groups.of(trainer).everyone.fails_together():
+                if trainer.is_global_zero:
+                    _keep(self.path, self.path.with_name(_BEST))
+        except OSError as error:
+            if trainer.is_global_zero:
+                _log.warning("%s stays as it was (%s); the training goes on.", self.path.with_name(_BEST), error)
+            return False
+        return True
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
@@ -137,22 +147,40 @@ class LastCheckpoint(Callback):
         raise SystemExit(128 + number)
 
     def _save(self, trainer: Trainer) -> None:
-        """Writes the checkpoint; if the disk is full or read-only, warns and lets the training go on."""
+        """Writes the checkpoint; if the disk is full or read-only, warns and lets the training go on.
+
+        All processes hear of an error that one of them has, so that all know the same step as the last one that is saved.
+        """
         self._refuse_weights_that_are_not_finite(trainer)
         try:
-            with atomic_write(self.path) if trainer.is_global_zero else nullcontext(self.path) as arriving:
+            self._write(trainer)
+            self.saved, self.unsaved = trainer.global_step, None
+        except OSError as error:
+            self.unsaved = f"The checkpoint of step {trainer.global_step} could not be written to {self.path} ({error})"
+            kept = f"{self.path} keeps that of step {self.saved}" if self.saved >= 0 else "there is none yet"
+            if trainer.is_global_zero:
+                _log.warning("%s; the training goes on, and %s.", self.unsaved, kept)
+
+    def _write(self, trainer: Trainer) -> None:
+        """Writes the checkpoint under another name, gives `last.ckpt` its second name, and puts the new one in its place."""
+        everyone, arriving = Groups.of(trainer).everyone, self.path.with_name(f"{UNFINISHED}arriving.ckpt")
+        try:
+            with everyone.fails_together():
                 try:  # under a temporary name: Lightning itself copies into place, and a kill could leave half a copy
                     trainer.save_checkpoint(arriving, weights_only=False)  # the optimiser and the loops as well
                 except OSError:
                     trainer.strategy.barrier("Trainer.save_checkpoint")  # the other processes wait there
                     raise
-                if trainer.is_global_zero and self.path.exists():
-                    _keep(self.path, self.path.with_name("previous.ckpt"))
-            self.saved, self.unsaved = trainer.global_step, None
-        except OSError as error:
-            self.unsaved = f"The checkpoint of step {trainer.global_step} could not be written to {self.path} ({error})"
-            kept = f"{self.path} keeps that of step {self.saved}" if self.saved >= 0 else "there is none yet"
-            _log.warning("%s; the training goes on, and %s.", self.unsaved, kept)
+            with everyone.fails_together():
+                if trainer.is_global_zero:
+                    with atomic_write(self.path) as whole:
+                        os.replace(arriving, whole)
+                        if self.path.exists():
+                            _keep(self.path, self.path.with_name("previous.ckpt"))
+        finally:
+            if trainer.is_global_zero:
+                with suppress(OSError):
+                    arriving.unlink(missing_ok=True)
 
     def _refuse_weights_that_are_not_finite(self, trainer: Trainer) -> None:
         weights = [p.isfinite().all() for p in trainer.lightning_module.parameters()]

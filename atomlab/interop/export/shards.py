@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from atomlab.files import UNFINISHED, atomic_write, sha256
@@ -18,6 +18,7 @@ from atomlab.interop.integrity import write_checksums
 from atomlab.sae import ThresholdSAE
 
 _BLOCK = 256  # rows of a matrix that are copied at a time
+_ZEROS = 1 << 24  # bytes that are written at a time
 
 
 def save_shared_sae(sae: ThresholdSAE, folder: Path, metadata: Mapping[str, object]) -> None:
@@ -32,7 +33,7 @@ def save_shared_sae(sae: ThresholdSAE, folder: Path, metadata: Mapping[str, obje
         metadata: as in `save`, of the first process.
 
     Raises:
-        OSError: the folder cannot be written to.
+        OSError: a process cannot write to the folder; in all processes.
 
     Cost: one write and one read of the parts, one write of the whole. Memory: the own part, and 256 rows of one matrix.
     """
@@ -40,25 +41,26 @@ def save_shared_sae(sae: ThresholdSAE, folder: Path, metadata: Mapping[str, obje
     token = everyone.gather_objects((str(folder.absolute()), secrets.token_hex(3)))[0]
     target, parts = Path(token[0]), Path(token[0]) / f"{UNFINISHED}parts-{token[1]}"
     try:
-        if everyone.rank == 0:
-            parts.mkdir(parents=True)
-        everyone.gather_objects(None)  # nobody writes before the folder is there
-        if sae.shard.groups.data.rank == 0:
-            weights = {
-                "W_enc": sae.W_enc,
-                **{name: getattr(sae, name) for name in ("b_enc", "W_dec", "b_dec", "threshold")},
-            }
-            save_file(
-                {name: value.detach().float().cpu().contiguous() for name, value in weights.items()},
-                parts / f"{latents.rank}.safetensors",
-            )
-        everyone.gather_objects(None)
-        if everyone.rank == 0:
-            _put_together(sae, [parts / f"{rank}.safetensors" for rank in range(latents.size)], target, metadata)
-        everyone.gather_objects(None)  # nobody reads before the file is there
+        with everyone.fails_together():  # nobody writes before the folder is there
+            if everyone.rank == 0:
+                parts.mkdir(parents=True)
+        with everyone.fails_together():
+            if sae.shard.groups.data.rank == 0:
+                _write_part(sae, parts / f"{latents.rank}.safetensors")
+        with everyone.fails_together():  # nobody reads before the file is there
+            if everyone.rank == 0:
+                _put_together(sae, [parts / f"{rank}.safetensors" for rank in range(latents.size)], target, metadata)
     finally:
         if everyone.rank == 0:
             shutil.rmtree(parts, ignore_errors=True)
+
+
+def _write_part(sae: ThresholdSAE, file: Path) -> None:
+    weights = {name: getattr(sae, name) for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")}
+    try:
+        save_file({name: value.detach().float().cpu().contiguous() for name, value in weights.items()}, file)
+    except SafetensorError as error:  # this is how the library reports a full disk
+        raise OSError(str(error)) from error
 
 
 def _put_together(sae: ThresholdSAE, parts: list[Path], folder: Path, metadata: Mapping[str, object]) -> None:
@@ -110,5 +112,8 @@ def _write_header(file: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str
     text += b" " * (-len(text) % 8)
     with file.open("wb") as stream:
         stream.write(struct.pack("<Q", len(text)) + text)
-        stream.truncate(8 + len(text) + end)
+        for start in range(
+            0, end, _ZEROS
+        ):  # a hole in place of them would end the process once the disk is full (SIGBUS)
+            stream.write(bytes(min(_ZEROS, end - start)))
     return {name: 8 + len(text) + place for name, place in places.items()}
