@@ -1,7 +1,8 @@
 """Reads SAEs from a hub that runs here, uploads one to it, and takes it away; prints what it saw as JSON.
 
-The hub answers what huggingface_hub asks of two repositories: `me/saes`, which has a SAELens folder, a Gemma Scope archive
-and a large file beside them, in two commits; and `me/new`, which is made by an upload.
+The hub answers what huggingface_hub asks of several repositories: `me/saes`, which has a SAELens folder, a Gemma Scope archive
+and a large file beside them, in two commits; those below `published`, `<owner>/<name>`, each with the files of one layout; and
+`me/new`, which is made by an upload.
 """
 
 import base64
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 
 from tests.hub_server import NEW, OLD, Answers, error_of, serve
+from tests.interop.layouts import LAYOUTS, X
 
 REPO = "me/saes"
 
@@ -20,7 +22,7 @@ REPO = "me/saes"
 class Hub(Answers):
     """A hub of files by commit, that remembers what was read and what was uploaded."""
 
-    files: dict[str, dict[str, bytes]] = {}  # noqa: RUF012
+    files: dict[str, dict[str, dict[str, bytes]]] = {}  # noqa: RUF012 (by repository and commit)
     main, gone = OLD, False
     read: list[str] = []  # noqa: RUF012
     uploaded: dict[str, str] = {}  # noqa: RUF012
@@ -29,23 +31,23 @@ class Hub(Answers):
         path = self.path.partition("?")[0]
         if Hub.gone:
             self.close_connection = True  # without an answer
-        elif found := re.fullmatch(rf"/api/models/{REPO}(?:/revision/(\w+))?", path):
-            commit = Hub.main if found[1] in (None, "main") else found[1]
-            if commit not in Hub.files:
+        elif (found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(\w+))?", path)) and found[1] in Hub.files:
+            commit = Hub.main if found[2] in (None, "main") else found[2]
+            if commit not in Hub.files[found[1]]:
                 self.answer(404, X_Error_Code="RevisionNotFound")
                 return
-            siblings = [{"rfilename": name} for name in Hub.files[commit]]
-            known = {"id": REPO, "sha": commit, "siblings": siblings, "tags": [], "downloads": 0, "likes": 0}
+            siblings = [{"rfilename": name} for name in Hub.files[found[1]][commit]]
+            known = {"id": found[1], "sha": commit, "siblings": siblings, "tags": [], "downloads": 0, "likes": 0}
             self.answer(200, json.dumps(known).encode())
-        elif found := re.fullmatch(rf"/{REPO}/resolve/(\w+)/(.+)", path):
-            content = Hub.files[found[1]].get(found[2])
+        elif (found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/(\w+)/(.+)", path)) and found[1] in Hub.files:
+            content = Hub.files[found[1]][found[2]].get(found[3])
             if content is None:
                 self.answer(404, X_Error_Code="EntryNotFound")
                 return
             if self.command == "GET":
-                Hub.read.append(found[2])
+                Hub.read.append(found[3])
             digest = hashlib.sha1(content).hexdigest()
-            self.answer(200, content, ETag=f'"{digest}"', X_Repo_Commit=found[1])
+            self.answer(200, content, ETag=f'"{digest}"', X_Repo_Commit=found[2])
         else:
             self.answer(404, X_Error_Code="RepoNotFound")
 
@@ -72,12 +74,17 @@ class Hub(Answers):
             self.answer(200, json.dumps({"errors": [], "warnings": []}).encode())
 
 
-def main(home: Path) -> None:
+def files_of(root: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(root)): file.read_bytes() for file in sorted(root.rglob("*")) if file.is_file()}
+
+
+def main(home: Path, names: dict[str, str]) -> None:
     serve(Hub, home)
     os.environ |= {"HF_TOKEN": "hf_none", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_XET": "1"}
-    for commit in (OLD, NEW):  # folders that the test left
-        root = home / commit
-        Hub.files[commit] = {str(f.relative_to(root)): f.read_bytes() for f in sorted(root.rglob("*")) if f.is_file()}
+    Hub.files = {REPO: {commit: files_of(home / commit) for commit in (OLD, NEW)}}  # folders that the test left
+    for folder in (home / "published").glob("*/*"):
+        files = files_of(folder)
+        Hub.files[str(folder.relative_to(home / "published"))] = {OLD: files, NEW: files}
 
     from atomlab.interop import load, push_to_hub
 
@@ -98,6 +105,11 @@ def main(home: Path) -> None:
     result["no repository"] = error_of(lambda: load("me/other"))
     result["uploaded to"] = push_to_hub(home / OLD / "layers" / "one", "me/new", folder="a/b")
     result["uploaded"] = Hub.uploaded
+    for title, name in names.items():
+        layout, sae = LAYOUTS[title], load(name)
+        assert sae.origin is not None
+        wrong = max(float((a - b).abs().max()) for a, b in ((sae.encode(X), layout.codes), (sae(X), layout.x_hat)))
+        result[title] = [sae.origin.format, sae.origin.model, sae.origin.site, wrong]
     Hub.gone = True
     result["without a hub"] = first_weight(f"{REPO}/layers/one", revision=OLD)
     result["never seen"] = error_of(lambda: load("me/unseen"))
@@ -105,4 +117,4 @@ def main(home: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))

@@ -212,6 +212,27 @@ LAYOUTS: dict[str, Layout] = {
         lambda p: into(p / "gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82", params__npz=P),
         jump(pre(X), P["threshold"]), "Gemma Scope", "google/gemma-2-2b", "model.layers.12.output",
     ),
+    "Gemma Scope, embedding": Layout(  # trained on x/√n, with x the residual stream that enters the first layer
+        lambda p: into(p / "gemma-scope-2b-pt-res/embedding/width_4k/average_l0_6", params__npz=P),
+        jump(pre(X / D_IN**0.5), P["threshold"]),
+        jump(pre(X / D_IN**0.5), P["threshold"]) @ P["W_dec"] * D_IN**0.5 + P["b_dec"],
+        "Gemma Scope", "google/gemma-2-2b", "model.layers.0.input",
+    ),
+    "Gemma Scope, MLP": of(
+        lambda p: into(p / "gemma-scope-2b-pt-mlp/layer_5/width_16k/average_l0_60", params__npz=P),
+        jump(pre(X), P["threshold"]), "Gemma Scope", "google/gemma-2-2b", "model.layers.5.post_feedforward_layernorm.output",
+    ),
+    "Gemma Scope, attention, under results": of(  # whose first letters are those of another site
+        lambda p: into(p / "results/gemma-scope-9b-pt-att/layer_9/width_16k/average_l0_1", params__npz=P),
+        jump(pre(X), P["threshold"]), "Gemma Scope", "google/gemma-2-9b", "model.layers.9.self_attn.o_proj.input",
+    ),
+    "Gemma Scope, without its repository": of(
+        lambda p: into(p / "att/layer_4/embedding-study", params__npz=P),
+        jump(pre(X), P["threshold"]), "Gemma Scope", None, "model.layers.4.self_attn.o_proj.input",  # type: ignore[arg-type]
+    ),
+    "Gemma Scope, of no known site": of(
+        lambda p: into(p / "results/layer_4/mlp-study", params__npz=P), jump(pre(X), P["threshold"]), "Gemma Scope"
+    ),
     "Gemma Scope, instruction-tuned, attention": of(
         lambda p: into(p / "gemma-scope-9b-it-att/layer_9/width_16k/average_l0_1", params__npz=P),
         jump(pre(X), P["threshold"]), "Gemma Scope", "google/gemma-2-9b-it", "model.layers.9.self_attn.o_proj.input",

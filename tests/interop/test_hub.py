@@ -13,6 +13,7 @@ import torch
 from atomlab import ThresholdSAE, save_sae
 from atomlab.interop.hub import HubName
 from tests.hub_server import NEW, OLD
+from tests.interop.layouts import LAYOUTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,9 +41,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def seen(home: Path) -> dict[str, Any]:
+def names(home: Path) -> dict[str, str]:
+    """The name on the hub of an SAE in every layout; folders that are named like repositories are ones."""
+    found = {}
+    for number, (name, layout) in enumerate(LAYOUTS.items()):
+        owner = home / "published" / f"owner{number}"
+        place = layout.write(owner if name.startswith(("Gemma Scope,", "Qwen Scope")) else owner / "saes")
+        found[name] = str(place.relative_to(home / "published"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def seen(home: Path, names: dict[str, str]) -> dict[str, Any]:
     script = ROOT / "tests" / "interop" / "a_hub.py"
-    command = [sys.executable, str(script), str(home)]
+    command = [sys.executable, str(script), str(home), json.dumps(names)]
     found = subprocess.run(
         command, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     )
@@ -84,6 +96,15 @@ def test_an_upload_has_the_files_and_a_page(seen: dict[str, Any], home: Path) ->
         for name in ("cfg.json", "sae_weights.safetensors", "sparsity.safetensors")
     }
     assert seen["uploaded to"].endswith(f"/me/new/commit/{NEW}")
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_what_is_on_the_hub_is_what_is_here(seen: dict[str, Any], name: str) -> None:
+    """The cache has files as links to blobs, whose paths name neither layer nor site nor number of latents that are kept."""
+    layout = LAYOUTS[name]
+    *said, wrong = seen[name]
+    assert said == [layout.format, layout.model, layout.site]
+    assert wrong < 2e-5
 
 
 @pytest.mark.parametrize("name", ["nowhere", "/a/b", "./a/b", "~/a/b", "a//b", "a b/c", "hf://a"])

@@ -4,6 +4,7 @@
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -37,6 +38,54 @@ def test_model_site_and_format_are_known_before_the_weights_are_read(tmp_path: P
     found = find_sae(layout.write(tmp_path / "there"))
     assert (found.origin.format, found.origin.model, found.origin.site) == (layout.format, layout.model, layout.site)
     assert found.read().origin == found.origin
+
+
+def test_a_link_to_a_folder_says_what_the_folder_says(tmp_path: Path) -> None:
+    for name in ("Gemma Scope", "Gemma Scope, embedding", "Gemma Scope 2", "sparsify", "Qwen Scope"):
+        place = LAYOUTS[name].write(tmp_path / name)
+        folder = place if place.is_dir() else place.parent
+        (tmp_path / "mine").symlink_to(folder)
+        linked = find_sae(tmp_path / "mine" if place.is_dir() else tmp_path / "mine" / place.name).origin
+        assert linked == find_sae(place).origin
+        (tmp_path / "mine").unlink()
+        store = tmp_path / "store"
+        folder.rename(store)  # and a link that is named so to one that is not
+        folder.symlink_to(store)
+        assert find_sae(place).origin == linked
+        folder.unlink()
+        store.rename(folder)
+
+
+@pytest.mark.parametrize(
+    ("folder", "refused"),
+    [
+        ("gemma-scope-2b-pt-transcoders/layer_3", True),
+        ("models--google--gemma-scope-2b-pt-transcoders/snapshots/a/layer_3", True),
+        ("my-transcoders/layer_3", True),
+        ("transcoder_all/layer_3_width_16k", True),
+        ("transcoder-study/gemma-scope-2b-pt-res/layer_3", False),
+        ("transcoder-study/res/layer_3", False),
+        ("transcoding/layer_3", False),
+    ],
+)
+def test_a_transcoder_of_gemma_scope_is_known_by_the_name_that_is_nearest(folder: str, refused: bool) -> None:
+    with TemporaryDirectory() as place:  # the name of a test's own folder would count
+        archive = into(Path(place) / folder, params__npz=P)
+        if refused:
+            with pytest.raises(ValueError, match="a Gemma Scope archive with a transcoder"):
+                load_sae(archive)
+        else:
+            load_sae(archive)
+
+
+def test_a_configuration_of_gemma_scope_2_says_more_than_its_folder(tmp_path: Path) -> None:
+    weights = {name.lower(): value for name, value in P.items()}
+    sites = {"hf_hook_point_in": "model.layers.3.output", "hf_hook_point_out": "model.layers.3.output"}
+    folder = into(tmp_path / "clt-study", config__json=sites, params__safetensors=weights)
+    assert find_sae(folder).origin.site == "model.layers.3.output"
+    (folder / "config.json").unlink()
+    with pytest.raises(ValueError, match="a Gemma Scope 2 folder with a transcoder"):
+        load_sae(folder)
 
 
 def test_what_a_sae_was_trained_on_is_carried_over(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """What a format finds at a path: which SAE lies there, and how to read its weights."""
 
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -55,3 +57,29 @@ def cannot_hold(path: Path, kind: str, what: str, remedy: str) -> ValueError:
 def folder_of(path: Path, *names: str) -> Path:
     """Returns the folder that a path means: the path itself, or the folder of a file with one of these names."""
     return path.parent if path.name in names and not path.is_dir() else path
+
+
+def folders_of(file: Path) -> list[Path]:
+    """Returns the folder that a file lies in: as its path is given, and, if that is another, as links of folders lead to it.
+
+    A link of the file itself is not followed: in the hub's cache every file is one, and leads to a blob whose path says
+    nothing.
+
+    Args:
+        file: the file; it exists.
+    """
+    return list(dict.fromkeys((Path(os.path.abspath(file)).parent, file.parent.resolve())))
+
+
+def names_above(file: Path) -> list[str]:
+    """Returns the names of the folders that a file lies in (`folders_of`), the innermost first.
+
+    The folder of a repository in the hub's cache, `models--<owner>--<name>`, has the name of the repository.
+    """
+    names = (name for folder in folders_of(file) for name in reversed(folder.parts))
+    return [re.sub(r"^models--.+?--", "", name) for name in names]
+
+
+def first_match(pattern: re.Pattern[str], names: Iterable[str]) -> re.Match[str] | None:
+    """Returns the first of several names that a pattern matches as a whole; None if it matches none."""
+    return next((found for name in names if (found := pattern.fullmatch(name))), None)

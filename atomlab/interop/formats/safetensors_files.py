@@ -1,6 +1,7 @@
 """Reads SAEs that are one safetensors file: those of `atomlab.save_sae(format="safetensors")`, and circuit-tracer's layers."""
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,8 @@ def _tracer(file: TensorFile) -> Found:
     if "W_skip" in file.shapes or reads != writes:
         raise transcoder(file.path, kind, reads, writes)
     activation = "TopK" if "k" in file.shapes else "jumprelu" if _TRACER_THRESHOLD in file.shapes else "ReLU"
-    layer = "".join(letter for letter in file.path.stem.rpartition("_")[2] if letter.isdigit())
-    site = f"blocks.{layer}.{reads}" if reads and layer else reads
+    layer = re.fullmatch(r"(?:.*[^\d])?(\d+)", file.path.stem)
+    site = f"blocks.{layer[1]}.{reads}" if reads and layer else reads
     origin = Origin("circuit-tracer", activation, text(config, "model_name"), site)
     return Found(file.path, origin, partial(_read_tracer, file, origin))
 

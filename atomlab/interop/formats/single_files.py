@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from atomlab.interop.formats.found import Found, cannot_hold
+from atomlab.interop.formats.found import Found, cannot_hold, first_match, names_above
 from atomlab.interop.sae_from_tensors import Stored, read_weights, threshold_sae, top_k_sae
 from atomlab.interop.tensor_file import TensorFile, open_torch
 from atomlab.sae import SAE, Origin
@@ -29,6 +29,7 @@ _QWEN = {
     "W_dec": Stored("W_dec", transposed=True),
     "b_dec": Stored("b_dec"),
 }
+_QWEN_REPOSITORY = re.compile(r"SAE-Res-(.+)-W\d+K-L0_(\d+)(?:[-_].*)?")
 _OWNERS = {"Llama": "meta-llama", "Qwen": "Qwen", "gemma": "google"}
 
 
@@ -84,13 +85,13 @@ def _relu(file: TensorFile, layout: dict[str, Stored], origin: Origin, centred: 
 
 
 def _qwen(file: TensorFile) -> Found:
-    named = re.search(r"SAE-Res-(.+?)-W\d+K-L0_(\d+)", file.path.absolute().as_posix())
+    named = first_match(_QWEN_REPOSITORY, names_above(file.path))
     if named is None:
         raise ValueError(
             f"{file.path} is a Qwen Scope file, and its path does not say how many latents are kept: put it into a folder "
             "named like its repository, such as SAE-Res-Qwen3-1.7B-Base-W32K-L0_50."
         )
-    k, layer = int(named[2]), re.search(r"layer(\d+)", file.path.name)
+    k, layer = int(named[2]), re.match(r"layer(\d+)\.", file.path.name)
     site = f"model.layers.{layer[1]}.output" if layer else None
     origin = Origin("Qwen Scope", f"TopK, k={k}", f"Qwen/{named[1]}", site)
     return Found(file.path, origin, partial(_top_k, file, k, origin))

@@ -5,13 +5,14 @@ from functools import partial
 from pathlib import Path
 
 from atomlab.interop.config_file import count, read_config, text
-from atomlab.interop.formats.found import Found, cannot_hold, folder_of, transcoder
+from atomlab.interop.formats.found import Found, cannot_hold, first_match, folder_of, folders_of, transcoder
 from atomlab.interop.sae_from_tensors import Stored, read_weights, top_k_sae
 from atomlab.interop.tensor_file import TensorFile, open_safetensors
 from atomlab.sae import SAE, Origin
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
 _KIND = "a sparsify folder"
+_HOOK_POINT = re.compile(r".+\.\d+(\..+)?")
 _LAYOUT = {
     "W_enc": Stored("encoder.weight", transposed=True),
     "b_enc": Stored("encoder.bias"),
@@ -47,16 +48,16 @@ def find(path: Path) -> Found | None:
     if (activation := config.get("activation", "topk")) != "topk":
         raise cannot_hold(folder, _KIND, f"the activation {activation!r}", "only 'topk' can be read")
     k = count(folder / CONFIG, config, "k")
-    above = folder.parent / "config.json"
-    run = read_config(above) if above.exists() else {}
-    name = folder.resolve().name
-    site = f"{name}.output" if re.search(r"\.\d+(\.|$)", name) else None
+    places = folders_of(file.path)
+    above = (place.parent / "config.json" for place in places)
+    run = next((read_config(config) for config in above if config.exists()), {})
+    site = first_match(_HOOK_POINT, (place.name for place in places))
     details = {"context_size": run.get("ctx_len"), "dataset_path": run.get("dataset")}
     origin = Origin(
         "sparsify",
         f"TopK, k={k}",
         text(run, "model"),
-        site,
+        f"{site[0]}.output" if site else None,
         details={key: value for key, value in details.items() if value is not None},
     )
     sizes = (config.get("d_in"), config.get("num_latents") or None)
