@@ -44,16 +44,16 @@ def test_the_tensors_by_the_names_of_circuit_tracer_are_read(tmp_path: Path, nam
     theirs = made(name)
     linear = theirs.encoder.final_block[0]
     tensors = {
-        "W_enc": linear.weight.detach(),
-        "b_enc": linear.bias.detach(),
-        "W_dec": theirs.get_dictionary().detach(),
+        "W_enc": linear.weight,
+        "b_enc": linear.bias,
+        "W_dec": theirs.get_dictionary(),
         "b_dec": torch.zeros(D_IN),
     }
     if name == "JumpSAE":
-        tensors["activation_function.threshold"] = theirs.thresholds.detach().exp()
+        tensors["activation_function.threshold"] = theirs.thresholds.exp()
     else:
         tensors["k"] = torch.tensor(theirs.top_k)
-    save_file(tensors, tmp_path / "sae.safetensors")
+    save_file({key: value.detach().contiguous() for key, value in tensors.items()}, tmp_path / "sae.safetensors")
     ours, x = load_sae(tmp_path / "sae.safetensors"), torch.randn(300, D_IN)
     _, codes, x_hat = theirs(x)
     assert 0 < float((codes > 0).float().mean()) < 0.5
