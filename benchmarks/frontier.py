@@ -1,16 +1,24 @@
-"""A peer's SAEs on the vectors of one of our runs, at several sparsities: where the curves of R² over L0 lie.
+"""A peer's SAEs on the vectors of our runs, at several sparsities: where the curves of R² over L0 lie.
 
 1. `python -m benchmarks.frontier export outputs/<run> vectors.safetensors`, here: the run's training vectors.
 2. `python benchmarks/frontier.py train vectors.safetensors peers`, in an environment with sae-lens (benchmarks/requirements.txt):
    its own `SAETrainer` trains a BatchTopK and a JumpReLU SAE (the mode with a target L0) at each sparsity, both with its two
-   ways of scaling inputs, on the same vectors, of the same width, for as many steps of as many vectors. No atomlab there.
-3. `python evaluate.py run=outputs/<run> 'study.features={batchtopk_8: peers/batchtopk_8, ...}' study.controls=[]`, here: all
-   as released, on the same held-out vectors.
+   ways of scaling inputs, on the same vectors, of the same width, for as many steps of as many vectors. No atomlab there. It
+   prints the CPU seconds of each training, without the reading of the vectors.
+3. `python evaluate.py run=outputs/<run> 'study.features={batchtopk_8: peers/batchtopk_8, ...}' study.controls=[]`, here, for
+   each of our runs, and once with the peers: all as released, on the same held-out vectors.
+4. `python -m benchmarks.frontier draw frontier.png outputs/<evaluation> ...`, here: one figure of all rows.
+
+The trainings do not reach their targets exactly, ours or theirs. So nothing is compared at one target: the figure and the
+table have the L0 that is measured on held-out vectors, and a curve is above another one where it is at that L0.
 """
 
 import argparse
 import itertools
+import json
+import re
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,17 +30,17 @@ from torch import Tensor
 SCALINGS = {"": "expected_average_only_in", "_whitened": "covariance_whitening"}  # of the inputs, by the end of a name
 
 
-def export(run: str, file: Path) -> None:
+def export(arguments: argparse.Namespace) -> None:
     """Writes the training vectors of a run, float32, in the order of the cache."""
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
-    config = OmegaConf.load(Path(run) / ".hydra" / "config.yaml")
+    config = OmegaConf.load(Path(arguments.run) / ".hydra" / "config.yaml")
     data = instantiate(config.activations, _convert_="all")
     data.prepare_data()
     data.setup()
     rows = data.rows["train"]
-    save_file({"x": rows[torch.arange(len(rows))]}, str(file))
+    save_file({"x": rows[torch.arange(len(rows))]}, str(arguments.file))
 
 
 def batches(x: Tensor, size: int) -> Iterator[Tensor]:
@@ -45,7 +53,7 @@ def batches(x: Tensor, size: int) -> Iterator[Tensor]:
 
 
 def untrained(name: str, l0: float, steps: int, shape: dict[str, Any]) -> Any:
-    """Makes a peer's SAE, and draws its weights from seed 0."""
+    """Makes a peer's SAE, and draws its weights from the global random numbers."""
     from sae_lens import (  # pyright: ignore
         BatchTopKTrainingSAE,
         BatchTopKTrainingSAEConfig,
@@ -53,37 +61,73 @@ def untrained(name: str, l0: float, steps: int, shape: dict[str, Any]) -> Any:
         JumpReLUTrainingSAEConfig,
     )
 
-    torch.manual_seed(0)
     if name == "batchtopk":
         return BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(**shape, k=l0))
     target = {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": l0, "l0_warm_up_steps": steps // 10}
     return JumpReLUTrainingSAE(JumpReLUTrainingSAEConfig(**shape, **target))
 
 
-def train(arguments: argparse.Namespace) -> None:
+def trained(sae: Any, x: Tensor, *, steps: int, batch: int, lr: float) -> tuple[Any, float]:
+    """Trains a peer's SAE by the peer's own trainer; returns it and the CPU seconds that it took."""
     from sae_lens.config import SAETrainerConfig  # pyright: ignore
     from sae_lens.training.sae_trainer import SAETrainer  # pyright: ignore
 
+    options = SAETrainerConfig(
+        total_training_samples=steps * batch,
+        train_batch_size_samples=batch,
+        lr=lr,
+        lr_end=lr / 10,  # what its runner takes
+        lr_warm_up_steps=steps // 10,
+        lr_decay_steps=steps // 2,
+        n_batches_for_norm_estimate=100,
+        dead_feature_window=max(10, steps // 30),  # its default, 1,000 steps, is a whole short run
+    )
+    begun = time.process_time()
+    found = SAETrainer(options, sae, batches(x, batch)).fit()
+    return found, time.process_time() - begun
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Trains every architecture at every sparsity, and writes each into a folder of its own."""
     torch.set_num_threads(arguments.threads)
     x, steps = load_file(arguments.vectors)["x"], arguments.steps
     names: list[str] = arguments.architectures
     targets: list[float] = arguments.l0
-    for (end, scaling), name, l0 in itertools.product(SCALINGS.items(), names, targets):
-        shape = {"d_in": x.shape[1], "d_sae": round(arguments.expansion * x.shape[1]), "normalize_activations": scaling}
-        options = SAETrainerConfig(
-            total_training_samples=steps * arguments.batch,
-            train_batch_size_samples=arguments.batch,
-            lr=arguments.lr,
-            lr_end=arguments.lr / 10,  # what its runner takes
-            lr_warm_up_steps=steps // 10,
-            lr_decay_steps=steps // 2,
-            n_batches_for_norm_estimate=100,
-            dead_feature_window=max(10, steps // 30),  # its default, 1,000 steps, is a whole short run
+    ends: list[str] = arguments.scalings
+    for end, name, l0 in itertools.product(ends, names, targets):
+        shape = {
+            "d_in": x.shape[1],
+            "d_sae": round(arguments.expansion * x.shape[1]),
+            "normalize_activations": SCALINGS[end],
+        }
+        torch.manual_seed(0)
+        sae, seconds = trained(
+            untrained(name, l0, steps, shape), x, steps=steps, batch=arguments.batch, lr=arguments.lr
         )
-        trained = SAETrainer(options, untrained(name, l0, steps, shape), batches(x, arguments.batch)).fit()
         folder = Path(arguments.folder) / f"{name}{end}_{l0:g}"
-        trained.save_inference_model(str(folder))
-        sys.stdout.write(f"{folder}\n")
+        sae.save_inference_model(str(folder))
+        sys.stdout.write(f"{folder}: {seconds:.0f} CPU seconds\n")
+
+
+def draw(arguments: argparse.Namespace) -> None:
+    """Draws R² and R²_S over held-out L0, of our atoms and of each kind of peer, from the results of evaluations."""
+    from matplotlib.figure import Figure
+
+    points: dict[str, dict[float, tuple[float, float]]] = {}
+    for folder in arguments.evaluations:
+        for row in json.loads((Path(folder) / "results.json").read_text(encoding="utf-8"))["rows"]:
+            peer = re.fullmatch(r"(batchtopk|jumprelu)(_whitened)?_[\d.]+", row["unit"])
+            if peer or row["unit"] == "atoms":
+                kind = f"SAELens {peer[1]}{', whitened inputs' if peer[2] else ''}" if peer else "atomlab"
+                points.setdefault(kind, {})[row["l0"]] = row["r2"], row["r2_s"]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for number, (axes, name) in enumerate(zip(figure.subplots(1, 2), ("R²", "R²_S"), strict=True)):
+        for kind, found in sorted(points.items()):
+            l0 = sorted(found)
+            axes.plot(l0, [found[value][number] for value in l0], marker="o", label=kind if number == 0 else None)
+        axes.set(xlabel="L0 on held-out vectors", ylabel=name, xscale="log")
+    figure.legend(loc="outside lower center", frameon=False, fontsize="small", ncols=3)
+    figure.savefig(arguments.figure, dpi=120)
 
 
 def main() -> None:
@@ -92,10 +136,12 @@ def main() -> None:
     first = commands.add_parser("export")
     first.add_argument("run")
     first.add_argument("file", type=Path)
+    first.set_defaults(act=export)
     second = commands.add_parser("train")
     second.add_argument("vectors")
     second.add_argument("folder")
     second.add_argument("--architectures", nargs="+", default=["batchtopk", "jumprelu"])
+    second.add_argument("--scalings", nargs="+", default=list(SCALINGS), help="ends of names: '' or _whitened")
     second.add_argument("--l0", nargs="+", type=float, default=[8, 32, 64])
     for name, kind, value in (
         ("expansion", float, 4.0),
@@ -105,11 +151,13 @@ def main() -> None:
     ):
         second.add_argument(f"--{name}", type=kind, default=value)
     second.add_argument("--threads", type=int, default=1)
+    second.set_defaults(act=train)
+    third = commands.add_parser("draw")
+    third.add_argument("figure", type=Path)
+    third.add_argument("evaluations", nargs="+")
+    third.set_defaults(act=draw)
     arguments = parser.parse_args()
-    if arguments.command == "export":
-        export(arguments.run, arguments.file)
-    else:
-        train(arguments)
+    arguments.act(arguments)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,6 @@
 """The real dictionary_learning's classes. Its package imports nnsight, which the classes themselves do not need."""
 
-import importlib
 import json
-import sys
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,22 +9,14 @@ import pytest
 import torch
 
 from atomlab import load_sae
+from peers.part_of_package import import_part
 
 D_IN, D_SAE = 12, 40
 
 
 def classes(module: str) -> ModuleType:
-    """Imports a module of the package without the package's own __init__."""
-    found = next(
-        f for f in metadata.files("dictionary-learning") or [] if str(f) == "dictionary_learning/dictionary.py"
-    )
-    root = Path(str(found.locate())).parent
-    for name, path in (("dictionary_learning", root), ("dictionary_learning.trainers", root / "trainers")):
-        if name not in sys.modules:
-            package = ModuleType(name)
-            package.__path__ = [str(path)]
-            sys.modules[name] = package
-    return importlib.import_module(f"dictionary_learning.{module}")
+    skipped = ("dictionary_learning", "dictionary_learning.trainers")
+    return import_part("dictionary-learning", f"dictionary_learning.{module}", *skipped)
 
 
 def made(name: str) -> Any:

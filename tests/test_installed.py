@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from tests.processes import ROOT, environment
 from tests.tiny import OPTIONS
@@ -54,6 +55,20 @@ def test_every_package_is_named_in_the_project_file() -> None:
     folders = {file.parent.relative_to(ROOT) for file in (ROOT / "atomlab").rglob("*.py")}
     found = {".".join(folder.parts) for folder in folders} | {"atomlab.conf"}
     assert found == set(project["tool"]["setuptools"]["packages"])
+
+
+def test_every_requirement_is_in_the_environment_of_the_peers() -> None:
+    """What atomlab needs and neither sae-lens nor the lists of `peers/` install would stop all tests of `make test-interop`."""
+    of_sae_lens = {
+        "annotated-types", "datasets", "fsspec", "numpy", "packaging", "pyarrow", "pydantic", "rich", "safetensors", "tqdm",
+        "transformers",
+    }  # fmt: skip
+    only_on_a_gpu = {"triton"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = {Requirement(line).name for line in project["dependencies"]}
+    listed = (ROOT / "peers" / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    named = {Requirement(line).name for line in listed if not line.startswith("#")}
+    assert needed - only_on_a_gpu - of_sae_lens <= named
 
 
 @pytest.mark.slow

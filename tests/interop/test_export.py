@@ -53,6 +53,13 @@ def test_a_saved_sae_computes_what_it_computed(tmp_path: Path, format: str, kind
     torch.testing.assert_close(found(X), sae(X), rtol=1e-5, atol=1e-5)
 
 
+def test_one_file_may_have_the_name_that_sparsify_gives_its_weights(tmp_path: Path) -> None:
+    sae = filled("threshold", False)
+    file = save_sae(sae, tmp_path / "sae.safetensors", format="safetensors")
+    for place in (file, tmp_path):
+        torch.testing.assert_close(load_sae(place).encode(X), sae.encode(X), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["sparsify", "Gemma Scope 2", "SAELens jumprelu"])
 def test_where_a_foreign_sae_comes_from_goes_with_it(tmp_path: Path, name: str) -> None:
     sae = load_sae(LAYOUTS[name].write(tmp_path / "there"))

@@ -37,7 +37,7 @@ def find(path: Path) -> Found | None:
         ValueError: it is a transcoder or has groups (`groupmax`), or its files are damaged.
     """
     folder = folder_of(path, CONFIG, WEIGHTS)
-    if not (folder / WEIGHTS).exists():
+    if not (folder / WEIGHTS).exists() or not (folder / CONFIG).exists():  # a file of another format may have this name
         return None
     config = read_config(folder / CONFIG)
     file = open_safetensors(folder / WEIGHTS)
