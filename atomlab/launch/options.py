@@ -140,7 +140,13 @@ def _target(path: str, leaf: dict[str, Any]) -> Any:
     try:
         return get_object(leaf["_target_"])
     except Exception as error:  # an import can raise anything
-        raise ValueError(f"{path}._target_={leaf['_target_']} cannot be imported: {error}") from error
+        absent = "ModuleNotFoundError" in str(error)
+        where = (
+            " A module of your own is found in a folder that PYTHONPATH names: PYTHONPATH=. atomlab ..."
+            if absent
+            else ""
+        )
+        raise ValueError(f"{path}._target_={leaf['_target_']} cannot be imported: {error}{where}") from error
 
 
 def _hints(target: Any) -> dict[str, Any]:
