@@ -17,7 +17,7 @@ import pytest
 
 from atomlab.report import COLUMNS
 from tests.report.chromium import CHROMIUM, Browser, browser
-from tests.report.pages import EVIL, ROWS, atoms, write
+from tests.report.pages import EVIL, ROWS, atoms, write, write_first_screen
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
 
@@ -83,7 +83,7 @@ def test_only_the_pages_own_scripts_may_run(report: Path) -> None:
 def test_the_atoms_are_in_the_page_and_6144_of_them_under_20_mb(report: Path) -> None:
     found = json.loads(Page(report.read_text(encoding="utf-8")).inside["script"][0])
     expected = asdict(atoms(6144))
-    for number in (2, 5):
+    for number in (2, 5, 6):
         assert [math.isnan(value) for value in expected["columns"][number]["values"]].count(True) == 1
         expected["columns"][number]["values"][7] = None  # JSON has no NaN
     assert found == json.loads(json.dumps(expected))
@@ -252,10 +252,69 @@ def test_an_atom_shows_its_contexts_and_leads_to_its_neighbours(tab: Browser) ->
     )
     assert widths == ["100%", "60%"]
     assert tab.run("document.querySelectorAll('#atom-detail svg circle').length") == 3
-    tab.run("[...document.querySelectorAll('#atom-detail .bars')].at(-1).querySelector('a').click()")
+    tab.run("[...document.querySelectorAll('#atom-detail .bars')].at(-2).querySelector('a').click()")
     tab.run("new Promise(done => setTimeout(done, 50))")
     assert heading(tab) == "Atom 13"
     assert tab.run("location.hash") == "#atom-13"
+
+
+@needs_chromium
+def test_an_atom_says_whether_it_comes_back_and_its_link_is_copied(tab: Browser) -> None:
+    again = (
+        "[...document.querySelectorAll('#atom-detail h3')].map(one => one.textContent).includes('Stability over seeds')"
+    )
+    for atom, known in ((7, False), (21, True)):
+        tab.run(f"location.hash = 'atom-{atom}'")
+        tab.run("new Promise(done => setTimeout(done, 50))")
+        assert tab.run(again) == known
+    assert (
+        tab.run("[...document.querySelectorAll('#atom-detail .bars')].at(-1).querySelector('.bar').style.width")
+        == "80%"
+    )
+    tab.run(
+        "Object.defineProperty(navigator, 'clipboard', {value: {writeText: async text => { window.copied = text; }},"
+        " configurable: true})"
+    )
+    tab.run("document.querySelector('button.copy').click()")
+    tab.run("new Promise(done => setTimeout(done, 50))")
+    assert tab.run("document.querySelector('button.copy').textContent") == "copied"
+    assert tab.run("window.copied") == tab.run("location.href.split('#')[0]") + "#atom-21"
+
+
+@needs_chromium
+def test_the_verdict_and_the_figures_are_on_the_first_screen(tab: Browser, report: Path, tmp_path: Path) -> None:
+    """Of a window of 1,280 by 800, with the verdict and the facts of a real run."""
+    tab.send("Emulation.setDeviceMetricsOverride", width=1280, height=800, deviceScaleFactor=1, mobile=False)
+    write_first_screen(tmp_path / "report.html")
+    tab.open(tmp_path / "report.html")
+    bottom = "document.querySelector('{}').getBoundingClientRect().bottom"
+    top = "document.querySelector('.overview').getBoundingClientRect().top"
+    assert tab.run(bottom.format(".conclusion")) <= tab.run(top)
+    assert tab.run(bottom.format("nav")) <= tab.run(bottom.format(".facts")) <= tab.run(bottom.format(".conclusion"))
+    bottoms = tab.run("[...document.querySelectorAll('.overview img')].map(one => one.getBoundingClientRect().bottom)")
+    assert len(bottoms) == 3
+    assert max(bottoms) <= 800
+    tab.send("Emulation.clearDeviceMetricsOverride")
+    tab.open(report)
+
+
+@needs_chromium
+def test_dark_mode_has_light_text_and_paper_has_neither_menus_nor_scroll_bars(tab: Browser) -> None:
+    style = "getComputedStyle(document.querySelector('{}')).{}"
+
+    def look(**wanted: str) -> list[str]:
+        features = [{"name": "prefers-color-scheme", "value": wanted.get("scheme", "light")}]
+        tab.send("Emulation.setEmulatedMedia", media=wanted.get("media", "screen"), features=features)
+        asked = (("body", "backgroundColor"), ("body", "color"), ("nav", "display"), (".scroll", "overflow"))
+        return [tab.run(style.format(*one)) for one in asked]
+
+    assert look() == ["rgb(255, 255, 255)", "rgb(26, 26, 26)", "block", "auto"]
+    assert look(scheme="dark")[:2] == ["rgb(21, 24, 28)", "rgb(230, 230, 230)"]
+    assert tab.run(style.format("img", "filter")) != "none"  # white figures would glare
+    for scheme in ("light", "dark"):
+        assert look(scheme=scheme, media="print") == ["rgb(255, 255, 255)", "rgb(0, 0, 0)", "none", "visible"]
+        assert tab.run(style.format("img", "filter")) == "none"
+    assert look()[2] == "block"
 
 
 @needs_chromium

@@ -61,8 +61,8 @@ def overview_figures(rows: Sequence[Row]) -> dict[str, Callable[[], Any]]:
     curves = {row["unit"]: in_bins(row["level_4_by_k"]) for row in _with_rates(shown)}
     if curves:
         figures[
-            "Codes certified at level 4 against their size K, in bins of about equally many vectors; bars are 95% Wilson "
-            "intervals that take vectors as independent"
+            "Codes certified at level 4 against their size K, in bins of about equally many vectors, n of them of the first row; "
+            "bars are 95% Wilson intervals that take vectors as independent"
         ] = partial(binned_rates_figure, curves)
     figures["Held-out R² against R² on training vectors: below the line, the row explains less of new text"] = partial(
         memory_figure, [_point(row) for row in shown]

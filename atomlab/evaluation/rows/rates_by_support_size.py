@@ -10,14 +10,23 @@ from atomlab.report import COLUMNS, Column, Row
 
 _HEADING = "Rates by support size"
 _DEFINITIONS = {column.key: column for column in COLUMNS}
+_LEAST = 10  # vectors of a bin, unless there are fewer in all
+_RATES = (*LEVELS.values(), "certified_level_4_signed")
+
+
+def _with_interval(key: str) -> tuple[Column, Column]:
+    rate = _DEFINITIONS[key]
+    said = f"95% Wilson interval of “{rate.header}”, which takes vectors as independent."
+    return rate, Column(f"{key}_interval", f"{rate.header} 95%", said, ".1%")
+
+
 _COLUMNS = (
     _DEFINITIONS["unit"],
     Column("k", "K", "Support size of the code, in ranges that double."),
     Column("samples", "vectors", "Held-out vectors whose code has that size, for levels 1 to 4."),
-    *(_DEFINITIONS[key] for name, key in LEVELS.items() if name != "solved"),
-    _DEFINITIONS["certified_level_4_signed"],
+    *(column for key in _RATES if key != LEVELS["solved"] for column in _with_interval(key)),
     Column("samples_solved", "solved for", "Those of them for which level 5 was solved."),
-    _DEFINITIONS[LEVELS["solved"]],
+    *_with_interval(LEVELS["solved"]),
 )
 
 
@@ -35,7 +44,9 @@ def in_ranges(by_k: Row) -> list[Row]:
 
     Returns:
         A line for each range that has vectors, with the range as text (`k`), its numbers of vectors, and the means of
-        the rates, weighted by the number of vectors that each is measured on; None where there is no such vector.
+        the rates, weighted by the number of vectors that each is measured on; None where there is no such vector. Each
+        rate has its 95% Wilson interval beside it (`<rate>_interval`, with `low` and `high`), for vectors that are
+        independent.
 
     >>> rates = {"samples": [9, 0, 1, 3], "samples_solved": [9, 0, 1, 1], "certified_level_3": [0.0, 0.0, 1.0, 0.5]}
     >>> [(line["k"], line["samples"], line["certified_level_3"]) for line in in_ranges(rates)]
@@ -53,10 +64,10 @@ def in_ranges(by_k: Row) -> list[Row]:
                 "samples": samples,
                 "samples_solved": solved,
             }
-            for key in (*LEVELS.values(), "certified_level_4_signed"):
+            for key in _RATES:
                 if key in by_k:
                     counts = by_k["samples_solved" if key == LEVELS["solved"] else "samples"]
-                    line[key] = _weighted_mean([by_k[key][k] for k in sizes], [counts[k] for k in sizes])
+                    line |= _rate(key, [by_k[key][k] for k in sizes], [counts[k] for k in sizes])
             lines.append(line)
         low = high + 1
     return lines
@@ -71,40 +82,45 @@ def in_bins(by_k: Mapping[str, Sequence[float]], bins: int = 8) -> list[Row]:
 
     Returns:
         Of each bin `low` and `high`, its sizes; `samples`; `rate`; and `interval`, the 95% Wilson interval of the rate for
-        vectors that are independent. K = 0 is left out. A last bin of less than half the usual number is joined to the one
-        before it.
+        vectors that are independent. K = 0 is left out. A bin has at least 10 vectors, unless there are fewer in all. A last
+        bin of less than half the usual number is joined to the one before it.
 
-    >>> found = in_bins({"samples": [3, 0, 4, 4, 1], "rate": [0.0, 0.0, 1.0, 0.5, 0.0]}, bins=2)
+    >>> found = in_bins({"samples": [3, 0, 40, 40, 10], "rate": [0.0, 0.0, 1.0, 0.5, 0.0]}, bins=4)
     >>> [(one["low"], one["high"], one["samples"], one["rate"]) for one in found]
-    [(2, 3, 8, 0.75), (4, 4, 1, 0.0)]
+    [(2, 2, 40, 1.0), (3, 4, 50, 0.4)]
     """
     counts, rates = list(by_k["samples"]), by_k["rate"]
-    usual = sum(counts[1:]) / bins
+    usual = max(_LEAST, sum(counts[1:]) / bins)
     groups: list[list[int]] = [[]]
     for k in (k for k in range(1, len(counts)) if counts[k]):
         groups[-1].append(k)
         if sum(counts[one] for one in groups[-1]) >= usual:
             groups.append([])
-    if len(groups) > 2 and sum(counts[one] for one in groups[-1]) < usual / 2:
-        last = groups.pop()
+    last = groups.pop()
+    if last and groups and sum(counts[one] for one in last) < max(_LEAST, usual / 2):
         groups[-1] += last
-    return [_bin(group, counts, rates) for group in groups if group]
+    elif last:
+        groups.append(last)
+    return [_bin(group, counts, rates) for group in groups]
 
 
 def _bin(sizes: Sequence[int], counts: Sequence[float], rates: Sequence[float]) -> Row:
     samples = int(sum(counts[k] for k in sizes))
     certified = round(sum(counts[k] * rates[k] for k in sizes))
+    sized = {"low": sizes[0], "high": sizes[-1], "samples": samples}
+    return sized | {"rate": certified / samples, "interval": _wilson(certified, samples)}
+
+
+def _rate(key: str, rates: Sequence[float], counts: Sequence[int]) -> Row:
+    """The rate over all sizes of a range, and its interval; None where no vector was measured."""
+    total = sum(counts)
+    if not total:
+        return {key: None}
+    certified = sum(rate * count for rate, count in zip(rates, counts, strict=True) if count)
+    low, high = _wilson(round(certified), total)
+    return {key: certified / total, f"{key}_interval": {"low": low, "high": high}}
+
+
+def _wilson(certified: int, samples: int) -> tuple[float, float]:
     ends = binomtest(certified, samples).proportion_ci(method="wilson")
-    return {
-        "low": sizes[0],
-        "high": sizes[-1],
-        "samples": samples,
-        "rate": certified / samples,
-        "interval": (float(ends.low), float(ends.high)),
-    }
-
-
-def _weighted_mean(values: Sequence[float], weights: Sequence[int]) -> float | None:
-    total = sum(weights)
-    pairs = zip(values, weights, strict=True)
-    return sum(value * weight for value, weight in pairs if weight) / total if total else None
+    return float(ends.low), float(ends.high)
