@@ -63,7 +63,10 @@ def atoms(count: int, contexts: int = 8, length: int = 23) -> AtomBrowser:
     tokens[:, 16] = np.arange(2000) + 1
     tokens[0, :16] = 0
     rate = (np.arange(count) * 7919 % count) / count
-    kinds, documents = [0, 0, 0, 4, 3, 2, 1, 5], rng.integers(0, 2000, size=(count, contexts))
+    kinds, documents = (
+        [0, 0, 0, 4, 3, 2, 1, 5, 0, 0, 0, 0, 0, 4, 3, 2, 1, 5, 5, 5],
+        rng.integers(0, 2000, size=(count, contexts)),
+    )
     documents[:, 0] = np.arange(count) % 2000
     values = np.round(rng.random((count, contexts)) + 0.5, 2)
     values[:, 0] = 1.5
@@ -102,7 +105,7 @@ def atoms(count: int, contexts: int = 8, length: int = 23) -> AtomBrowser:
     )
 
 
-def write(path: Path, count: int) -> None:
+def write(path: Path, count: int, contexts: int = 8) -> None:
     figures = {
         EVIL: png(coherence_figure({"atoms": np.linspace(0, 1, 50)}, 0.1)),
         "b": png(thresholds_figure(np.ones(9), np.zeros(9))),
@@ -112,7 +115,7 @@ def write(path: Path, count: int) -> None:
         EVIL,
         configuration=EVIL,
         notes={EVIL: EVIL},
-        browser=atoms(count),
+        browser=atoms(count, contexts),
         facts=[Fact(EVIL, EVIL, EVIL, EVIL)],
         overview=("b",),
         missing=[EVIL],

@@ -338,7 +338,7 @@ def test_the_keyboard_searches_chooses_and_turns_pages(tab: Browser) -> None:
 
 @needs_chromium
 def test_of_twenty_thousand_atoms_only_a_page_is_drawn(tab: Browser, tmp_path: Path) -> None:
-    write(tmp_path / "report.html", 20_000)
+    write(tmp_path / "report.html", 20_000, contexts=20)
     tab.open(tmp_path / "report.html")
     drawn = "document.querySelectorAll('#atom-rows tr').length"
     assert tab.run(drawn) == 50
@@ -347,4 +347,8 @@ def test_of_twenty_thousand_atoms_only_a_page_is_drawn(tab: Browser, tmp_path: P
     assert len(set(shown(tab)) - set(before)) == 50
     search(tab, "rate>0.5")
     assert tab.run(drawn) == 50
+    search(tab, "")
+    tab.run("document.querySelectorAll('#atom-head button')[2].click()")
+    rate = atoms(20_000).columns[1].values
+    assert shown(tab) == sorted(range(20_000), key=lambda atom: -(rate[atom] or 0))[:50]
     assert tab.errors == []
