@@ -1,6 +1,6 @@
 """The core metrics of SAELens and SAEBench against atomlab's own, on the same SAE, model and tokens.
 
-Both run their own functions over `to_saebench` of the same SAE. docs/interop.md says which definitions differ, and why.
+Both run their own functions over `to_saebench` of the same SAE. docs/metrics.md says which definitions differ, and why.
 """
 
 from types import SimpleNamespace
