@@ -1,6 +1,6 @@
 """The core metrics of SAELens and SAEBench against the row of atomlab's table, on the same SAE, model and tokens.
 
-Each runs its own functions: theirs over `to_saebench` of the SAE, ours over the SAE. docs/interop.md says which definitions
+Each runs its own functions: theirs over `to_saebench` of the SAE, ours over the SAE. docs/metrics.md says which definitions
 differ, and why.
 """
 

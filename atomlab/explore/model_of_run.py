@@ -18,12 +18,15 @@ _BUILDERS = {
 }
 
 
-def model_of_run(folder: Path, identity: Identity | None) -> LanguageModel:
+def model_of_run(folder: Path, identity: Identity | None, name: str | None = None) -> LanguageModel:
     """Finds the model of a run: by the configuration in its folder, or else by the name and commit in its SAE's record.
+
+    An SAE that has no record, as those of others, may name its model.
 
     Args:
         folder: the run's folder; it need not hold a configuration.
         identity: the record of the run in its SAE; None without one.
+        name: of the model on the hub, as an SAE without a record states it; None if it does not.
 
     Returns:
         The model; its weights are not loaded.
@@ -37,6 +40,8 @@ def model_of_run(folder: Path, identity: Identity | None) -> LanguageModel:
         model = _configured(file)
     elif "hub" in stated:
         model = LanguageModel(stated["hub"], revision=stated["commit"], dtype=stated["dtype"].removeprefix("torch."))
+    elif identity is None and name is not None:
+        model = LanguageModel(name)
     else:
         raise ValueError(
             f"{folder} does not say which language model it belongs to: give it as model=atomlab.LanguageModel(...)."

@@ -15,10 +15,9 @@ from atomlab.activations.tokens.special_tokens import special_ids
 from atomlab.explore.atom_edits import AtomEdit
 from atomlab.explore.model_of_run import check_model, model_of_run
 from atomlab.explore.splice import splice
-from atomlab.identity import comparable_identity
-from atomlab.interop.formats.saelens import CONFIG, load_config
-from atomlab.interop.load import find_sae
+from atomlab.interop.load import find_sae, identity_in, place_of
 from atomlab.interop.locate import with_atoms
+from atomlab.interop.site_names import hook_point_of
 from atomlab.sae import SAE
 
 
@@ -84,38 +83,42 @@ def open_run(run: str | Path | OpenedRun, *, model: LanguageModel | None = None,
     """Opens a run for a notebook: reads its SAE, and finds its language model and hook point.
 
     Args:
-        run: the folder of a run of train.py, or one with an SAE in any format that atomlab reads. An opened run is
-            returned as it is.
+        run: whatever `atomlab.load` takes: the folder of a run of train.py, an SAE in any format that atomlab reads, or its name
+            on the hub. An opened run is returned as it is.
         model: the language model. None: the one that the run's folder or its SAE names.
-        point: the hook point, such as "model.layers.5.output". None: the one that the SAE names.
+        point: the hook point, such as "model.layers.5.output", or its name in TransformerLens. None: the one that the SAE
+            names.
 
     Returns:
         The opened run. The weights of the language model are loaded when they are first used.
 
     Raises:
-        FileNotFoundError: there is no SAE.
+        FileNotFoundError: there is no SAE, or no model of the name that the SAE has.
         ValueError: the SAE cannot be read, does not say where it belongs, or belongs to another model.
     """
     if isinstance(run, OpenedRun):
         return run
-    given = Path(run).expanduser()
-    folder = given / "sae" if (given / "sae").is_dir() else given
-    sae = with_atoms(find_sae(folder).read(), folder).requires_grad_(False)
-    metadata = (load_config(folder).get("metadata") or {}) if (folder / CONFIG).exists() else {}
-    record = metadata.get("atomlab_identity")
-    identity = None if record is None else comparable_identity(record, str(folder / CONFIG))
-    named = point or (identity or {}).get("hook_point") or metadata.get("hf_hook_name") or metadata.get("hook_name")
+    place = place_of(run)
+    found, identity = find_sae(place), identity_in(place)
+    sae, origin = with_atoms(found.read(), place).requires_grad_(False), found.origin
+    named = point or (identity or {}).get("hook_point") or origin.details.get("hf_hook_name") or origin.site
     if named is None:
-        raise ValueError(f'{folder} does not say where its SAE belongs: give point="model.layers.5.output", say.')
+        raise ValueError(f'{place} does not say where its SAE belongs: give point="model.layers.5.output", say.')
     if model is None:
-        model = model_of_run(folder.parent if folder.name == "sae" else folder, identity)
+        model = model_of_run(_run_folder(place), identity, origin.model)
     else:
-        check_model(model, identity, folder)
+        check_model(model, identity, place)
     rules = (identity or {}).get("activations", {}).get("tokens", {})
     return OpenedRun(
         sae,
         model,
-        HookPoint.parse(str(named)),
+        hook_point_of(str(named), model),
         drop_first=bool(rules.get("drop_first", True)),
         drop_special=bool(rules.get("drop_special", True)),
     )
+
+
+def _run_folder(place: Path) -> Path:
+    """Returns the folder of the run that an SAE or a checkpoint lies in, or the SAE's own if it is of no run."""
+    folder = place if place.is_dir() else place.parent
+    return folder.parent if folder.name in ("sae", "checkpoints") else folder

@@ -7,7 +7,7 @@ from atomlab.identity import Identity, comparable_identity
 from atomlab.interop.checkpoint import find_checkpoint, load_checkpoint, read_checkpoint
 from atomlab.interop.config_file import text
 from atomlab.interop.formats import saelens
-from atomlab.interop.formats.found import Found
+from atomlab.interop.formats.found import Found, folder_of
 from atomlab.interop.hub import HubName, download
 from atomlab.interop.integrity import sound
 from atomlab.interop.recognise import KINDS, recognise
@@ -88,7 +88,7 @@ def identity_in(place: Path) -> Identity | None:
     """Reads the record of the run that an SAE comes from (`atomlab.identity`).
 
     Args:
-        place: as `place_of` returns it.
+        place: as `place_of` returns it; one of the two files of a SAELens folder means the folder.
 
     Returns:
         The record, or None where there is none, as with the SAEs of others.
@@ -98,6 +98,7 @@ def identity_in(place: Path) -> Identity | None:
     """
     if place.suffix == ".ckpt":
         return comparable_identity(read_checkpoint(place).get("identity"), str(place))
+    place = folder_of(place, saelens.CONFIG, saelens.WEIGHTS)
     config = place / saelens.CONFIG
     if not config.exists() or not (place / saelens.WEIGHTS).exists():
         return None

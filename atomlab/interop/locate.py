@@ -14,7 +14,7 @@ from atomlab.identity import MAY_DIFFER, Identity, check_same
 from atomlab.interop.checkpoint import load_checkpoint
 from atomlab.interop.load import find_sae, identity_in, place_of
 from atomlab.interop.sae_from_tensors import threshold_sae
-from atomlab.interop.site_names import SHORT_NAMES
+from atomlab.interop.site_names import SHORT_NAMES, hook_point_of
 from atomlab.sae import SAE, BaselineSAE, TopK, fold
 from atomlab.theory import AtomicInnerProduct
 
@@ -186,22 +186,20 @@ def _check_site(found: Path, data: ActivationDataModule) -> None:
 def _agrees(named: str, data: ActivationDataModule) -> bool:
     """Returns whether a site's name can mean the site of `data`.
 
-    Names of TransformerLens and of this package are compared exactly, those of modules inside the base model by their end.
-    Of a name in another notation only the number of the layer is compared, if it has one.
+    Names of TransformerLens, of this package and of modules are compared exactly, with or without the side, from the whole
+    model or its base model. Of a name in another notation only the number of the layer is compared, if it has one.
     """
-    layer = re.search(r"\.(\d+)(?:\.|$)", named)
-    here = data.point.num_layers
-    lens = re.fullmatch(r"(?:blocks\.(\d+)\.)?(.+)", named)
-    site = SHORT_NAMES.get(lens[2]) if lens else None
-    try:
-        if site is not None:
-            point = data.model.hook_point(site, int(layer[1]) if layer else data.hook_points.layer)
-        else:
-            point = HookPoint.parse(named)
-    except ValueError:
-        return layer is None or here is None or int(layer[1]) == here - 1
-    if str(data.point).endswith(f".{named}"):  # sparsify names modules inside the base model
+    if str(data.point).endswith(f".{named}"):  # which no quantised model could tell
         return True
+    try:
+        if named in SHORT_NAMES:  # without its layer
+            point = data.model.hook_point(SHORT_NAMES[named], data.hook_points.layer)
+        else:
+            point = hook_point_of(named, data.model)
+    except ValueError:
+        layer, here = re.search(r"\.(\d+)(?:\.|$)", named), data.point.num_layers
+        known = named.endswith((".input", ".output"))  # a module, which this model lacks
+        return not known and (layer is None or here is None or int(layer[1]) == here - 1)
     return _residual(point) == _residual(data.point)
 
 

@@ -86,6 +86,7 @@ def main(home: Path, names: dict[str, str]) -> None:
         files = files_of(folder)
         Hub.files[str(folder.relative_to(home / "published"))] = {OLD: files, NEW: files}
 
+    from atomlab import LanguageModel, open_run
     from atomlab.interop import load, push_to_hub
 
     def first_weight(name: str, **options: str) -> list[object]:
@@ -110,6 +111,8 @@ def main(home: Path, names: dict[str, str]) -> None:
         assert sae.origin is not None
         wrong = max(float((a - b).abs().max()) for a, b in ((sae.encode(X), layout.codes), (sae(X), layout.x_hat)))
         result[title] = [sae.origin.format, sae.origin.model, sae.origin.site, wrong]
+    model = LanguageModel(str(home / "model"), dtype="float32", device="cpu")
+    result["opened at"] = str(open_run(names["Gemma Scope"], model=model).point)
     Hub.gone = True
     result["without a hub"] = first_weight(f"{REPO}/layers/one", revision=OLD)
     result["never seen"] = error_of(lambda: load("me/unseen"))

@@ -10,9 +10,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from atomlab import ThresholdSAE, load_sae, save_sae
+from atomlab import LanguageModel, ThresholdSAE, load_sae, save_sae
 from atomlab.interop import to_saebench
+from atomlab.interop.export.metadata import hub_name
 from atomlab.interop.export.model_card import model_card
+from atomlab.interop.site_names import families_of, transformer_lens_name
 from atomlab.sae import SAE, BaselineSAE, BatchTopK, Gated, Relu, TopK
 from tests.interop.layouts import LAYOUTS, X
 
@@ -60,6 +62,79 @@ def test_one_file_may_have_the_name_that_sparsify_gives_its_weights(tmp_path: Pa
         torch.testing.assert_close(load_sae(place).encode(X), sae.encode(X), rtol=1e-5, atol=1e-5)
 
 
+LENS = {  # TransformerLens's names of the sites of the layouts
+    "Gemma Scope": "blocks.12.hook_resid_post",
+    "Gemma Scope, embedding": "blocks.0.hook_resid_pre",
+    "Gemma Scope, MLP": "blocks.5.hook_mlp_out",
+    "Gemma Scope, instruction-tuned, attention": "blocks.9.attn.hook_z",
+    "Gemma Scope 2": "blocks.7.hook_resid_post",
+    "Llama Scope": "blocks.2.hook_resid_post",
+    "Llamascopium": "blocks.2.hook_resid_post",
+    "sparsify": "blocks.10.hook_resid_post",
+    "dictionary_learning AutoEncoder": "blocks.4.hook_resid_post",
+    "Goodfire": "blocks.19.hook_resid_post",
+    "Qwen Scope": "blocks.0.hook_resid_post",
+    "SAELens jumprelu": "blocks.3.hook_resid_post",
+    "circuit-tracer ReLU": "blocks.3.hook_mlp_out",
+}
+
+
+@pytest.mark.parametrize("name", LENS)
+def test_saebench_takes_what_others_have_released(tmp_path: Path, name: str) -> None:
+    """As it is read, and after it was saved again: both look the site up by TransformerLens's name."""
+    sae = load_sae(LAYOUTS[name].write(tmp_path / "there"))
+    folder = save_sae(sae, tmp_path / "again")
+    written = json.loads((folder / "cfg.json").read_text())["metadata"]
+    assert (written["hook_name"], written["model_name"]) == (LENS[name], LAYOUTS[name].model)
+    if name.startswith("Gemma") or name in ("sparsify", "Goodfire"):
+        assert written["model_class_name"] == "HookedTransformer"
+        assert written["hf_hook_name"] == {"sparsify": "model.layers.10.output"}.get(name, LAYOUTS[name].site)
+    for one in (sae, load_sae(folder)):
+        wrapped = to_saebench(one)
+        assert wrapped.cfg.hook_name == wrapped.cfg.metadata.hook_name == LENS[name]
+        assert wrapped.cfg.hook_layer == int(LENS[name].split(".")[1])
+        torch.testing.assert_close(wrapped(X), LAYOUTS[name].x_hat, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model", "site", "lens"),
+    [
+        ("meta-llama/Llama-3.1-8B", "model.layers.4.output", "blocks.4.hook_resid_post"),
+        ("meta-llama/Llama-3.1-8B", "model.layers.4.mlp", "blocks.4.hook_mlp_out"),
+        ("Qwen/Qwen3-0.6B", "model.layers.4.self_attn.output", "blocks.4.hook_attn_out"),
+        ("Qwen/Qwen3-0.6B", "model.layers.4.mlp.down_proj.input", "blocks.4.mlp.hook_post"),
+        ("gpt2", "transformer.h.4.input", "blocks.4.hook_resid_pre"),
+        ("openai-community/gpt2-medium", "h.4.mlp", "blocks.4.hook_mlp_out"),
+        ("google/gemma-2-2b", "model.layers.4.post_attention_layernorm.output", "blocks.4.hook_attn_out"),
+        ("google/gemma-3-4b-pt", "model.language_model.layers.4.output", "blocks.4.hook_resid_post"),
+        (
+            "google/gemma-2-2b",
+            "model.layers.4.mlp.output",
+            None,
+        ),  # before the norm that TransformerLens's name is behind
+        ("meta-llama/Llama-3.1-8B", "model.layers.4.post_attention_layernorm.output", None),  # is the MLP's input there
+        ("meta-llama/Llama-3.1-8B", "model.layers.4.mlp.input", None),
+        ("someone/new", "model.layers.4.output", "blocks.4.hook_resid_post"),
+        ("someone/new", "model.layers.4.mlp.output", None),  # may have a norm behind it
+        (None, "layers.4.output", "blocks.4.hook_resid_post"),
+        (None, "model.embed_tokens.output", None),
+    ],
+)
+def test_a_path_of_a_module_has_transformer_lens_s_name_where_it_means_the_same(
+    model: str | None, site: str, lens: str | None
+) -> None:
+    assert transformer_lens_name(site, families_of(model)) == lens
+    if model is not None and lens is not None:
+        assert to_saebench(ThresholdSAE(5, 7), {"model_name": model, "hook_name": site}).cfg.hook_name == lens
+
+
+def test_the_embedded_model_is_named_after_the_hub_s(tmp_path: Path) -> None:
+    """By the name of the folder that it is converted into; of another folder no path goes out."""
+    for folder, name in (("smollm2-135m-instruct", "HuggingFaceTB/SmolLM2-135M-Instruct"), ("mine", "mine")):
+        (tmp_path / folder).mkdir()
+        assert hub_name(LanguageModel(str(tmp_path / folder), device="cpu")) == name
+
+
 @pytest.mark.parametrize("name", ["sparsify", "Gemma Scope 2", "SAELens jumprelu"])
 def test_where_a_foreign_sae_comes_from_goes_with_it(tmp_path: Path, name: str) -> None:
     sae = load_sae(LAYOUTS[name].write(tmp_path / "there"))
@@ -67,7 +142,7 @@ def test_where_a_foreign_sae_comes_from_goes_with_it(tmp_path: Path, name: str) 
     assert sae.origin is not None
     assert again is not None
     assert again.model == sae.origin.model
-    assert f"{again.site}.output".startswith(str(sae.origin.site))
+    assert again.site == LENS[name]
     assert again.details["training_architecture"] == sae.origin.architecture
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaConfig
 
 from atomlab import ThresholdSAE, save_sae
 from atomlab.interop.hub import HubName
@@ -48,6 +49,9 @@ def names(home: Path) -> dict[str, str]:
         owner = home / "published" / f"owner{number}"
         place = layout.write(owner if name.startswith(("Gemma Scope,", "Qwen Scope")) else owner / "saes")
         found[name] = str(place.relative_to(home / "published"))
+    LlamaConfig(
+        hidden_size=4, intermediate_size=4, num_hidden_layers=13, num_attention_heads=1, vocab_size=9
+    ).save_pretrained(home / "model")
     return found
 
 
@@ -66,6 +70,10 @@ def test_one_sae_is_downloaded_and_nothing_else(seen: dict[str, Any]) -> None:
     assert seen["named"] == ["SAELens", 1.0]
     assert seen["read for one"] == ["layers/one/cfg.json", "layers/one/sae_weights.safetensors"]
     assert seen["archive"] == ["Gemma Scope", 1.0]
+
+
+def test_a_name_on_the_hub_opens_in_a_notebook(seen: dict[str, Any]) -> None:
+    assert seen["opened at"] == "model.layers.12.output"
 
 
 def test_a_revision_is_what_it_says(seen: dict[str, Any]) -> None:

@@ -40,3 +40,9 @@ def test_a_null_that_is_a_column_is_one() -> None:
     lines = [line for title in GROUPS.values() for line in lines_of(title) if line[2] in ("index", "proxy")]
     assert len(lines) >= 6
     assert all(line[3] in headers for line in lines)
+
+
+def test_what_others_call_our_numbers_names_numbers_of_ours() -> None:
+    ours = {line[0] for line in lines_of("The same numbers by other names")}
+    keys = {f"`{column.key}`" for column in COLUMNS}
+    assert {"`r2`", "`loss_recovered_zero`"} < ours <= keys | {"–"}

@@ -51,9 +51,9 @@ class ControlledTable:
     """The study of one model, layer and site: atoms, neurons, controls and imported SAEs, in every column.
 
     Attributes:
-        atoms: what is measured as the atoms: a run's folder, a checkpoint or an SAE folder. None takes the run that
-            evaluate.py was given; without a run, a TSAE is trained.
-        features: imported SAEs by the name of their row; the path of each, in any format that `atomlab.interop` reads.
+        atoms: what is measured as the atoms: whatever `atomlab.load` takes. None takes the run that evaluate.py was given;
+            without a run, a TSAE is trained.
+        features: imported SAEs by the name of their row: for each whatever `atomlab.load` takes.
         seeds: paths of runs that differ from the atoms' run in their seed only. How well their atoms match is measured.
         retrain: number of further seeds that the study trains itself for this.
         controls: names of `atomlab.evaluation.controls.CONTROLS`.

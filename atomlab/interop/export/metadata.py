@@ -1,12 +1,13 @@
 """What SAELens, SAEBench and Neuronpedia look up beside the weights of an SAE, in their names."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.model.smollm2 import HUB_NAMES
 from atomlab.activations.tokens.special_tokens import frame
-from atomlab.interop.site_names import transformer_lens_name
+from atomlab.interop.site_names import families_of, known_site, transformer_lens_name
 from atomlab.sae import Origin
 
 _HUGGING_FACE = "AutoModelForCausalLM"  # SAELens then hooks modules of transformers by their paths
@@ -34,7 +35,7 @@ def metadata_of_data(data: ActivationDataModule) -> dict[str, Any]:
     """
     point, rules = data.point, data.harvests.rules
     tokenizer = data.model.tokenizer
-    lens = transformer_lens_name(point, data.model)
+    lens = transformer_lens_name(str(point), [data.model.family])
     hub = data.corpus.fingerprint.get("hub")
     dataset = hub.get("name") if isinstance(hub, dict) and hub.get("commit") else None
     return {
@@ -55,6 +56,8 @@ def metadata_of_data(data: ActivationDataModule) -> dict[str, Any]:
 def metadata_of_origin(origin: Origin | None) -> dict[str, Any]:
     """Describes where an SAE that was read from files comes from, for `metadata` in a SAELens cfg.json.
 
+    A site that TransformerLens has gets its name, since SAELens and SAEBench look it up so. Names that a SAELens folder had stay.
+
     Args:
         origin: of the SAE; None gives nothing.
 
@@ -64,14 +67,21 @@ def metadata_of_origin(origin: Origin | None) -> dict[str, Any]:
     if origin is None:
         return {}
     details = {key: value for key, value in origin.details.items() if not key.startswith("sae_lens_")}
-    stated = {"model_name": origin.model, "hook_name": origin.site}
-    if origin.site and origin.site.endswith((".input", ".output")):
-        stated |= {"hf_hook_name": origin.site, "hook_name": origin.site.removesuffix(".output")}
-        stated |= {"model_class_name": _HUGGING_FACE}
-    elif origin.site and origin.site.startswith("blocks."):
-        stated |= {"model_class_name": _TRANSFORMER_LENS}
-    named = {key: value for key, value in stated.items() if value is not None}
+    named = {"model_name": origin.model} if origin.model else {}
+    if origin.site:
+        named |= _names_of_site(origin.site, families_of(origin.model))
     return named | details | {"training_architecture": origin.architecture, "source_format": origin.format}
+
+
+def _names_of_site(site: str, families: Sequence[str]) -> dict[str, Any]:
+    lens = transformer_lens_name(site, families)
+    stated = {"hook_name": lens or site.removesuffix(".output")}
+    if lens or site.endswith((".input", ".output")):
+        stated |= {"model_class_name": _TRANSFORMER_LENS if lens else _HUGGING_FACE}
+    if site.endswith((".input", ".output")):
+        found = known_site(site, families) if families else None
+        stated |= {"hf_hook_name": str(found[0]) if found else site}
+    return stated
 
 
 def hub_name(model: LanguageModel) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from atomlab.interop.export.metadata import metadata_of_origin
+from atomlab.interop.site_names import families_of, transformer_lens_name
 from atomlab.sae import SAE
 
 _LOOKED_UP = (  # in `cfg.metadata`, where SAELens takes what is missing for None
@@ -123,8 +124,9 @@ def to_saebench(sae: SAE, metadata: Mapping[str, Any] | None = None) -> SAEBench
 
     Args:
         sae: the SAE of raw activations; it stays as it is.
-        metadata: where it was trained, by SAELens's names, at least `model_name` and `hook_name` (`blocks.<layer>.…`). None
-            takes what `sae.origin` has.
+        metadata: where it was trained, by SAELens's names, at least `model_name` and `hook_name`, as TransformerLens has it
+            (`blocks.<layer>.…`) or as the path of a module of Gemma, Llama, Mistral, Qwen, GPT-2 or Pythia. None takes what
+            `sae.origin` has.
 
     Returns:
         The wrapped SAE.
@@ -134,6 +136,7 @@ def to_saebench(sae: SAE, metadata: Mapping[str, Any] | None = None) -> SAEBench
     """
     stated = dict(metadata_of_origin(sae.origin) if metadata is None else metadata)
     site, model = str(stated.get("hook_name") or ""), stated.get("model_name")
+    site = stated["hook_name"] = transformer_lens_name(site, families_of(model)) or site
     parts = site.split(".")
     if not model or len(parts) < 3 or parts[0] != "blocks" or not parts[1].isdigit():
         raise ValueError(
