@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from atomlab.commands.new_experiment import main as new_experiment
 from atomlab.commands.new_experiment import write_experiment
 from atomlab.launch.help import GROUPS, help_text, is_study
 from atomlab.launch.own_options import with_own_options
-from tests.processes import one_sentence, run
+from tests.processes import environment, one_sentence, run
 from tests.test_config import CONF, composed
 from tests.tiny import OPTIONS
 
@@ -212,3 +213,33 @@ def test_a_log_file_has_no_bars_and_a_sweep_finds_the_users_options(tiny: Path, 
     assert max(map(len, table)) <= 100
     for job in ("0", "1"):
         assert OmegaConf.load(tmp_path / "out" / job / ".hydra" / "config.yaml").steps == 7
+
+
+def test_on_a_terminal_one_bar_stands_at_a_time(tiny: Path, tmp_path: Path) -> None:
+    """A second bar would be drawn a line below, and the cursor would be moved up again."""
+    for part in ("model", "text.txt"):
+        (tmp_path / part).symlink_to(tiny / part)
+    options = [word for word in OPTIONS if not word.startswith("logger=")]
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (40, 100))
+    env = environment(tmp_path / "cache") | {"ATOMLAB_PROGRESS": "auto", "TERM": "xterm"}
+    words = [sys.executable, str(CONF.parent / "train.py"), *options, "logger=none", "hydra.run.dir=out"]
+    with subprocess.Popen(words, cwd=tmp_path, env=env, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        written = b""
+        while part := _read(ours):
+            written += part
+    os.close(ours)
+    text = written.decode()
+    assert process.returncode == 0, text
+    assert "harvest: 100%" in text
+    assert "40/40" in text
+    assert "\x1b[A" not in text
+
+
+def _read(terminal: int) -> bytes:
+    """What a process writes to a terminal; nothing after its end, which Linux reports as an error."""
+    try:
+        return os.read(terminal, 1 << 16)
+    except OSError:
+        return b""
