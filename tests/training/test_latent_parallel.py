@@ -128,7 +128,7 @@ def train(rank: int, folder: Path, name: str, way: Way) -> None:
         shared = ShardMeasurement(found.folded(), found.atomic, MEASURED)
         for part in X.double()[found.groups.data.rank :: found.groups.data.size].split(30):
             shared.update(part)
-        state |= {"values": shared.values(), "own": len(found.sae.W_dec)}
+        state |= {"values": shared.values(), "of atoms": shared.of_atoms(), "own": len(found.sae.W_dec)}
         save_shared_sae(found.folded(), folder / f"sae {name}", {"model_name": "m"})
     torch.save(state, folder / f"{name}-{rank}.pt")
 
@@ -193,9 +193,12 @@ def test_a_validation_on_shards_has_the_numbers_of_the_whole(name: str, trained:
     module, _ = alone[WAYS[name].kind]
     measurement = Measurement(module.folded(), module.atomic, MEASURED)
     measurement.update(X.double()[:101])
-    whole = measurement.values()
+    whole, of_atoms = measurement.values(), measurement.of_atoms()
     for rank in range(WAYS[name].processes):
-        found = torch.load(trained / f"{name}-{rank}.pt", weights_only=True)["values"]
+        saved = torch.load(trained / f"{name}-{rank}.pt", weights_only=True)
+        for key, value in of_atoms.items():
+            torch.testing.assert_close(saved["of atoms"][key], value, rtol=0, atol=1e-10)
+        found = saved["values"]
         assert found == pytest.approx({key: whole[key] for key in found}, rel=0, abs=1e-10)
         assert {"r2", "r2_s", "l0", "l0_median", "dead", "coherence", "coherence_median"} <= set(found)
 
