@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from atomlab.interop.checkpoint_file import read_checkpoint_file, write_checkpoint_file
+from benchmarks.fuzz_sharded import other_places, other_pointer, other_record
 
-ALL = ("checkpoint", "sae", "foreign sae", "npz")
-SAFETENSORS = ("checkpoint", "sae", "foreign sae")
+ALL = ("checkpoint", "sharded", "sae", "foreign sae", "npz")
+SAFETENSORS = ("checkpoint", "sharded", "sae", "foreign sae")
 Change = Callable[[Path, random.Random, Path], None]
 
 
@@ -51,9 +53,9 @@ class Payload:
 
 
 def weights_of(folder: Path) -> Path:
-    """The file of the weights, whatever its format."""
-    names = ("last.ckpt", "sae_weights.safetensors", "params.npz")
-    return next(folder / name for name in names if (folder / name).exists())
+    """The file of the weights, whatever its format; of a sharded checkpoint the first one."""
+    names = ("step-*/*.safetensors", "last.ckpt", "sae_weights.safetensors", "params.npz")
+    return next(file for name in names for file in sorted(folder.glob(name)))
 
 
 def unseal(folder: Path) -> None:
@@ -66,7 +68,7 @@ def unseal(folder: Path) -> None:
 
 
 def bytes_changed(folder: Path, rng: random.Random, marker: Path) -> None:
-    file = rng.choice(sorted(path for path in folder.iterdir()))
+    file = rng.choice(sorted(path for path in folder.rglob("*") if path.is_file()))
     content = bytearray(file.read_bytes())
     place, length = rng.randrange(len(content)), rng.randint(1, 64)
     block = slice(place, place + length)
@@ -179,7 +181,7 @@ def other_tensors(folder: Path, rng: random.Random, marker: Path) -> None:
     """Whole files with valid checksums and the wrong content: shapes, dtypes, values, names."""
     unseal(folder)
     file = weights_of(folder)
-    checkpoint = {}
+    checkpoint, metadata = {}, None
     if file.suffix == ".ckpt":
         checkpoint = read_checkpoint_file(file)
         tensors = {name: value.clone().contiguous() for name, value in checkpoint["state_dict"].items()}
@@ -187,6 +189,8 @@ def other_tensors(folder: Path, rng: random.Random, marker: Path) -> None:
         tensors = {name: torch.from_numpy(value).contiguous() for name, value in np.load(file).items()}
     else:
         tensors = {name: value.clone() for name, value in load_file(file).items()}
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata()
     name = rng.choice(sorted(tensors))
     value = tensors[name]
     match rng.randrange(8):
@@ -213,7 +217,7 @@ def other_tensors(folder: Path, rng: random.Random, marker: Path) -> None:
     elif file.suffix == ".npz":
         np.savez(file, **{key: each.numpy() for key, each in tensors.items()})  # type: ignore[arg-type]
     else:
-        save_file({key: each.contiguous() for key, each in tensors.items()}, file)
+        save_file({key: each.contiguous() for key, each in tensors.items()}, file, metadata)
 
 
 def other_state(folder: Path, rng: random.Random, marker: Path) -> None:
@@ -264,5 +268,8 @@ KINDS = (
     Kind("paths that lead out, no files", ALL, traversal, accidental=False),
     Kind("wrong shapes, dtypes, values", ALL, other_tensors, accidental=False),
     Kind("wrong state", ("checkpoint",), other_state, accidental=False),
+    Kind("wrong record", ("sharded",), other_record, accidental=False),
+    Kind("wrong pointer", ("sharded",), other_pointer, accidental=False),
+    Kind("wrong places", ("sharded",), other_places, accidental=False),
     Kind("wrong configuration", ("sae", "foreign sae"), configuration, accidental=False),
 )

@@ -34,6 +34,7 @@ from atomlab.interop.checkpoint import load_checkpoint
 from atomlab.interop.checkpoint_file import write_checkpoint_file
 from atomlab.sae import SAE
 from benchmarks.fuzz_changes import KINDS
+from benchmarks.fuzz_sharded import reseal, write_sharded
 
 LIMIT = 1 << 30  # bytes that memory may grow by
 SECONDS = 20
@@ -43,6 +44,7 @@ FORBIDDEN = (
 )
 READERS: dict[str, Callable[[Path], SAE]] = {
     "checkpoint": lambda folder: load_checkpoint(folder / "last.ckpt")[0],
+    "sharded": lambda folder: load_checkpoint(folder / "last.ckpt")[0],
     "sae": load_sae,
     "foreign sae": load_sae,
     "npz": load,
@@ -65,6 +67,7 @@ def originals(folder: Path) -> dict[str, Path]:
     for place in places.values():
         place.mkdir()
     write_checkpoint_file(checkpoint, places["checkpoint"] / "last.ckpt")
+    write_sharded(checkpoint, places["sharded"])
     save_sae(sae, places["sae"], {"hook_name": "model.layers.1.output"})
     save_sae(sae, places["foreign sae"], {"hook_name": "model.layers.1.output"})
     (places["foreign sae"] / "SHA256SUMS").unlink()
@@ -148,6 +151,8 @@ def main(cases: int, seed: int, root: Path) -> dict[str, Counter[str]]:
         case = root / "case"
         shutil.copytree(places[source], case)
         kind.change(case, rng, root / "marker")
+        if source == "sharded" and not kind.accidental and kind.name != "wrong pointer":
+            reseal(case)
         found = outcome(READERS[source], case, before[source], watch)
         if found == "other weights" and kind.accidental and source != "foreign sae":
             found = "FAULT: other weights although there is a checksum"
@@ -177,7 +182,7 @@ def report(counts: dict[str, Counter[str]]) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=10_000)
+    parser.add_argument("--cases", type=int, default=12_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

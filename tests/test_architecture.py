@@ -110,8 +110,15 @@ MAY_IMPORT = {
     "interop/checkpoint_file": {"tensors_in_json"},
     "interop/baseline_of_weights": {"sae_from_tensors"},
     "interop/tensors_in_json": set(),
-    "interop/sharded_checkpoint": {"tensors_in_json"},
-    "interop/checkpoint": {"baseline_of_weights", "checkpoint_file", "sae_from_tensors", "sharded_checkpoint"},
+    "interop/sharded_record": set(),  # what a sharded checkpoint says of itself
+    "interop/sharded_checkpoint": {"sharded_record", "tensors_in_json"},
+    "interop/checkpoint": {
+        "baseline_of_weights",
+        "checkpoint_file",
+        "sae_from_tensors",
+        "sharded_checkpoint",
+        "sharded_record",
+    },
     "interop/integrity": {"checkpoint"},
     "interop/formats": {"config_file", "integrity", "sae_from_tensors", "tensor_file"},
     "interop/recognise": {"formats"},

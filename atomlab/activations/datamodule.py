@@ -255,8 +255,9 @@ class ActivationDataModule(LightningDataModule):
                 world_size=data.size,
                 block_rows=self.batches.block_rows,
                 window_rows=self.batches.window_rows,
+                rising=True,  # before the rows are dealt out: the noise of a vector depends on its place in the whole batch
             )
-            rows = Gathered(self.rows["train"].in_disk_order, batches, self._pinned, self._coordinates)
+            rows = Gathered(self.rows["train"].__getitem__, batches, self._pinned, self._coordinates)
             return Background(rows, len(batches))
 
         return read(start) if self._lockstep is None else self._lockstep.batches(read, start, count)

@@ -1,16 +1,19 @@
 """Reads checkpoints of train.py; each is checked as a whole before any of it is used."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from atomlab.groups import ALONE, Groups
 from atomlab.interop.baseline_of_weights import baseline_of_weights
 from atomlab.interop.checkpoint_file import read_checkpoint_file
 from atomlab.interop.sae_from_tensors import read_transform, sae_of_weights
-from atomlab.interop.sharded_checkpoint import check_sharded, is_sharded, load_sharded, read_record
+from atomlab.interop.sharded_checkpoint import check_sharded, load_sharded, read_record
+from atomlab.interop.sharded_record import is_sharded
 from atomlab.sae import SAE, InputTransform
 
 _PARTS = {"state_dict": dict, "optimizer_states": list, "loops": dict, "global_step": int}
@@ -61,11 +64,10 @@ def read_progress(path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: as `read_checkpoint`.
     """
-    file = Path(path).expanduser()
-    return read_record(file) if file.is_file() and is_sharded(file) else read_checkpoint(path)
+    return _or_alternative(path, lambda file: _whole(read_record(file)) if is_sharded(file) else _read(file))
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+def read_checkpoint(path: str | Path, groups: Groups = ALONE) -> dict[str, Any]:
     """Reads a checkpoint of train.py. It holds no pickles, so no code that somebody put into it can run.
 
     Everything that is read is compared with a SHA-256 in the file. This finds accidental damage, down to one flipped
@@ -73,6 +75,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Args:
         path: the file; a leading ~ is the home folder.
+        groups: processes that share the latents and call this together. Each gets its own latents of a sharded checkpoint.
 
     Returns:
         The checkpoint as Lightning made it: at least `state_dict`, `optimizer_states`, `loops` and `global_step`. Its
@@ -85,9 +88,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Cost: one read of the file.
     """
+    return _or_alternative(path, lambda file: _read(file, groups))
+
+
+def _or_alternative(path: str | Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """Reads a checkpoint; an error names it, and the newest one beside it that can be read."""
     file = Path(path).expanduser()
     try:
-        return _read(file)
+        return read(file)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"The checkpoint {path} does not exist{_alternative(file)}") from error
     except (OSError, ValueError) as error:
@@ -153,21 +161,31 @@ def _newest(folder: Path, known: dict[Path, Exception]) -> Path:
     return newest
 
 
-def _read(file: Path) -> dict[str, Any]:
-    found = load_sharded(file) if file.is_file() and is_sharded(file) else read_checkpoint_file(file)
-    if not isinstance(found, dict) or not isinstance(found.get("state_dict"), dict):
-        raise ValueError("it has no state_dict")
-    if missing := [part for part, kind in _PARTS.items() if type(found.get(part)) is not kind]:
-        raise ValueError(f"it has no {', '.join(missing)}")
-    for name, value in found["state_dict"].items():
+def _read(file: Path, groups: Groups = ALONE) -> dict[str, Any]:
+    if is_sharded(file):
+        found = load_sharded(file, groups)
+    elif groups.latents.size > 1:
+        raise ValueError("it has all latents in one file, and processes that share them go on from a sharded one")
+    else:
+        found = read_checkpoint_file(file)
+    for name, value in _whole(found)["state_dict"].items():
         if isinstance(value, Tensor) and not torch.isfinite(value).all():  # a module's extra state need not be a tensor
             raise ValueError(f"its {name} is not finite")
     return found
 
 
+def _whole(found: Any) -> dict[str, Any]:
+    """Returns a checkpoint, which must have the parts of one."""
+    if not isinstance(found, dict) or not isinstance(found.get("state_dict"), dict):
+        raise ValueError("it has no state_dict")
+    if missing := [part for part, kind in _PARTS.items() if type(found.get(part)) is not kind]:
+        raise ValueError(f"it has no {', '.join(missing)}")
+    return found
+
+
 def _steps(file: Path) -> int:
     """Returns the number of steps of a checkpoint, after all of it was checked; no process needs all latents for that."""
-    return (check_sharded(file) if file.is_file() and is_sharded(file) else _read(file))["global_step"]
+    return (_whole(check_sharded(file)) if is_sharded(file) else _read(file))["global_step"]
 
 
 def _sorted_by_steps(folder: Path, besides: str = "") -> tuple[dict[int, Path], dict[Path, Exception]]:

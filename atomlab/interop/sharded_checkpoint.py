@@ -1,14 +1,13 @@
 """Checkpoints of runs whose latents several processes share: a folder of safetensors beside a small file that points to it.
 
-    last.ckpt                       {"atomlab_sharded_checkpoint": 1, "folder": "step-250-9f3c2a"}
+    last.ckpt                       {"atomlab_sharded_checkpoint": 2, "folder": "step-250-9f3c2a", "sha256": "5d1…"}
     step-250-9f3c2a/record.json     everything but the tensors, their shapes, and the SHA-256 of each file
     step-250-9f3c2a/shard-…         the tensors, one file a process, written by torch.distributed.checkpoint
 
 Nothing is pickled. A tensor of all latents is stored as pieces with their places in the whole, so any number of processes can
-read its own part. A folder is complete before a file points to it.
+read its own part. A folder is complete before a file points to it. The file has the SHA-256 of the record.
 """
 
-import json
 import os
 import secrets
 import shutil
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
@@ -27,13 +27,18 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, Replicate
 from torch.distributed.tensor import Shard as Split
 
-from atomlab.files import UNFINISHED, atomic_write, regular, sha256
+from atomlab.files import UNFINISHED, atomic_write, sha256
 from atomlab.groups import ALONE, Groups
+from atomlab.interop.sharded_record import (
+    FOLDER,
+    Record,
+    StoredTensor,
+    folder_of,
+    open_record,
+    write_pointer,
+    write_record,
+)
 from atomlab.interop.tensors_in_json import put_together, take_apart
-
-VERSION = 1
-_POINTER, _RECORD, _FOLDER = "atomlab_sharded_checkpoint", "record.json", "step-"
-_LARGEST_POINTER = 4096  # bytes
 
 
 def save_sharded(
@@ -58,7 +63,7 @@ def save_sharded(
     """
     everyone = groups.everyone
     rest, tensors = take_apart(checkpoint)
-    name = f"{_FOLDER}{checkpoint['global_step']}-{everyone.gather_objects(secrets.token_hex(3))[0]}"
+    name = f"{FOLDER}{checkpoint['global_step']}-{everyone.gather_objects(secrets.token_hex(3))[0]}"
     writing = beside / f"{UNFINISHED}{name}"
     try:
         with everyone.fails_together():
@@ -74,11 +79,9 @@ def save_sharded(
         with everyone.fails_together():
             if pointer is not None:
                 stored = {path: _stored(state[path], dimensions.get(path)) for path in state}
-                record = {"format": VERSION, "files": digests, "tensors": stored, "rest": rest}
-                with atomic_write(writing / _RECORD) as file:
-                    file.write_text(json.dumps(record), encoding="utf-8")
+                digest = write_record(Record(writing, digests, stored, rest))
                 with atomic_write(pointer) as file:  # all that a full disk refuses comes before the folder has its name
-                    file.write_text(json.dumps({_POINTER: VERSION, "folder": name}) + "\n", encoding="utf-8")
+                    write_pointer(file, name, digest)
                     os.replace(writing, beside / name)
     finally:
         if pointer is not None:
@@ -91,18 +94,7 @@ def _write_shards(state: Mapping[str, Tensor], folder: Path) -> None:
         with _alone_on_purpose():
             save(dict(state), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
     except CheckpointException as error:
-        reasons = "; ".join(sorted({str(reason) for reason, _ in error.failures.values()}))
-        raise OSError(f"{folder}: {reasons}") from error
-
-
-def is_sharded(file: Path) -> bool:
-    """Returns whether a file points to a sharded checkpoint: a short JSON object that says so."""
-    if file.stat().st_size > _LARGEST_POINTER:
-        return False
-    with suppress(ValueError, RecursionError):
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return isinstance(found, dict) and _POINTER in found
-    return False
+        raise OSError(f"{folder}: {_reasons(error)}") from error
 
 
 def read_record(pointer: Path) -> dict[str, Any]:
@@ -115,10 +107,11 @@ def read_record(pointer: Path) -> dict[str, Any]:
         The checkpoint as Lightning made it, with None in the place of each tensor.
 
     Raises:
-        FileNotFoundError, ValueError: the file, or the folder that it points to, is missing, damaged or of a newer atomlab.
+        ValueError: the file, or the folder that it points to, is missing, damaged or of another format. The message is the
+            reason alone.
     """
-    _, record = _open(pointer)
-    return put_together(record["rest"], dict.fromkeys(record["tensors"]))
+    record = open_record(pointer)
+    return _put_together(record, dict.fromkeys(record.tensors))
 
 
 def check_sharded(pointer: Path) -> dict[str, Any]:
@@ -131,15 +124,15 @@ def check_sharded(pointer: Path) -> dict[str, Any]:
         As `read_record`.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_record`, or a file is missing or damaged.
+        ValueError: as `read_record`, or a file is missing or damaged.
 
     Cost: one read of all files, in this process alone.
     """
-    folder, record = _open(pointer)
-    for name, digest in record["files"].items():
-        if found := _damage(folder / name, digest):
-            raise ValueError(_unreadable(pointer, found))
-    return read_record(pointer)
+    record = open_record(pointer)
+    for name, digest in record.files.items():
+        if found := _damage(record.folder / name, digest):
+            raise ValueError(found)
+    return _put_together(record, dict.fromkeys(record.tensors))
 
 
 def load_sharded(pointer: Path, groups: Groups = ALONE) -> dict[str, Any]:
@@ -153,23 +146,25 @@ def load_sharded(pointer: Path, groups: Groups = ALONE) -> dict[str, Any]:
         The checkpoint as Lightning made it, with this process's latents, on the CPU.
 
     Raises:
-        FileNotFoundError, ValueError: the checkpoint is missing, damaged or of a newer atomlab; in all processes.
+        ValueError: the checkpoint is missing, damaged or of another format; in all processes. The message is the reason alone.
 
     Cost: one read of all files over all processes for the checksums, and one of the own part.
     """
-    folder, record = _open(pointer)
-    everyone = groups.everyone
-    names = sorted(record["files"])
-    checks = [_damage(folder / name, record["files"][name]) for name in names[everyone.rank :: everyone.size]]
+    record, everyone = open_record(pointer), groups.everyone
+    names = sorted(record.files)
+    checks = [_damage(record.folder / name, record.files[name]) for name in names[everyone.rank :: everyone.size]]
     for found in [one for part in everyone.gather_objects(checks) for one in part if one]:
-        raise ValueError(_unreadable(pointer, found))
-    state = {path: _empty(entry, groups) for path, entry in record["tensors"].items()}
-    reader = HuggingFaceStorageReader(str(folder))
-    _check_pieces(reader.read_metadata().state_dict_metadata, record["tensors"], pointer)
-    with _alone_on_purpose():
-        load(state, storage_reader=reader, no_dist=everyone.size == 1)
-    tensors = {path: value.to_local() if isinstance(value, DTensor) else value for path, value in state.items()}
-    return put_together(record["rest"], tensors)
+        raise ValueError(found)
+    reader = _checked_reader(record)  # before memory is taken: what a record claims need not be there
+    state = {path: _empty(entry, groups) for path, entry in record.tensors.items()}
+    try:
+        with _alone_on_purpose():
+            load(state, storage_reader=reader, no_dist=everyone.size == 1)
+    except CheckpointException as error:  # the same in all processes
+        raise ValueError(f"its tensors cannot be read: {_reasons(error)[:300]}") from error
+    return _put_together(
+        record, {path: value.to_local() if isinstance(value, DTensor) else value for path, value in state.items()}
+    )
 
 
 @contextmanager
@@ -198,55 +193,24 @@ def _distributed(value: Tensor, shape: torch.Size, dimension: int, groups: Group
     )
 
 
-def _stored(value: Tensor, dimension: int | None) -> dict[str, Any]:
-    return {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch."), "dimension": dimension}
+def _stored(value: Tensor, dimension: int | None) -> StoredTensor:
+    return StoredTensor(tuple(value.shape), value.dtype, dimension)
 
 
-def _empty(entry: Mapping[str, Any], groups: Groups) -> Tensor:
-    shape, dtype, dimension = torch.Size(entry["shape"]), getattr(torch, entry["dtype"]), entry["dimension"]
+def _empty(stored: StoredTensor, groups: Groups) -> Tensor:
+    shape, dimension = torch.Size(stored.shape), stored.dimension
     if dimension is None or groups.latents.size == 1:
-        return torch.empty(shape, dtype=dtype)
-    parts = torch.empty(shape, dtype=dtype, device="meta").chunk(groups.latents.size, dimension)
-    local = torch.empty(parts[groups.latents.rank].shape, dtype=dtype)
+        return torch.empty(shape, dtype=stored.dtype)
+    parts = torch.empty(shape, dtype=stored.dtype, device="meta").chunk(groups.latents.size, dimension)
+    local = torch.empty(parts[groups.latents.rank].shape, dtype=stored.dtype)
     return _distributed(local, shape, dimension, groups)
 
 
-def _open(pointer: Path) -> tuple[Path, dict[str, Any]]:
-    """Reads the pointer and the record; the names in both are of files in their own folders."""
+def _put_together(record: Record, tensors: Mapping[str, Tensor | None]) -> dict[str, Any]:
     try:
-        found = json.loads(regular(pointer).read_text(encoding="utf-8"))
-        version, name = found[_POINTER], found["folder"]
-        if not isinstance(name, str) or not name.startswith(_FOLDER) or Path(name).name != name:
-            raise ValueError(f"it points to {name!r}, which is no folder beside it")
-        folder, record = pointer.parent / name, {}
-        if version == VERSION:
-            record = json.loads(regular(folder / _RECORD).read_text(encoding="utf-8"))
-            version = record["format"]
-            _check_record(record)
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise ValueError(_unreadable(pointer, error)) from error
-    if version != VERSION:
-        raise ValueError(
-            f"{pointer} is a sharded checkpoint of format {version}, and this atomlab reads format {VERSION}: use the version "
-            "of atomlab that wrote it."
-        )
-    return folder, record
-
-
-def _check_record(record: Mapping[str, Any]) -> None:
-    for name, digest in record["files"].items():
-        if Path(name).name != name or not name.endswith(".safetensors") or not isinstance(digest, str):
-            raise ValueError(f"its record names {name!r}, which is no file of it")
-    for path, entry in record["tensors"].items():
-        shape, dimension = entry["shape"], entry["dimension"]
-        sizes = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
-        fits = sizes and (dimension is None or (type(dimension) is int and 0 <= dimension < len(shape)))
-        if not fits or not isinstance(getattr(torch, str(entry["dtype"]), None), torch.dtype):
-            raise ValueError(f"its record of {path} is damaged")
-
-
-def _unreadable(pointer: Path, reason: object) -> str:
-    return f"{pointer} is no readable checkpoint of train.py ({reason}): give another one, or leave out resume."
+        return put_together(record.rest, tensors)
+    except RecursionError as error:
+        raise ValueError("its record is nested too deeply") from error
 
 
 def _damage(file: Path, digest: str) -> str | None:
@@ -257,21 +221,35 @@ def _damage(file: Path, digest: str) -> str | None:
         return str(error)
 
 
-def _check_pieces(found: Mapping[str, Any], expected: Mapping[str, Any], pointer: Path) -> None:
-    """Refuses files whose pieces do not cover a tensor exactly: what no piece covers would stay as memory was."""
-    for path, entry in expected.items():
-        pieces = (
-            sorted((tuple(piece.offsets), tuple(piece.sizes)) for piece in found[path].chunks) if path in found else []
-        )
-        dimension, shape, place = entry["dimension"] or 0, tuple(entry["shape"]), 0
-        for offsets, sizes in pieces:
-            start = tuple(place if axis == dimension else 0 for axis in range(len(shape)))
-            across = tuple(sizes[axis] if axis == dimension else size for axis, size in enumerate(shape))
-            if offsets != start or sizes != across:
-                break
-            place += sizes[dimension]
-        if not pieces or place != shape[dimension]:
-            raise ValueError(_unreadable(pointer, f"the pieces of {path} do not cover it"))
+def _checked_reader(record: Record) -> HuggingFaceStorageReader:
+    """Reads the headers of all files, and refuses pieces that are not exactly the tensors of the record."""
+    reader = HuggingFaceStorageReader(str(record.folder))
+    try:
+        found = reader.read_metadata().state_dict_metadata
+    except (SafetensorError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, OSError) as error:
+        raise ValueError(f"its files cannot be read: {' '.join(str(error).split())[:300]}") from error
+    for path, stored in record.tensors.items():
+        _check_pieces(path, stored, found.get(path))
+    return reader
+
+
+def _check_pieces(path: str, stored: StoredTensor, found: Any) -> None:
+    """Refuses pieces that do not cover a tensor exactly: what no piece covers would stay as memory was."""
+    pieces = [] if found is None else sorted((tuple(piece.offsets), tuple(piece.sizes)) for piece in found.chunks)
+    dimension, shape, place = stored.dimension or 0, stored.shape, 0
+    for offsets, sizes in pieces:
+        start = tuple(place if axis == dimension else 0 for axis in range(len(shape)))
+        if offsets != start or len(sizes) != len(shape):
+            break
+        if sizes != tuple(sizes[axis] if axis == dimension else size for axis, size in enumerate(shape)):
+            break
+        place += sizes[dimension]
+    if not pieces or place != shape[dimension] or found.properties.dtype != stored.dtype:
+        raise ValueError(f"the pieces of {path[:80]!r} do not cover it")
+
+
+def _reasons(error: CheckpointException) -> str:
+    return "; ".join(sorted({" ".join(str(reason).split()) for reason, _ in error.failures.values()}))
 
 
 def remove_unused(beside: Path) -> None:
@@ -282,10 +260,10 @@ def remove_unused(beside: Path) -> None:
     """
     if not beside.is_dir():
         return
-    used: set[str] = set()
+    used: set[str | None] = set()
     for file in beside.glob("*.ckpt"):
-        with suppress(OSError, ValueError, LookupError, TypeError):
-            used.add(json.loads(file.read_text(encoding="utf-8"))["folder"] if is_sharded(file) else "")
-    for folder in [*beside.glob(f"{_FOLDER}*"), *beside.glob(f"{UNFINISHED}{_FOLDER}*")]:
+        with suppress(OSError):
+            used.add(folder_of(file))
+    for folder in [*beside.glob(f"{FOLDER}*"), *beside.glob(f"{UNFINISHED}{FOLDER}*")]:
         if folder.is_dir() and folder.name not in used:
             shutil.rmtree(folder, ignore_errors=True)

@@ -11,7 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from atomlab.groups import Groups
-from atomlab.interop.sharded_checkpoint import load_sharded, remove_unused, save_sharded
+from atomlab.interop.checkpoint import read_checkpoint
+from atomlab.interop.sharded_checkpoint import remove_unused, save_sharded
 from atomlab.ranges import Count
 from atomlab.training.module import SAEModule
 
@@ -99,7 +100,7 @@ class LatentParallelStrategy(DDPStrategy):
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Reads this process's part of a checkpoint that any number of processes wrote."""
-        return load_sharded(Path(checkpoint_path), self.groups)
+        return read_checkpoint(checkpoint_path, self.groups)
 
 
 def latent_dimensions(module: SAEModule, optimizer: Optimizer) -> dict[str, int]:

@@ -17,7 +17,7 @@ from atomlab.sae.ops import decode_csr, encode_csr
 from atomlab.sae.shard import Shard
 from atomlab.sae.sparse_code import csr, entry_rows, offsets
 from atomlab.theory import AtomicInnerProduct
-from atomlab.training.validation import share_of
+from atomlab.training.validation import firing_shares, share_of
 
 _BLOCK = 1024  # atoms that travel at a time
 
@@ -86,7 +86,7 @@ class ShardMeasurement:
         assert isinstance(dead, FiringShare)
         return {
             "threshold": torch.cat(latents.gather(self.sae.threshold.detach())),
-            "log10_firing": (dead.firing.double() / max(1, self.share - self.left)).log10(),
+            "log10_firing": firing_shares(dead, self.share - self.left, self.data).log10(),
             "coherence": torch.cat(latents.gather(self._coherence)),
         }
 

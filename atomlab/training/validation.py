@@ -45,8 +45,7 @@ class Measurement:
 
     Names are those of a table's row (`atomlab.metrics.by_name`). `_random` at the end says that random atoms stand in
     for the trained ones, as many and of the same width, with codes of the same sizes and values on random supports. Each
-    process draws its own of these, so that `certified_level_3_random` and `certified_level_4_random` depend slightly on
-    the number of processes.
+    process draws those of all vectors and takes the ones of its own, so that no number depends on how many processes there are.
 
     Cost: a few passes of d_in·d_sae² FLOPs for coherence and restricted isometry, once; reconstruction and, in the
     S-norm, 4·d_in² float64 FLOPs for each measured vector; levels 3 and 4 for each certified one, twice with `null`.
@@ -70,7 +69,7 @@ class Measurement:
         null: bool = False,
         data: Axis = ALONE.data,
     ) -> None:
-        self.sae, self.sizes, self.share = sae, sizes, share_of(sizes.measured, data)
+        self.sae, self.sizes, self.data, self.share = sae, sizes, data, share_of(sizes.measured, data)
         self.measured_left = self.share
         self.certified_left = share_of(min(sizes.dashboard, sizes.measured), data)
         dictionary = sae.W_dec.detach()
@@ -101,7 +100,7 @@ class Measurement:
             self.certified.update(first)
             self.chosen.append(supports(first))
             if self.random is not None:
-                self.random.update(random_codes(first, self.generator))
+                self.random.update(random_codes(first, self.generator, (self.data.rank, self.data.size)))
 
     def values(self) -> dict[str, float]:
         """Computes every number by its name, over all processes, all of which call this together. NaN where nothing was
@@ -115,20 +114,18 @@ class Measurement:
         return found | self._restricted_isometry(found)
 
     def of_atoms(self) -> dict[str, Tensor]:
-        """Returns what differs from atom to atom, for histograms, each of shape `(d_sae,)`.
+        """Returns what differs from atom to atom, for histograms, each of shape `(d_sae,)`; all processes call this together.
 
         Returns:
             `threshold` of the TSAE of raw activations with atoms of unit S-norm; `log10_firing`, the common logarithm of
             the share of measured vectors that an atom fires on, −∞ where it fires on none; `coherence`, its largest |cos_S|
-            with another atom. With several processes the shares are those of this one.
+            with another atom.
         """
         dead = self.measured[0]["dead"]
         assert isinstance(dead, FiringShare)
-        seen = self.share - self.measured_left
-        fired = dead.firing.double() / max(1, seen)
         return {
             "threshold": self.sae.threshold.detach(),
-            "log10_firing": fired.log10(),
+            "log10_firing": firing_shares(dead, self.share - self.measured_left, self.data).log10(),
             "coherence": self.geometry.coherence.per_atom,
         }
 
@@ -140,6 +137,18 @@ class Measurement:
             samples, seed = self.sizes.supports, self.sizes.seed
             interval = restricted_isometry(self.geometry, k, self.chosen, samples=samples, seed=seed)
         return flat({"restricted_isometry_k": interval})
+
+
+def firing_shares(dead: FiringShare, seen: int, data: Axis) -> Tensor:
+    """Computes the share of the vectors of all processes that each latent fires on, float64; all call this together.
+
+    Args:
+        dead: which has counted the firings on the vectors of this process.
+        seen: how many these are.
+        data: the processes that each see their share of the vectors.
+    """
+    counts = data.sum(torch.cat([dead.firing, dead.firing.new_tensor([seen])])).double()
+    return counts[:-1] / counts[-1].clamp_min(1)
 
 
 def share_of(count: int, data: Axis) -> int:

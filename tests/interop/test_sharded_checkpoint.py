@@ -1,8 +1,10 @@
 """A sharded checkpoint is whole or refused. One process writes these; tests/training/test_latent_parallel.py has several."""
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -10,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from atomlab.files import sha256
 from atomlab.groups import ALONE
-from atomlab.interop.checkpoint import find_checkpoint, read_checkpoint
+from atomlab.interop import sharded_checkpoint
+from atomlab.interop.checkpoint import find_checkpoint, read_checkpoint, read_progress
 from atomlab.interop.sharded_checkpoint import check_sharded, load_sharded, save_sharded
 from atomlab.interop.tensors_in_json import put_together, take_apart
 
@@ -50,20 +53,133 @@ def test_all_of_it_comes_back_with_types_and_keys(saved: tuple[Path, Path]) -> N
         take_apart({"a": {1: torch.ones(2), "1": torch.ones(2)}})
 
 
+def reseal(pointer: Path, content: str) -> None:
+    """Puts another record in the place of that of a checkpoint, with its checksum, as an attacker would."""
+    stated = json.loads(pointer.read_text())
+    record = pointer.parent / stated["folder"] / "record.json"
+    record.write_text(content)
+    pointer.write_text(json.dumps(stated | {"sha256": sha256(record)}))
+
+
 def test_nothing_that_a_pointer_names_lies_elsewhere(saved: tuple[Path, Path]) -> None:
     pointer, folder = saved
-    for name in ("../step-3", "/step-3", "step-3/../..", "other", 3):
-        pointer.write_text(json.dumps({"atomlab_sharded_checkpoint": 1, "folder": name}))
+    stated, record = json.loads(pointer.read_text()), json.loads((folder / "record.json").read_text())
+    for name in ("../step-3", "/step-3", "step-3/../..", "other", "step-3\n", "step-" + "3" * 99, 3, None):
+        pointer.write_text(json.dumps(stated | {"folder": name}))
         with pytest.raises(ValueError, match="no folder beside it"):
             load_sharded(pointer)
-    pointer.write_text(json.dumps({"atomlab_sharded_checkpoint": 2, "folder": folder.name}))
-    with pytest.raises(ValueError, match="of format 2, and this atomlab reads format 1"):
-        load_sharded(pointer)
-    record = json.loads((folder / "record.json").read_text())
-    pointer.write_text(json.dumps({"atomlab_sharded_checkpoint": 1, "folder": folder.name}))
-    (folder / "record.json").write_text(json.dumps(record | {"files": {"../x.safetensors": "0"}}))
+    for version, age in (
+        (3, "a newer version"),
+        (1, "an earlier version"),
+        ("2", "an earlier version"),
+        (True, "an earl"),
+    ):
+        pointer.write_text(json.dumps(stated | {"atomlab_sharded_checkpoint": version}))
+        for read in (read_checkpoint, read_progress):
+            with pytest.raises(
+                ValueError, match=f"of format {version!r}, and this version of atomlab reads format 2; {age}"
+            ):
+                read(pointer)
+    pointer.write_text(json.dumps(stated))
+    reseal(pointer, json.dumps(record | {"files": {"../x.safetensors": "0"}}))
     with pytest.raises(ValueError, match=r"names '\.\./x\.safetensors', which is no file of it"):
         load_sharded(pointer)
+    for files in ({}, record["files"] | {"y.safetensors": "0"}):
+        reseal(pointer, json.dumps(record | {"files": files}))
+        with pytest.raises(ValueError, match="its record and its folder differ in the file"):
+            load_sharded(pointer)
+
+
+def test_a_flipped_bit_is_found_or_changes_nothing(saved: tuple[Path, Path]) -> None:
+    """Not reported: the record had no checksum, so that 0.999 became 0.919 and step 3 became step 4. Every byte of every file,
+    through each way of reading; `read_progress` opens no file of tensors."""
+    pointer, folder = saved
+    files = sorted(folder.iterdir())
+    assert {file.suffix for file in files} == {".json", ".safetensors"}
+    for file in [*files, pointer]:
+        before, said = file.read_bytes(), []
+        for place, byte in enumerate(before):
+            file.write_bytes(before[:place] + bytes([byte ^ (1 << place % 8)]) + before[place + 1 :])
+            try:
+                assert same(read_checkpoint(pointer), content()), place
+            except ValueError as error:
+                said.append(str(error))
+            if file.suffix == ".json":
+                with pytest.raises(ValueError, match="its checksum is another one"):
+                    read_progress(pointer)
+        file.write_bytes(before)
+        spaces = 0 if file in files else before.count(b" ") + 1  # of JSON, in the pointer: any other space does as well
+        assert len(said) >= len(before) - spaces
+        assert all(each.startswith(f"{pointer} is no readable checkpoint of train.py (") for each in said)
+        assert same(read_checkpoint(pointer), content())
+
+
+HUGE = (1 << 29, 1 << 40, 1 << 58, 1 << 70, 10**4000)
+W_DEC = "state_dict/sae.W_dec"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        *[({"tensors": {W_DEC: {"shape": [size, 3]}}}, "W_dec' (do not cover it|has a size or)") for size in HUGE],
+        ({"tensors": {W_DEC: {"shape": [0, 1 << 62]}}}, "has a size or a dtype that no tensor has"),
+        ({"tensors": {W_DEC: {"shape": [2] * 5000}}}, "has no shape"),
+        *[({"tensors": {W_DEC: {"shape": shape}}}, "has no shape") for shape in ([], 3, None, "x", [1.5, 3], [True, 3])],
+        ({"tensors": {W_DEC: {"shape": [-4, 3]}}}, "has a size or a dtype"),
+        *[({"tensors": {W_DEC: {"dtype": dtype}}}, "has a size or a dtype") for dtype in ("Tensor", None, 3, ["float32"])],
+        *[({"tensors": {W_DEC: {"dtype": dtype}}}, "do not cover it") for dtype in ("float64", "quint8", "int32")],
+        *[({"tensors": {W_DEC: {"dimension": axis}}}, "has no dimension") for axis in (2, -1, "0", 0.0, True)],
+        *[({"tensors": {"gone": {"shape": [2], "dtype": "float32"}}}, "the pieces of 'gone' do not cover it")],
+        *[({"tensors": {W_DEC: entry}}, "has no shape") for entry in (None, 3, [], "x", {})],
+        *[({part: value}, "has no files, tensors and rest") for part in ("files", "tensors", "rest") for value in (None, [1])],
+        ({"rest": {"global_step": "3"}}, "it has no global_step"),
+        ({"rest": {"state_dict": []}}, "it has no state_dict"),
+        ({"rest": {"loops": {"__atomlab__": "number", "value": 1, "dtype": "x"}}}, "a part of the record cannot be read"),
+        ({"rest": {"loops": {"__atomlab__": "tensor", "path": "gone"}}}, "a part of the record cannot be read"),
+    ],
+)  # fmt: skip
+def test_a_record_that_somebody_made_up_is_refused_in_a_sentence_before_memory_is_taken(
+    saved: tuple[Path, Path], change: dict[str, Any], said: str
+) -> None:
+    """Not reported: a shape of 2^40 numbers was allocated first, and what was missing ended in a KeyError. Files are whole."""
+    pointer, folder = saved
+    record = json.loads((folder / "record.json").read_text())
+    for part, value in change.items():
+        if isinstance(value, dict):
+            for key, new in value.items():
+                old = record[part].get(key)
+                record[part][key] = old | new if isinstance(old, dict) and isinstance(new, dict) and new else new
+        else:
+            record[part] = value
+    reseal(pointer, json.dumps(record))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=said) as error:
+        read_checkpoint(pointer)
+    assert str(error.value).startswith(f"{pointer} is no readable checkpoint of train.py (")
+    assert "\n" not in str(error.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB; one of 2^29 x 3 would be 6 GB
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("[" * 100_000, "is no JSON"), ("[]", "has no files"), ('{"a":' * 900 + "1" + "}" * 900, "has no files"),
+     (" " * ((1 << 24) + 1), "has 16,777,217 bytes, more than any record")],
+)  # fmt: skip
+def test_a_record_that_is_none_is_refused(saved: tuple[Path, Path], content: str, said: str) -> None:
+    reseal(saved[0], content)
+    for read in (read_checkpoint, read_progress):
+        with pytest.raises(ValueError, match=said):
+            read(saved[0])
+
+
+def test_a_record_that_is_nested_too_deeply_is_refused(saved: tuple[Path, Path]) -> None:
+    record = json.loads((saved[1] / "record.json").read_text())
+    nested: Any = []
+    for _ in range(900):
+        nested = [nested]
+    reseal(saved[0], json.dumps(record | {"rest": record["rest"] | {"loops": {"a": nested}}}))
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_progress(saved[0])
 
 
 def test_a_damaged_file_is_named_and_the_checkpoint_before_it_used(
@@ -71,6 +187,12 @@ def test_a_damaged_file_is_named_and_the_checkpoint_before_it_used(
 ) -> None:
     pointer, folder = saved
     newer = pointer.with_name("previous.ckpt")
+    with (
+        mock.patch.object(sharded_checkpoint, "write_pointer", side_effect=OSError("full")),
+        pytest.raises(OSError, match="full"),
+    ):
+        save_sharded(content(7), {}, newer.parent, newer, ALONE)
+    assert {path.name for path in newer.parent.iterdir()} == {"last.ckpt", folder.name}  # nothing half-written stays
     save_sharded(content(9), {}, newer.parent, newer, ALONE)
     assert find_checkpoint(newer.parent) == newer
     (shard,) = (newer.parent / json.loads(newer.read_text())["folder"]).glob("*.safetensors")
@@ -94,8 +216,8 @@ def test_pieces_that_leave_a_hole_are_refused_even_with_the_right_checksum(saved
     tensors["state_dict/sae.W_dec"] = tensors["state_dict/sae.W_dec"][1:].contiguous()
     save_file(tensors, shard, {"DCP_SHARDING_INFO": json.dumps(places)})
     record = json.loads((folder / "record.json").read_text())
-    (folder / "record.json").write_text(json.dumps(record | {"files": {shard.name: sha256(shard)}}))
-    with pytest.raises(ValueError, match=r"the pieces of state_dict/sae\.W_dec do not cover it"):
+    reseal(pointer, json.dumps(record | {"files": {shard.name: sha256(shard)}}))
+    with pytest.raises(ValueError, match=r"the pieces of 'state_dict/sae\.W_dec' do not cover it"):
         load_sharded(pointer)
 
 

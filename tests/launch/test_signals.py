@@ -27,6 +27,7 @@ CASES = {
     "sweep_kill": ([*SWEEP, *LONG], STEP, signal.SIGKILL, False),
     "ddp_int": ([*TWO, *LONG], STEP, signal.SIGINT, True),
     "ddp_term": ([*TWO, *LONG], STEP, signal.SIGTERM, False),
+    "ddp_term_all": ([*TWO, *LONG], STEP, signal.SIGTERM, True),
 }
 
 
@@ -83,7 +84,8 @@ def whole_checkpoint(file: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    ("name", "code"), [("int", 130), ("term", 143), ("usr1", 138), ("ddp_int", 130), ("ddp_term", 143)]
+    ("name", "code"),
+    [("int", 130), ("term", 143), ("usr1", 138), ("ddp_int", 130), ("ddp_term", 143), ("ddp_term_all", 143)],
 )
 def test_a_run_finishes_its_step_and_says_how_to_go_on(name: str, code: int, ended) -> None:
     """D10: an interrupt exited with 1; D7: all ranks stop at the same step, whoever got the signal, and none is left."""

@@ -30,6 +30,15 @@ def test_null_codes_keep_sizes_and_values_on_uniform_supports() -> None:
     assert (null[:, 5:] > 0).any()
 
 
+def test_each_share_of_the_samples_gets_the_supports_that_it_has_among_all() -> None:
+    codes = torch.rand(31, 10, generator=generator()) * (torch.rand(31, 10, generator=generator()) > 0.7)
+    whole = random_codes(codes, generator())
+    for rank in range(3):
+        drawn, own = generator(), codes[rank::3]
+        parts = [random_codes(part, drawn, (rank, 3)) for part in own.split([4, 6, len(own) - 10])]
+        assert torch.equal(torch.cat(parts), whole[rank::3])
+
+
 def test_a_random_dictionary_reaches_a_high_q_and_certifies_little() -> None:
     """q* of nothing but chance is high while hardly a code of that size is unique: an index, not a certificate."""
     dictionary = random_dictionary(1024, 256, generator())

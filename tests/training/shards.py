@@ -1,5 +1,6 @@
 """A training that several processes share in every way, and what it ended on, put together to the whole."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch import Callback
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from atomlab.activations.batches.shuffle import ShuffledBatches
 from atomlab.activations.store.moments import exact_moments
@@ -37,7 +39,7 @@ RECIPE = TrainingRecipe(
 
 
 class Losses(Callback):
-    """What each step logged."""
+    """What each step logged, in a trainer that logs every step."""
 
     def __init__(self) -> None:
         self.logged: list[dict[str, float]] = []
@@ -47,11 +49,12 @@ class Losses(Callback):
 
 
 class Data(LightningDataModule):
-    """The vectors in float64, from the batch on that a resumed run stands at."""
+    """The vectors in float64, from the batch on that a resumed run stands at; some of them may be NaN."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, broken: Sequence[int] = ()) -> None:
         super().__init__()
         self.steps, self.vectors = steps, X.double()
+        self.vectors[list(broken)] = torch.nan
 
     def sample(self, split: str, count: int) -> Tensor:
         return self.vectors[-count:]
@@ -63,7 +66,7 @@ class Data(LightningDataModule):
         return _Rows(self.vectors, order)
 
     def val_dataloader(self) -> Any:
-        return [self.vectors[:1]]
+        return DataLoader([self.vectors[:50]], batch_size=None)  # type: ignore[arg-type]
 
 
 class _Rows:
@@ -101,14 +104,20 @@ def strategy(latents: int | None) -> Any:
 
 
 def fit(
-    found: SAEModule, folder: Path, steps: int, *callbacks: Callback, resume: Path | None = None, **options: Any
+    found: SAEModule,
+    folder: Path,
+    steps: int,
+    *callbacks: Callback,
+    resume: Path | None = None,
+    broken: Sequence[int] = (),
+    **options: Any,
 ) -> Trainer:
     trainer = Trainer(
         callbacks=[DecoderNorm(), FinalCalibration(), *callbacks], default_root_dir=folder, max_steps=steps,
-        precision="64-true", limit_val_batches=0, enable_checkpointing=False, use_distributed_sampler=False,
-        **QUIET | options,
+        precision="64-true", enable_checkpointing=False, use_distributed_sampler=False,
+        log_every_n_steps=1, **QUIET | {"limit_val_batches": 0} | options,
     )  # fmt: skip
-    trainer.fit(found, Data(steps), ckpt_path=resume, weights_only=True)
+    trainer.fit(found, Data(steps, broken), ckpt_path=resume, weights_only=True)
     return trainer
 
 

@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
 from atomlab import load_sae
 from atomlab.groups import Groups
-from atomlab.interop import sharded_checkpoint
+from atomlab.interop import sharded_checkpoint, sharded_record
 from atomlab.interop.checkpoint import read_checkpoint
 from atomlab.interop.export import shards
 from atomlab.interop.export.shards import save_shared_sae
@@ -35,8 +35,8 @@ WHERE: dict[str, Where] = {
     "in place": (last_checkpoint, "atomic_write", lambda *_: True),
     "folder": (Path, "mkdir", lambda path, **_: path.name.startswith(".writing-step-")),
     "shard": (HuggingFaceStorageWriter, "write_data", lambda *_: True),
-    "record": (sharded_checkpoint, "atomic_write", lambda path: path.name == "record.json"),
-    "pointer": (sharded_checkpoint, "atomic_write", lambda path: path.suffix == ".ckpt"),
+    "record": (sharded_record, "atomic_write", lambda *_: True),
+    "pointer": (sharded_checkpoint, "atomic_write", lambda *_: True),
 }
 RUNS = [
     *[(latents, None, ()) for latents in (None, 2)],

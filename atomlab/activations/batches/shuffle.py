@@ -84,6 +84,7 @@ class ShuffledBatches(Sampler[Tensor]):
         world_size: number of processes.
         block_rows: neighbouring rows that stay together when blocks are shuffled.
         window_rows: rows within which single rows are shuffled.
+        rising: whether the rows of a batch rise, over all processes, as they lie on disk. So do those of a process then.
 
     Raises:
         ValueError: a batch that the processes cannot share evenly, or that is larger than the set of rows.
@@ -101,10 +102,11 @@ class ShuffledBatches(Sampler[Tensor]):
         world_size: int = 1,
         block_rows: int = 64,
         window_rows: int = 262_144,
+        rising: bool = False,
     ) -> None:
         check_batch(rows, batch_size, world_size)
         self.rows, self.batch_size, self.steps, self.start, self.seed = rows, batch_size, steps, start, seed
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.rising = rank, world_size, rising
         self.block_rows, self.window_blocks = block_rows, max(1, window_rows // block_rows)
 
     def __len__(self) -> int:
@@ -116,7 +118,7 @@ class ShuffledBatches(Sampler[Tensor]):
         while step < self.steps:
             done = step % per_epoch
             for batch in self._epoch(step // per_epoch, done, min(per_epoch, done + self.steps - step)):
-                yield batch[self.rank :: self.world_size]
+                yield (batch.sort().values if self.rising else batch)[self.rank :: self.world_size]
                 step += 1
 
     def _epoch(self, epoch: int, first: int, last: int) -> Iterator[Tensor]:

@@ -150,19 +150,6 @@ class Rows:
     def __getitem__(self, index: Tensor) -> Tensor:
         return self.store[self.numbers[index]]
 
-    def in_disk_order(self, index: Tensor) -> Tensor:
-        """Returns the same rows as `rows[index]`, but in the order in which they lie on disk.
-
-        This saves a copy, and suits training batches, whose order does not matter.
-
-        Args:
-            index: (n,) int64, positions in this selection.
-
-        Returns:
-            (n, width) float32.
-        """
-        return self.store[self.numbers[index].sort().values]
-
     def origin(self, index: Tensor) -> Origin:
         """Returns token, position, document and group of the rows at the given positions, (n,) int64."""
         return self.store.origins[self.numbers[index]]

@@ -18,7 +18,7 @@ from atomlab.interop.integrity import write_checksums
 from atomlab.sae import ThresholdSAE
 
 _BLOCK = 256  # rows of a matrix that are copied at a time
-_ZEROS = 1 << 24  # bytes that are written at a time
+_ZEROS = 1 << 20  # bytes that are written at a time
 
 
 def save_shared_sae(sae: ThresholdSAE, folder: Path, metadata: Mapping[str, object]) -> None:

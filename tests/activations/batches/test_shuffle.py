@@ -37,6 +37,21 @@ def test_each_epoch_is_a_permutation_and_any_step_can_be_the_first(
     assert all(torch.equal(a, b) for a, b in zip(resumed, whole[start:], strict=True))
 
 
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_rising_rows_are_dealt_out_of_the_whole_batch_in_turn(world_size: int) -> None:
+    """Not reported: each process put its own rows in order, and so gave them the noise of other vectors."""
+    options = {"seed": 5, "block_rows": 7, "window_rows": 30}
+    dealt = [
+        ShuffledBatches(100, 12, 20, rank=rank, world_size=world_size, rising=True, **options)
+        for rank in range(world_size)
+    ]
+    for whole, *parts in zip(ShuffledBatches(100, 12, 20, **options), *dealt, strict=True):
+        together = torch.empty_like(whole)
+        for rank, part in enumerate(parts):
+            together[rank::world_size] = part
+        assert torch.equal(together, whole.sort().values)
+
+
 def test_one_window_is_a_full_shuffle_and_more_leave_the_stated_neighbourhood() -> None:
     """In a full shuffle neighbours are as far apart as independent draws: a third of the set on average."""
     rows, batch, block, window = 20_000, 500, 10, 2_000

@@ -1,0 +1,50 @@
+"""`results.json` is the same on any number of processes, whether they share the vectors or the dictionary."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.processes import run
+from tests.tiny import OPTIONS
+
+WAYS = {
+    "one": ("trainer=cpu",),
+    "ddp": ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"),
+    "shared": ("trainer=latent_parallel", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy.latents=2"),
+}
+
+
+@pytest.fixture(scope="module")
+def tables(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """In float64, in which sums in another order differ by 1e-16 and no vector crosses a threshold for it."""
+    found, place = {}, tmp_path_factory.mktemp("tables")
+    for name, words in WAYS.items():
+        options = (*OPTIONS, "logger=none", "trainer.precision=64-true", f"hydra.run.dir={place / name}")
+        finished = run("train.py", *options, *words, cwd=tiny, cache=tiny / "cache")
+        assert finished.returncode == 0, finished.stderr
+        found[name] = json.loads((place / name / "results.json").read_text())
+    return found
+
+
+def leaves(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, dict | list):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        return {at: leaf for key, part in parts for at, leaf in leaves(part, f"{path}/{key}").items()}
+    return {path: value}
+
+
+@pytest.mark.parametrize("name", ["ddp", "shared"])
+def test_every_number_is_that_of_one_process(name: str, tables: dict[str, Any]) -> None:
+    """The table of a shared dictionary is that of the file in `sae/`, whose weights are rounded to float32: by 2^-24 of each.
+    The numbers of a table are of order 1, and none is further off than four such roundings. Words and counts are equal."""
+    one, found = leaves(tables["one"]), leaves(tables[name])
+    assert found.keys() == one.keys()
+    numbers = [path for path, value in one.items() if type(value) is float]
+    assert len(numbers) > 300
+    assert {found[path] for path in ("/rows/0/d_sae",)} == {64}
+    tolerance = 4 * 2.0**-24 if name == "shared" else 1e-12
+    for path, value in one.items():
+        expected = pytest.approx(value, rel=tolerance, abs=tolerance, nan_ok=True) if path in set(numbers) else value
+        assert found[path] == expected, path
