@@ -106,7 +106,8 @@ MAY_IMPORT = {
     "interop/tensor_file": set(),
     "interop/config_file": set(),
     "interop/site_names": set(),
-    "interop/sae_from_tensors": {"tensor_file"},
+    "interop/layout": {"tensor_file"},  # where a file has each parameter, and whether it has all
+    "interop/sae_from_tensors": {"layout", "tensor_file"},
     "interop/checkpoint_file": {"tensors_in_json"},
     "interop/baseline_of_weights": {"sae_from_tensors"},
     "interop/tensors_in_json": set(),
@@ -120,8 +121,8 @@ MAY_IMPORT = {
         "sharded_record",
     },
     "interop/integrity": {"checkpoint"},
-    "interop/formats": {"config_file", "integrity", "sae_from_tensors", "tensor_file"},
-    "interop/recognise": {"formats"},
+    "interop/formats": {"config_file", "integrity", "layout", "sae_from_tensors", "tensor_file"},
+    "interop/recognise": {"formats", "layout", "tensor_file"},  # it names what an unknown file holds
     "interop/hub": {"formats"},
     "interop/load": {"checkpoint", "config_file", "formats", "hub", "integrity", "recognise"},
     "interop/locate": {"checkpoint", "load", "sae_from_tensors", "site_names"},

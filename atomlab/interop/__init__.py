@@ -3,6 +3,7 @@
 - `load`: the one reader, for Python and for every option that names an SAE.
 - `hub`: downloads one SAE of a repository. `recognise`: which format lies at a path. `formats`: one file for each.
 - `tensor_file`, `config_file`: files of tensors, whose headers are read first, and configurations beside them.
+- `layout`: where a file has each parameter, and whether its header has all of them in shapes that belong together.
 - `sae_from_tensors`: checks every tensor that a reader found, and builds the SAE from them.
 - `checkpoint`: checkpoints of train.py.
 - `locate`: refuses an SAE that was trained at another site than the one that is measured.

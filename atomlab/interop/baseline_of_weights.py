@@ -37,7 +37,9 @@ def baseline_of_weights(weights: Mapping[str, Tensor], source: Path) -> Baseline
     sae = BaselineSAE(d_in, d_sae, activation)
     expected = sae.state_dict()
     if missing := sorted(set(expected) - set(weights)):
-        raise ValueError(f"{source} has no {', '.join(missing)}: expected {', '.join(expected)}.")
+        raise ValueError(
+            f"{source} has no {', '.join(missing)}: expected {', '.join(expected)}, found {', '.join(weights)}."
+        )
     if unknown := sorted(set(weights) - set(expected)):
         raise ValueError(
             f"{source} has {', '.join(unknown)}, which this SAE does not have: expected {', '.join(expected)}."

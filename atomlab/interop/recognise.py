@@ -1,5 +1,6 @@
 """Decides which format lies at a path, from names, configurations and headers; no weights are read."""
 
+from itertools import islice
 from pathlib import Path
 
 from atomlab.interop.formats import (
@@ -12,6 +13,8 @@ from atomlab.interop.formats import (
     sparsify,
 )
 from atomlab.interop.formats.found import Found
+from atomlab.interop.layout import found_in
+from atomlab.interop.tensor_file import open_safetensors, open_torch
 
 KINDS = (
     "a run's folder or .ckpt, a folder of SAELens, Gemma Scope, Llama Scope, sparsify, dictionary_learning or Llamascopium, "
@@ -27,6 +30,7 @@ _FIND = (
     single_files.find,
 )
 _WEIGHTS = (".safetensors", ".npz", ".pt", ".pth")
+_ASKED, _SHOWN = 20, 3  # places inside a folder that are looked at, and that an error message names
 
 
 def recognise(path: Path) -> Found:
@@ -40,16 +44,29 @@ def recognise(path: Path) -> Found:
 
     Raises:
         FileNotFoundError: no SAE of a known format is there; the message says what is.
-        ValueError: an SAE of a known format is there that cannot be held, or its files are damaged.
+        ValueError: an SAE of a known format is there that cannot be held, or its files are damaged; or a folder holds several.
     """
     found = _ask(path)
     if found is None and path.is_dir():
-        files = [file for file in sorted(path.iterdir()) if file.suffix in _WEIGHTS and file.is_file()]
+        inside = [place for place in sorted(path.iterdir()) if place.is_dir() or place.suffix in _WEIGHTS]
+        files = [place for place in inside if place.is_file()]
         found = _ask(files[0]) if len(files) == 1 else None
+        if found is None and (several := list(islice(filter(_is_one, inside[:_ASKED]), _SHOWN))):
+            raise ValueError(
+                f"{path} is no SAE and holds what may be SAEs: name one, such as {', '.join(map(str, several))}."
+            )
     if found is None:
         state = f"holds no SAE of a known format ({_what_is_there(path)})" if path.exists() else "does not exist"
         raise FileNotFoundError(f"{path} {state}: expected {KINDS}.")
     return found
+
+
+def _is_one(place: Path) -> bool:
+    """Says whether a known format lies at a place, also one that cannot be held."""
+    try:
+        return _ask(place) is not None
+    except (ValueError, OSError):
+        return True
 
 
 def _ask(path: Path) -> Found | None:
@@ -63,4 +80,7 @@ def _what_is_there(path: Path) -> str:
     if path.is_dir():
         names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in path.iterdir())
         return f"found {', '.join(names[:8])}{' and more' if len(names) > 8 else ''}" if names else "it is empty"
-    return "its tensors are of none"
+    opened = {".safetensors": open_safetensors, ".pt": open_torch, ".pth": open_torch}
+    return (
+        found_in(opened[path.suffix](path)) if path.suffix in opened else f"it is a file {path.suffix or 'of no type'}"
+    )

@@ -1,38 +1,17 @@
 """Builds SAEs and input transforms from the tensors of a file, and checks every tensor first."""
 
-import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import final
 
 import torch
 from torch import Tensor
 
+from atomlab.interop.layout import Stored, check_header, plainly, shapes_of
 from atomlab.interop.tensor_file import TensorFile
 from atomlab.sae import BaselineSAE, InputTransform, Origin, ThresholdSAE, TopK
 
 PARAMETERS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
-@final
-@dataclass(frozen=True)
-class Stored:
-    """How a file stores a parameter.
-
-    Attributes:
-        key: of the tensor in the file.
-        transposed: whether the file has the transpose of what this package has.
-    """
-
-    key: str
-    transposed: bool = False
-
-
-def plainly(*names: str) -> dict[str, Stored]:
-    """Makes the layout of a file that has these parameters by their own names and in their own orientation."""
-    return {name: Stored(name) for name in names}
 
 
 def read_weights(
@@ -61,7 +40,7 @@ def read_weights(
 
     Memory: the float32 parameters and one tensor as it is stored.
     """
-    d_sae, d_in = _check_header(file, layout, kind, ignored)
+    d_sae, d_in = check_header(file, layout, kind, ignored)
     for name, stated, found in zip(("d_in", "d_sae"), sizes, (d_in, d_sae), strict=True):
         if stated is not None and (type(stated) is not int or stated != found):
             raise ValueError(
@@ -76,12 +55,6 @@ def read_weights(
         value = finite_float32(file.read(stored.key), torch.Size(shape), f"{file.path}: {stored.key}")
         weights[name] = value.T if stored.transposed else value
     return weights
-
-
-def shapes_of(d_in: int, d_sae: int) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every parameter that an SAE of some kind has, by its name in this package."""
-    latents = ("b_enc", "threshold", "r_mag", "b_gate", "b_mag")
-    return {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)} | dict.fromkeys(latents, (d_sae,))
 
 
 def threshold_sae(
@@ -117,7 +90,7 @@ def threshold_sae(
 
 
 def top_k_sae(
-    weights: Mapping[str, Tensor], k: int, origin: Origin, *, apply_b_dec_to_input: bool = False
+    weights: Mapping[str, Tensor], k: int, origin: Origin, *, stated: str, apply_b_dec_to_input: bool = False
 ) -> BaselineSAE:
     """Builds the TopK SAE that has these parameters: f keeps the k largest values of relu(z).
 
@@ -125,6 +98,7 @@ def top_k_sae(
         weights: W_enc, b_enc, W_dec and b_dec, in float32 and of matching shapes.
         k: number of latents that are kept.
         origin: where they come from.
+        stated: which file and key state k. Error messages name it.
         apply_b_dec_to_input: whether the encoder subtracts b_dec from its input.
 
     Returns:
@@ -135,7 +109,7 @@ def top_k_sae(
     """
     d_sae, d_in = weights["W_dec"].shape
     if not 1 <= k <= d_sae:
-        raise ValueError(f"A TopK SAE of {d_sae} latents has k={k}: expected a number from 1 to {d_sae}.")
+        raise ValueError(f"{stated} is {k}: expected a number from 1 to {d_sae}, since W_dec has {d_sae} latents.")
     with torch.device("meta"):
         sae = BaselineSAE(d_in, d_sae, TopK(1), apply_b_dec_to_input=apply_b_dec_to_input)
     sae.activation = TopK(k)
@@ -228,54 +202,6 @@ def sae_of_weights(
     file = TensorFile(source, {name: tuple(value.shape) for name, value in weights.items()}, weights.__getitem__, {})
     found = read_weights(file, plainly(*names))
     return threshold_sae(found, apply_b_dec_to_input=apply_b_dec_to_input, tied=tied)
-
-
-def _check_header(
-    file: TensorFile, layout: Mapping[str, Stored], kind: str, ignored: Collection[str]
-) -> tuple[int, int]:
-    """Returns (d_sae, d_in) if the header has all parameters, no others, and of shapes that belong together."""
-    keys = [stored.key for stored in layout.values()]
-    decoder = layout["W_dec"]
-    if len(file.shapes.get(decoder.key, ())) != 2:
-        sides = "(d_in, d_sae)" if decoder.transposed else "(d_sae, d_in)"
-        raise ValueError(
-            f"{file.path} has no {decoder.key} of shape {sides}: expected the weights of an SAE, found "
-            f"{', '.join(f'{key} {shape}' for key, shape in list(file.shapes.items())[:6]) or 'no tensors'}."
-        )
-    if missing := sorted(set(keys) - set(file.shapes)):
-        raise ValueError(f"{file.path} has no {', '.join(missing)}: expected {', '.join(keys)}.")
-    if unknown := sorted(set(file.shapes) - set(keys) - set(ignored)):
-        raise ValueError(
-            f"{file.path} has {', '.join(unknown)}, which {kind} does not have, so it computes another function: "
-            f"only {', '.join(keys)} can be read."
-        )
-    d_sae, d_in = file.shapes[decoder.key][:: -1 if decoder.transposed else 1]
-    if min(d_sae, d_in) < 1:
-        raise ValueError(
-            f"{file.path}: {decoder.key} is of shape {file.shapes[decoder.key]} and holds nothing: download or save it again."
-        )
-    _check_orientation(file, layout, d_sae, d_in)
-    expected = shapes_of(d_in, d_sae)
-    for name, stored in layout.items():
-        shape, found = expected[name][:: -1 if stored.transposed else 1], file.shapes[stored.key]
-        if found != shape:
-            dtype = file.read(stored.key).dtype if math.prod(found) <= 1 << 20 else "a tensor"
-            raise ValueError(
-                f"{file.path}: {stored.key} should be floating numbers of shape {shape}, found {dtype} of shape {found}."
-            )
-    return d_sae, d_in
-
-
-def _check_orientation(file: TensorFile, layout: Mapping[str, Stored], d_sae: int, d_in: int) -> None:
-    """Refuses a decoder whose sides are swapped, which its biases show: b_dec has d_in values and b_enc d_sae."""
-    vectors = {name: file.shapes[layout[name].key] for name in ("b_enc", "b_dec") if name in layout}
-    if d_sae != d_in and vectors == {"b_enc": (d_in,), "b_dec": (d_sae,)}:
-        key = layout["W_dec"].key
-        raise ValueError(
-            f"{file.path}: {key} is of shape {file.shapes[key]} and should be {file.shapes[key][::-1]}, since "
-            f"{layout['b_dec'].key} has {d_sae} values and {layout['b_enc'].key} {d_in}: its sides are swapped, so save its "
-            "transpose."
-        )
 
 
 def read_transform(tensors: Mapping[str, object], d_in: int, source: Path) -> InputTransform:

@@ -180,7 +180,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "a decoder of sparsify with its sides swapped": (
         lambda p: into(p, cfg__json=_SPARSIFY, sae__safetensors=layouts._SPARSIFY | {"W_dec": t("W_dec")}),
-        r"sae\.safetensors: W_dec is of shape \(5, 7\) and should be \(7, 5\).*its sides are swapped",
+        r"sae\.safetensors: W_dec should be .* of shape \(7, 5\), found .* of shape \(5, 7\): its sides are swapped",
     ),
     "an encoder of sparsify with its sides swapped": (
         lambda p: into(p, cfg__json=_SPARSIFY, sae__safetensors=layouts._SPARSIFY | {"encoder.weight": P["W_enc"]}),
@@ -194,7 +194,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda p: into(p, cfg__json={"d_in": 5}, sae__safetensors=layouts._SPARSIFY), r"cfg\.json has k=None: expected a number"
     ),
     "a k above the number of latents": (
-        lambda p: into(p, cfg__json={"d_in": 5, "k": 8}, sae__safetensors=layouts._SPARSIFY), "of 7 latents has k=8"
+        lambda p: into(p, cfg__json={"d_in": 5, "k": 8}, sae__safetensors=layouts._SPARSIFY), r"cfg\.json: k is 8: expected a number from 1 to 7"
     ),
     "a class of dictionary_learning that nobody knows": (
         lambda p: learning(p, "NewestSAE", dict(P)), "a dictionary_learning folder, trainer class SomeTrainer, with the class NewestSAE"

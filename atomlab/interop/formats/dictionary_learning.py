@@ -10,15 +10,8 @@ from torch import Tensor
 
 from atomlab.interop.config_file import read_config, text
 from atomlab.interop.formats.found import Found, cannot_hold, folder_of, transcoder
-from atomlab.interop.sae_from_tensors import (
-    PARAMETERS,
-    Stored,
-    gated_as_threshold,
-    plainly,
-    read_weights,
-    threshold_sae,
-    top_k_sae,
-)
+from atomlab.interop.layout import Stored, found_in, plainly
+from atomlab.interop.sae_from_tensors import PARAMETERS, gated_as_threshold, read_weights, threshold_sae, top_k_sae
 from atomlab.interop.tensor_file import TensorFile, inside, open_torch
 from atomlab.sae import SAE, Origin
 
@@ -147,7 +140,8 @@ def _read(file: TensorFile, kind: str, scale: float, trainer: Mapping[str, Any],
         weights["threshold"] = torch.zeros_like(weights["b_enc"])
     weights |= {name: weights[name] * scale for name in ("b_enc", "b_dec", "threshold") if name in weights}
     if kind == "AutoEncoderTopK":
-        return top_k_sae(weights, _k(file, trainer), origin, apply_b_dec_to_input=True)
+        stated = f"{file.path}: k" if "k" in file.shapes else f"{CONFIG} of {file.path}: trainer.k"
+        return top_k_sae(weights, _k(file, trainer), origin, stated=stated, apply_b_dec_to_input=True)
     return threshold_sae(weights, origin, apply_b_dec_to_input=kind in _CENTRED)
 
 
@@ -155,10 +149,10 @@ def _threshold(file: TensorFile, kind: str) -> float:
     found = file.shapes.get("threshold")
     value = float(file.read("threshold")) if found == () else None
     if value is None or not 0 <= value < float("inf"):
-        said = "no threshold" if value is None else f"threshold={value:g}"
+        said = "no number threshold" if value is None else f"threshold={value:g}"
         raise ValueError(
             f"{file.path} has {said}: a {kind} needs the one that its training sets from step 1000 on (threshold_start_step), "
-            "so train it further."
+            f"so train it further: expected a number of 0 or more, {found_in(file)}."
         )
     return value
 
@@ -169,5 +163,7 @@ def _k(file: TensorFile, trainer: Mapping[str, Any]) -> int:
         stored: Tensor = file.read("k")
         value = int(stored)
     if type(value) is not int or value < 1:
-        raise ValueError(f"{file.path} has k={value!r}: expected a whole number above 0, in it or in {CONFIG}.")
+        raise ValueError(
+            f"{file.path} has k={value!r}: expected a whole number above 0, in it or in {CONFIG}, {found_in(file)}."
+        )
     return value

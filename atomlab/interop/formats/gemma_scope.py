@@ -9,7 +9,8 @@ from torch import Tensor
 
 from atomlab.interop.config_file import read_config, text
 from atomlab.interop.formats.found import Found, first_match, folder_of, names_above, transcoder
-from atomlab.interop.sae_from_tensors import PARAMETERS, Stored, read_weights, threshold_sae
+from atomlab.interop.layout import Stored
+from atomlab.interop.sae_from_tensors import PARAMETERS, read_weights, threshold_sae
 from atomlab.interop.tensor_file import TensorFile, open_npz, open_safetensors
 from atomlab.sae import SAE, Origin
 
@@ -86,7 +87,8 @@ def _second(folder: Path) -> Found:
 def _read(file: TensorFile, origin: Origin, embedding: bool) -> SAE:
     """Reads the five parameters; upper and lower case in their names do not matter."""
     keys = {key.lower(): key for key in file.shapes}
-    layout = {name: Stored(keys.get(name.lower(), name)) for name in PARAMETERS}
+    case = str.lower if {"w_enc", "w_dec"} & set(file.shapes) else str  # in which what is missing is named
+    layout = {name: Stored(keys.get(name.lower(), case(name))) for name in PARAMETERS}
     weights = read_weights(file, layout)
     return threshold_sae(_of_embeddings(weights) if embedding else weights, origin)
 

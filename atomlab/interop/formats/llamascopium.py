@@ -12,14 +12,8 @@ from torch import Tensor
 
 from atomlab.interop.config_file import count, number, read_config, text
 from atomlab.interop.formats.found import Found, cannot_hold, folder_of, transcoder
-from atomlab.interop.sae_from_tensors import (
-    Stored,
-    of_scaled_inputs,
-    of_unit_atoms,
-    read_weights,
-    threshold_sae,
-    top_k_sae,
-)
+from atomlab.interop.layout import Stored, found_in
+from atomlab.interop.sae_from_tensors import of_scaled_inputs, of_unit_atoms, read_weights, threshold_sae, top_k_sae
 from atomlab.interop.tensor_file import TensorFile, open_safetensors
 from atomlab.sae import SAE, Origin
 
@@ -97,16 +91,21 @@ def _scale(place: Path, config: Mapping[str, Any], file: TensorFile, reads: str 
         norms = {"in": float(file.read(stored))}
     if not norms:
         if config.get("norm_activation") == "dataset-wise":
-            raise ValueError(f"{place} says norm_activation='dataset-wise', and {file.path} has no {stored}: add it.")
+            raise ValueError(
+                f"{file.path} has no {stored}: expected the mean norm of the inputs, since {place.name} says "
+                f"norm_activation='dataset-wise', {found_in(file)}."
+            )
         return 1.0
     norm = number(place, {_NORM: {"in": norms.get("in", norms.get(str(reads)))}}, f"{_NORM}.in")
     return count(place, dict(config), "d_model") ** 0.5 / norm
 
 
 def _read(file: TensorFile, config: dict[str, Any], place: Path, scale: float, origin: Origin) -> SAE:
-    layout = dict(_PLAIN if "W_D" in file.shapes else _LINEAR)
+    layout = dict(_LINEAR if {"encoder.weight", "decoder.weight"} & set(file.shapes) else _PLAIN)
     logarithm = next((key for key in _LOG_THRESHOLDS if key in file.shapes), None)
     jumps = origin.architecture == "jumprelu"
+    if jumps and logarithm is None and config.get("jump_relu_threshold") is None:
+        logarithm = _LOG_THRESHOLDS[0]  # which is then said to be missing
     if not config.get("use_decoder_bias", True):
         layout.pop("b_dec")
     stored = layout | ({"threshold": Stored(logarithm)} if jumps and logarithm else {})
@@ -128,7 +127,8 @@ def _read(file: TensorFile, config: dict[str, Any], place: Path, scale: float, o
         raise cannot_hold(place.parent, _KIND, f"act_fn={origin.architecture!r}", "jumprelu, relu and topk can be read")
     if config.get("sparsity_include_decoder_norm"):
         weights = of_unit_atoms(weights)
-    return top_k_sae(weights, count(place, config, "top_k"), origin, apply_b_dec_to_input=_centred(config))
+    k, stated = count(place, config, "top_k"), f"{place}: top_k"
+    return top_k_sae(weights, k, origin, stated=stated, apply_b_dec_to_input=_centred(config))
 
 
 def _centred(config: Mapping[str, Any]) -> bool:

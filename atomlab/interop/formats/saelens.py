@@ -17,13 +17,12 @@ from atomlab.files import sha256
 from atomlab.interop.config_file import count, number, read_config, text
 from atomlab.interop.formats.found import Found, cannot_hold, folder_of, transcoder
 from atomlab.interop.integrity import check_checksum
+from atomlab.interop.layout import Stored, found_in, plainly
 from atomlab.interop.sae_from_tensors import (
     PARAMETERS,
-    Stored,
     gated_as_threshold,
     of_scaled_inputs,
     of_unit_atoms,
-    plainly,
     read_transform,
     read_weights,
     threshold_sae,
@@ -107,9 +106,12 @@ def load_config(folder: Path) -> dict[str, Any]:
         FileNotFoundError: cfg.json or the weights are missing.
         ValueError: one of the two is not an ordinary file, or cfg.json or its metadata is not a JSON object.
     """
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).exists():
-            raise FileNotFoundError(f"{folder} holds no SAE: {name} is missing.")
+    if missing := [name for name in (CONFIG, WEIGHTS) if not (folder / name).exists()]:
+        there = sorted(entry.name for entry in folder.iterdir())[:8] if folder.is_dir() else []
+        raise FileNotFoundError(
+            f"{folder} has no {' and no '.join(missing)}: expected both {CONFIG} and {WEIGHTS} in a SAELens folder, found "
+            f"{', '.join(there) or 'no folder'}; copy the whole folder, or give the file of the weights itself."
+        )
     check_checksum(folder, CONFIG)
     config = read_config(folder / CONFIG)
     if not isinstance(config.get("metadata") or {}, dict):
@@ -193,7 +195,8 @@ def _read(folder: Path, file: TensorFile, config: dict[str, Any], kind: str) -> 
                 folder, _KIND, "a TopK of whitened inputs", "fold the whitening in SAELens and save it again"
             )
         place = config | {"k": config.get("k") or (config.get("activation_fn_kwargs") or {}).get("k")}
-        return top_k_sae(weights, count(folder / CONFIG, place, "k"), origin, apply_b_dec_to_input=centred)
+        k, stated = count(folder / CONFIG, place, "k"), f"{folder / CONFIG}: k"
+        return top_k_sae(weights, k, origin, stated=stated, apply_b_dec_to_input=centred)
     sae = threshold_sae(weights, origin, apply_b_dec_to_input=centred)
     if beside == _WHITENING:
         white = open_safetensors(folder / _WHITENING)
@@ -234,7 +237,10 @@ def _weights(file: TensorFile, config: Mapping[str, Any], kind: str) -> dict[str
         weights["threshold"] = torch.zeros_like(weights["b_enc"])
     if of_batch:
         if file.shapes.get("topk_threshold", (0,)) != ():
-            raise ValueError(f"{file.path} has no number topk_threshold: save the finished SAE in SAELens again.")
+            raise ValueError(
+                f"{file.path} has no number topk_threshold: expected the threshold of a {kind}, {found_in(file)}; save the "
+                "finished SAE in SAELens again."
+            )
         weights["threshold"] = torch.full_like(weights["b_enc"], float(file.read("topk_threshold")))
     return weights
 

@@ -10,14 +10,8 @@ import torch
 
 from atomlab.interop.config_file import read_config, text
 from atomlab.interop.formats.found import Found, transcoder
-from atomlab.interop.sae_from_tensors import (
-    PARAMETERS,
-    Stored,
-    plainly,
-    read_weights,
-    threshold_sae,
-    top_k_sae,
-)
+from atomlab.interop.layout import Stored, is_of_layout, plainly
+from atomlab.interop.sae_from_tensors import PARAMETERS, read_weights, threshold_sae, top_k_sae
 from atomlab.interop.tensor_file import TensorFile, open_safetensors
 from atomlab.sae import SAE, Origin
 
@@ -46,14 +40,14 @@ def find(path: Path) -> Found | None:
         The SAE, which reads raw activations; None if the path is no such file or has other tensors.
 
     Raises:
-        ValueError: the file is damaged, or a transcoder.
+        ValueError: the file is damaged, lacks one tensor of circuit-tracer's, or is a transcoder.
     """
     if path.suffix != ".safetensors" or not path.exists():
         return None
     file = open_safetensors(path)
     if OWN in file.extra:
         return _own(file)
-    return _tracer(file) if {"W_enc", "W_dec", "b_enc", "b_dec"} <= set(file.shapes) else None
+    return _tracer(file) if is_of_layout(file, _TRACER, "circuit-tracer") else None
 
 
 def _own(file: TensorFile) -> Found:
@@ -95,6 +89,6 @@ def _read_tracer(file: TensorFile, origin: Origin) -> SAE:
     if origin.architecture == "TopK":
         if file.shapes["k"] not in ((), (1,)):
             raise ValueError(f"{file.path}: k should be one number, found a tensor of shape {file.shapes['k']}.")
-        return top_k_sae(weights, int(file.read("k")), origin)
+        return top_k_sae(weights, int(file.read("k")), origin, stated=f"{file.path}: k")
     weights.setdefault("threshold", torch.zeros_like(weights["b_enc"]))
     return threshold_sae(weights, origin)

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from atomlab.interop.formats.found import Found, cannot_hold, first_match, names_above
-from atomlab.interop.sae_from_tensors import Stored, read_weights, threshold_sae, top_k_sae
+from atomlab.interop.layout import Stored, is_of_layout
+from atomlab.interop.sae_from_tensors import read_weights, threshold_sae, top_k_sae
 from atomlab.interop.tensor_file import TensorFile, open_torch
 from atomlab.sae import SAE, Origin
 
@@ -49,13 +50,14 @@ def find(path: Path) -> Found | None:
         The SAE, which reads raw activations; None if the path is no such file.
 
     Raises:
-        ValueError: the file is damaged or holds pickled objects, or its SAE cannot be held.
+        ValueError: the file is damaged, holds pickled objects or lacks one tensor of its format, or its SAE cannot be held.
     """
     if path.suffix not in (".pt", ".pth") or not path.exists():
         return None
     file = open_torch(path)
-    for layout, of_kind in ((_OPENAI, _openai), (_GOODFIRE, _goodfire), (_QWEN, _qwen)):
-        if {stored.key for stored in layout.values()} <= set(file.shapes):
+    kinds = (("OpenAI", _OPENAI, _openai), ("Goodfire", _GOODFIRE, _goodfire), ("Qwen Scope", _QWEN, _qwen))
+    for format, layout, of_kind in kinds:
+        if is_of_layout(file, layout, format):
             return of_kind(file)
     return None
 
@@ -98,4 +100,5 @@ def _qwen(file: TensorFile) -> Found:
 
 
 def _top_k(file: TensorFile, k: int, origin: Origin) -> SAE:
-    return top_k_sae(read_weights(file, _QWEN, kind="a Qwen Scope SAE"), k, origin)
+    weights = read_weights(file, _QWEN, kind="a Qwen Scope SAE")
+    return top_k_sae(weights, k, origin, stated=f"{file.path}: L0 in the name of its repository")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from atomlab.interop.config_file import count, read_config, text
 from atomlab.interop.formats.found import Found, cannot_hold, first_match, folder_of, folders_of, transcoder
-from atomlab.interop.sae_from_tensors import Stored, read_weights, top_k_sae
+from atomlab.interop.layout import Stored
+from atomlab.interop.sae_from_tensors import read_weights, top_k_sae
 from atomlab.interop.tensor_file import TensorFile, open_safetensors
 from atomlab.sae import SAE, Origin
 
@@ -66,4 +67,4 @@ def find(path: Path) -> Found | None:
 
 def _read(file: TensorFile, k: int, sizes: tuple[object, object], origin: Origin) -> SAE:
     weights = read_weights(file, _LAYOUT, kind="a sparsify SAE", sizes=sizes)
-    return top_k_sae(weights, k, origin, apply_b_dec_to_input=True)
+    return top_k_sae(weights, k, origin, stated=f"{file.path.parent / CONFIG}: k", apply_b_dec_to_input=True)
