@@ -2,7 +2,7 @@
 names the file, the key, what was found and what was expected.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +66,8 @@ def refused(place: Path) -> str:
     return str(error.value)
 
 
-def of(keys: tuple[str, ...], tensors: dict[str, object] | Tensors) -> str:
-    return next(key for key in tensors if key.lower() in [name.lower() for name in keys])
+def of(keys: tuple[str, ...], found: Iterable[str]) -> str:
+    return next(key for key in found if key.lower() in [name.lower() for name in keys])
 
 
 def test_every_layout_is_written_again_as_it_was(tmp_path: Path) -> None:
