@@ -52,8 +52,8 @@ def batches(x: Tensor, size: int) -> Iterator[Tensor]:
                 yield x[numbers]
 
 
-def untrained(name: str, l0: float, steps: int, shape: dict[str, Any]) -> Any:
-    """Makes a peer's SAE, and draws its weights from the global random numbers."""
+def untrained(name: str, l0: float, steps: int, shape: dict[str, Any], l0_coefficient: float = 1) -> Any:
+    """Makes a peer's SAE, and draws its weights from the global random numbers. BatchTopK has no coefficient."""
     from sae_lens import (  # pyright: ignore
         BatchTopKTrainingSAE,
         BatchTopKTrainingSAEConfig,
@@ -64,7 +64,7 @@ def untrained(name: str, l0: float, steps: int, shape: dict[str, Any]) -> Any:
     if name == "batchtopk":
         return BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(**shape, k=l0))
     target = {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": l0, "l0_warm_up_steps": steps // 10}
-    return JumpReLUTrainingSAE(JumpReLUTrainingSAEConfig(**shape, **target))
+    return JumpReLUTrainingSAE(JumpReLUTrainingSAEConfig(**shape, **target, l0_coefficient=l0_coefficient))
 
 
 def trained(sae: Any, x: Tensor, *, steps: int, batch: int, lr: float) -> tuple[Any, float]:

@@ -5,8 +5,8 @@ dimensions. `plain` has SAELens' defaults: independent firings by Zipf's law, al
 configuration of SynthSAEBench-16k, with its trees in proportion: hierarchy, correlation, values that vary.
 
 All SAEs have 768 latents, the same vectors, as many steps of as many of them, and the true L0 for a target. `atomlab.fit` has
-its defaults. SAELens' trainer has several learning rates, and of each architecture the one with the largest MCC stands in
-the table, a choice that only the truth allows. Trainings miss their L0: `l0_reached` is what is measured on fresh vectors, and
+its defaults. SAELens' trainer has several learning rates, JumpReLU several coefficients of its L0 loss, and of each
+architecture the row with the largest MCC stands in the table, a choice that only the truth allows. Trainings miss their L0: `l0_reached` is what is measured on fresh vectors, and
 then all thresholds of the SAE are moved by one number, so that R² and F1 are compared at the same L0. SAELens' own
 `eval_sae_on_synthetic_data` measures all of them.
 """
@@ -112,12 +112,12 @@ def ours(x: Tensor, l0: float, *, steps: int, batch: int, seed: int) -> tuple[Th
 
 
 def peer(
-    name: str, x: Tensor, l0: float, *, steps: int, batch: int, seed: int, lr: float, scaling: str = "none"
+    name: str, x: Tensor, l0: float, *, steps: int, batch: int, seed: int, lr: float, coefficient: float = 1
 ) -> tuple[ThresholdSAE, float]:
     """Trains a peer's SAE by SAELens and reads what it saves; returns it and the CPU seconds that the training took."""
     torch.manual_seed(seed)
-    shape = {"d_in": D_IN, "d_sae": FEATURES, "normalize_activations": scaling}
-    sae, seconds = trained(untrained(name, l0, steps, shape), x, steps=steps, batch=batch, lr=lr)
+    shape = {"d_in": D_IN, "d_sae": FEATURES}
+    sae, seconds = trained(untrained(name, l0, steps, shape, coefficient), x, steps=steps, batch=batch, lr=lr)
     with TemporaryDirectory() as folder:
         sae.save_inference_model(folder)
         found = atomlab.load_sae(folder)
@@ -132,8 +132,11 @@ def rows(law: str, seed: int, arguments: argparse.Namespace) -> Any:
     x, l0 = drawn(model, arguments.steps * arguments.batch)
     fresh = drawn(model, FRESH)[0]
     trainings: list[dict[str, Any]] = [{"unit": "atomlab"}] if arguments.ours else []
-    options = itertools.product(arguments.peers, arguments.lr, arguments.scalings)
-    trainings += [{"unit": name, "lr": lr, "scaling": scaling} for name, lr, scaling in options]
+    for name, lr in itertools.product(arguments.peers, arguments.lr):
+        if name == "batchtopk":
+            trainings.append({"unit": name, "lr": lr})
+        else:
+            trainings += [{"unit": name, "lr": lr, "coefficient": value} for value in arguments.coefficients]
     for training in trainings:
         name, further = training["unit"], {key: training[key] for key in training if key != "unit"}
         sae, seconds = peer(name, x, l0, **sizes, **further) if further else ours(x, l0, **sizes)
@@ -148,8 +151,8 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="to which rows are appended, one JSON object a line")
     parser.add_argument("--laws", nargs="+", choices=LAWS, default=list(LAWS))
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
-    parser.add_argument("--lr", nargs="+", type=float, default=[3e-4, 1e-3, 3e-3])
-    parser.add_argument("--scalings", nargs="+", default=["none"])
+    parser.add_argument("--lr", nargs="+", type=float, default=[1e-3, 3e-3, 1e-2])
+    parser.add_argument("--coefficients", nargs="+", type=float, default=[1.0, 0.1], help="of JumpReLU's L0 loss")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--no-ours", dest="ours", action="store_false")
     for name, value in (("steps", 2000), ("batch", 512)):
