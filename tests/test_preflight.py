@@ -80,6 +80,9 @@ def test_dry_run_says_what_the_run_then_takes(place: Path) -> None:
     assert said["site"] == "model.layers.1.output, d_in 32"
     assert said["sae"] == "d_sae 64"
     assert re.fullmatch(r"harvest about \d+ s, training about \d+ s", said["time"])
+    # 2 · 128 · 32 · 64 in the product, and 10 · 32 for each of 3 · 128 · L0 entries, L0 that of the start
+    assert re.match(r"and process: [\d.e+]+ FLOPs, [\d.]+ MB of memory traffic, 0 MB exchanged; on H100s", said["step"])
+    assert float(said["step"].split()[2]) > 2 * 128 * 32 * 64
     done = run("train.py", *OPTIONS, "harvest_only=true", "hydra.run.dir=harvested", cwd=place, cache=cache)
     assert done.returncode == 0, done.stderr
     shards = list(cache.rglob("model.layers.1.output/*-0*.safetensors"))

@@ -79,6 +79,9 @@ class Machine:
     network: float
 
 
+ASSUMED = Machine(0.5 * 989e12, 0.5 * 3.35e12, 300e9)  # half of an H100's bfloat16 products and memory; NVLink
+
+
 def step_cost(sizes: StepSizes) -> StepCost:
     """Computes what one step costs one process.
 

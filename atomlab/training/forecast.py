@@ -17,7 +17,7 @@ from atomlab.activations.model.capture import capture
 from atomlab.groups import Groups
 from atomlab.sae import TargetL0, ThresholdSAE, calibrate_thresholds_
 from atomlab.sae.ops import DensitySwitch, objective
-from atomlab.training.cost_model import StepSizes, step_cost
+from atomlab.training.cost_model import ASSUMED, StepSizes, step_cost, step_seconds
 from atomlab.training.recipe import Architecture
 
 _TIMED_STEPS = 3
@@ -137,8 +137,9 @@ def render(sizes: Forecast, data: ActivationDataModule, prepared: Prepared, trai
         target: mean L0 at which the steps are timed.
 
     Returns:
-        Eight lines: model, site, SAE, vectors, tokens, cache, memory and time. The times are estimates; that of the training is
-        without the exchange between processes. Several processes have a ninth line: what each hands to the exchange.
+        Nine lines: model, site, SAE, vectors, tokens, cache, memory, time, and the cost model of a step. The times are estimates;
+        that of the training is without the exchange between processes. Several processes have a tenth line: what each hands to
+        the exchange.
     """
     model, tokens = data.model, sum(prepared.tokens.values())
     rows = prepared.rows[data.folder(data.corpus)]
@@ -156,6 +157,7 @@ def render(sizes: Forecast, data: ActivationDataModule, prepared: Prepared, trai
         "memory": f"language model {sizes.model_bytes / 1e9:.3g} GB, training {sizes.training_bytes / 1e9:.3g} GB, "
         f"of {sizes.memory_bytes / 1e9:.3g} GB",
         "time": f"harvest about {_duration(harvest)}, training about {_duration(training)}",
+        "step": _step(sizes.step),
     }
     if trainer.world_size > 1:
         cost = step_cost(sizes.step)
@@ -164,6 +166,18 @@ def render(sizes: Forecast, data: ActivationDataModule, prepared: Prepared, trai
             f"{cost.replicas_bytes / 1e6:.3g} MB among {sizes.step.replicas} that see other data"
         )
     return "\n".join(f"{name:<8} {text}" for name, text in lines.items())
+
+
+def _step(sizes: StepSizes) -> str:
+    """Says what the cost model says of a step, and which part would take longest on the machines that docs/scaling.md assumes."""
+    cost, seconds = step_cost(sizes), step_seconds(sizes, ASSUMED)
+    exchanged = cost.latents_bytes + cost.replicas_bytes
+    names = {"latents": "exchange of reconstructions", "replicas": "exchange of gradients"}
+    part = max(seconds, key=seconds.__getitem__)
+    return (
+        f"and process: {cost.product_flops + cost.entry_flops:.3g} FLOPs, {cost.traffic_bytes / 1e6:.3g} MB of memory traffic, "
+        f"{exchanged / 1e6:.3g} MB exchanged; on H100s at half their speed the longest part is {names.get(part, part)}"
+    )
 
 
 def _tokens_per_second(data: ActivationDataModule, prepared: Prepared) -> float:
