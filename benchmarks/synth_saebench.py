@@ -5,10 +5,10 @@ dimensions. `plain` has SAELens' defaults: independent firings by Zipf's law, al
 configuration of SynthSAEBench-16k, with its trees in proportion: hierarchy, correlation, values that vary.
 
 All SAEs have 768 latents, the same vectors, as many steps of as many of them, and the true L0 for a target. `atomlab.fit` has
-its defaults. SAELens' trainer has several learning rates, JumpReLU several coefficients of its L0 loss, and of each
-architecture the row with the largest MCC stands in the table, a choice that only the truth allows. Trainings miss their L0: `l0_reached` is what is measured on fresh vectors, and
-then all thresholds of the SAE are moved by one number, so that R² and F1 are compared at the same L0. SAELens' own
-`eval_sae_on_synthetic_data` measures all of them.
+its defaults. SAELens' trainer has several learning rates, JumpReLU several coefficients of its L0 loss, and of each the
+row with the largest MCC stands in the table, a choice that only the truth allows. Trainings miss their L0: `l0_reached` is
+what is measured on fresh vectors, and then all thresholds of the SAE are moved by one number, so that R² and F1 are compared
+at the same L0. SAELens' own `eval_sae_on_synthetic_data` measures all of them.
 """
 
 import argparse
