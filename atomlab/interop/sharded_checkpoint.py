@@ -244,7 +244,7 @@ def _check_pieces(path: str, stored: StoredTensor, found: Any) -> None:
         if sizes != tuple(sizes[axis] if axis == dimension else size for axis, size in enumerate(shape)):
             break
         place += sizes[dimension]
-    if not pieces or place != shape[dimension] or found.properties.dtype != stored.dtype:
+    if found is None or not pieces or place != shape[dimension] or found.properties.dtype != stored.dtype:
         raise ValueError(f"the pieces of {path[:80]!r} do not cover it")
 
 
