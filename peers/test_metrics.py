@@ -119,7 +119,7 @@ def test_losses_and_divergence_of_our_splice_are_those_of_sae_lens(tokens: torch
     proxy = HookedProxyLM(language_model, None, hook_names=[LAYER])
     sae = sae_of(proxy.run_with_cache(tokens, names_filter=[LAYER])[1][LAYER].flatten(0, 1).detach())
     released = wrapped(sae)
-    released.cfg.metadata.hook_name = LAYER
+    vars(released.cfg.metadata)["hook_name"] = LAYER
     theirs = evals.get_downstream_reconstruction_metrics(
         released, proxy, store(tokens), ActivationScaler(), compute_kl=True, compute_ce_loss=True, n_batches=1,
         eval_batch_size_prompts=8,
