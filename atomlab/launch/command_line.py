@@ -181,7 +181,6 @@ def _guarded(
         try:
             with _environment(_TRACE, trace):  # further ranks get what the user set
                 check_options(config, _defaults(config))
-                _quieten()  # again, since the check imports the libraries, and they set filters of their own
                 objective = task(config)
                 if objective is not None:  # of the first process; the others return None
                     (run / RESULT_FILE).write_text(repr(objective), encoding="utf-8")

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
-from atomlab.launch.help import program_name
+from atomlab.launch.help import GROUPS, program_name
 from atomlab.launch.options import did_you_mean, keys_of
 
 _QUOTES = "\"'"
@@ -39,8 +39,7 @@ def one_sentence(error: BaseException, folder: str, name: str) -> str:
         return f"There is no key {unknown[1]!r}: {hint}"
     message = str(error).partition("Config search path")[0]
     if unknown := re.search(r"config group '([^']+)' does not exist", message):
-        groups = [path.name for path in sorted(Path(folder).iterdir()) if path.is_dir()]
-        return f"There is no group {unknown[1]!r}: {did_you_mean(unknown[1], [*groups, *_GROUPS_OF_HYDRA])}"
+        return f"There is no group {unknown[1]!r}: {did_you_mean(unknown[1], [*GROUPS, *_GROUPS_OF_HYDRA])}"
     if absent := re.search(r"Could not find '(\S+)/([^'/]+)'\s+Available options in '[^']*':\s+([\w\s]+)", message):
         group, option, options = absent[1], absent[2], absent[3].split()
         near = difflib.get_close_matches(option, options, n=1)

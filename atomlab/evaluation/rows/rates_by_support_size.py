@@ -67,7 +67,9 @@ def in_ranges(by_k: Row) -> list[Row]:
             for key in _RATES:
                 if key in by_k:
                     counts = by_k["samples_solved" if key == LEVELS["solved"] else "samples"]
-                    line |= _rate(key, [by_k[key][k] for k in sizes], [counts[k] for k in sizes])
+                    line[key], ends = _pooled(sizes, counts, by_k[key])
+                    if ends is not None:
+                        line[f"{key}_interval"] = {"low": ends[0], "high": ends[1]}
             lines.append(line)
         low = high + 1
     return lines
@@ -97,30 +99,25 @@ def in_bins(by_k: Mapping[str, Sequence[float]], bins: int = 8) -> list[Row]:
         if sum(counts[one] for one in groups[-1]) >= usual:
             groups.append([])
     last = groups.pop()
-    if last and groups and sum(counts[one] for one in last) < max(_LEAST, usual / 2):
+    if groups and sum(counts[one] for one in last) < max(_LEAST, usual / 2):
         groups[-1] += last
     elif last:
         groups.append(last)
-    return [_bin(group, counts, rates) for group in groups]
+    found = []
+    for sizes in groups:
+        rate, interval = _pooled(sizes, counts, rates)
+        samples = int(sum(counts[k] for k in sizes))
+        found.append({"low": sizes[0], "high": sizes[-1], "samples": samples, "rate": rate, "interval": interval})
+    return found
 
 
-def _bin(sizes: Sequence[int], counts: Sequence[float], rates: Sequence[float]) -> Row:
-    samples = int(sum(counts[k] for k in sizes))
-    certified = round(sum(counts[k] * rates[k] for k in sizes))
-    sized = {"low": sizes[0], "high": sizes[-1], "samples": samples}
-    return sized | {"rate": certified / samples, "interval": _wilson(certified, samples)}
-
-
-def _rate(key: str, rates: Sequence[float], counts: Sequence[int]) -> Row:
-    """The rate over all sizes of a range, and its interval; None where no vector was measured."""
-    total = sum(counts)
+def _pooled(
+    sizes: Sequence[int], counts: Sequence[float], rates: Sequence[float]
+) -> tuple[float, tuple[float, float]] | tuple[None, None]:
+    """The rate over all vectors of some sizes, and its Wilson interval; None for both where there is no vector."""
+    total = int(sum(counts[k] for k in sizes))
     if not total:
-        return {key: None}
-    certified = sum(rate * count for rate, count in zip(rates, counts, strict=True) if count)
-    low, high = _wilson(round(certified), total)
-    return {key: certified / total, f"{key}_interval": {"low": low, "high": high}}
-
-
-def _wilson(certified: int, samples: int) -> tuple[float, float]:
-    ends = binomtest(certified, samples).proportion_ci(method="wilson")
-    return float(ends.low), float(ends.high)
+        return None, None
+    certified = sum(counts[k] * rates[k] for k in sizes if counts[k])
+    ends = binomtest(round(certified), total).proportion_ci(method="wilson")
+    return certified / total, (float(ends.low), float(ends.high))

@@ -112,8 +112,6 @@ def _write_header(file: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str
     text += b" " * (-len(text) % 8)
     with file.open("wb") as stream:
         stream.write(struct.pack("<Q", len(text)) + text)
-        for start in range(
-            0, end, _ZEROS
-        ):  # a hole in place of them would end the process once the disk is full (SIGBUS)
+        for start in range(0, end, _ZEROS):  # a hole in their place would end the process on a full disk (SIGBUS)
             stream.write(bytes(min(_ZEROS, end - start)))
     return {name: 8 + len(text) + place for name, place in places.items()}
