@@ -81,7 +81,10 @@ def test_jobs_that_missed_their_sparsity_are_named(sweep: Path) -> None:
         file.write_text(json.dumps(found | {"identity": {"training": {"sparsity": sparsity}}}))
     text = summarise_sweep(sweep)
     l0 = row("atoms", 25.0)["l0"]  # of job 2; those of jobs 0 and 1 are their targets
-    assert f"more than 25% off its target in sae.expansion=2.5 (L0 {l0:.1f}, target 20)." in text
+    assert (
+        f"more than 25% off its target in sae.expansion=2.5 (L0 {l0:.1f}, target 20): left out of the laws of capacity."
+        in text
+    )
     assert "off its target" not in summarise_sweep(_without(sweep, 2))
 
 
@@ -185,6 +188,26 @@ def test_a_grid_of_atoms_and_vectors_gives_back_its_laws(tmp_path: Path) -> None
         "atoms-that-an-in-sample-r-in-the-s-norm-needs-against-training-vectors",
         "the-scaling-law-of-the-held-out-loss",
     } <= {file.stem for file in (folder / "figures").glob("*.png")}
+
+
+@pytest.mark.parametrize("missed", [{7}, {0, 5, 10}, set(range(36))])
+def test_a_job_that_missed_its_sparsity_bends_no_law(tmp_path: Path, missed: set[int]) -> None:
+    """The laws are those of the sweep without these jobs, whatever they measured; where none is left there is no law."""
+    folder = grid(tmp_path / "grid", (50, 100, 200, 400, 800, 1600), (100, 400, 1600))
+    for number in range(36):
+        file = folder / str(number) / "results.json"
+        found = json.loads(file.read_text())
+        if number in missed:
+            found["rows"][0] |= {"l0": 31.0, "r2_s": 0.9, "r2_s_train": 0.99}
+        file.write_text(json.dumps(found | {"identity": {"training": {"sparsity": {"target": 20.0}}}}))
+    text = summarise_sweep(folder)
+    laws = {key: json.loads((folder / "results.json").read_text())[key] for key in ("critical", "law")}
+    assert ("off its target" in text, bool(laws["law"])) == (True, len(missed) < 36)
+    if len(missed) < 36:
+        for number in missed:
+            _without(folder, number)
+        summarise_sweep(folder)
+        assert laws == {key: json.loads((folder / "results.json").read_text())[key] for key in laws}
 
 
 def test_a_heat_map_has_the_mean_over_seeds_of_each_cell_and_of_the_null(tmp_path: Path) -> None:
