@@ -312,9 +312,9 @@ class ActivationDataModule(LightningDataModule):
         limit = self.outliers.limit(self.rows["train"].store.norms)
 
         def lay_out_some(examples: list[Example]) -> Sequences:
-            mine = [example for example in examples if example.group not in held_out]
-            documents = list(encode(mine, tokenizer, self.corpus.position))
-            return lay_out(documents, range(len(documents)), tokenizer, rules, packed=self.corpus.packed)
+            mine = [number for number, example in enumerate(examples) if example.group not in held_out]
+            documents = list(encode([examples[number] for number in mine], tokenizer, self.corpus.position))
+            return lay_out(documents, mine, tokenizer, rules, packed=self.corpus.packed)
 
         def rows(position: StreamPosition) -> Iterator[tuple[Tensor, StreamPosition]]:
             passes = forward_passes(
@@ -326,7 +326,8 @@ class ActivationDataModule(LightningDataModule):
                 rank=data.rank,
                 world_size=data.size,
             )
-            return kept_rows(self.model, self.point, passes, limit)
+            share = "the corpus" if data.size == 1 else f"the share that process {data.rank} of {data.size} reads"
+            return kept_rows(self.model, self.point, passes, limit, share)
 
         state = None if self._resumed is None else self._resumed["online"][data.rank]
         return OnlineBatches(

@@ -1,7 +1,7 @@
 """Training vectors straight from the language model, for corpora larger than the disk, through a shuffle buffer."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, final
 
@@ -12,7 +12,7 @@ from atomlab.activations.batches.background import Background
 from atomlab.activations.batches.order import Online
 from atomlab.activations.batches.shuffle import generator
 from atomlab.activations.corpora.corpus import Corpus, Example
-from atomlab.activations.model.capture import capture
+from atomlab.activations.model.capture import capture, not_finite
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.model.sites import HookPoint
 from atomlab.activations.tokens.sequences import Batch, Sequences, batch, equal_lengths, sample
@@ -49,7 +49,7 @@ def forward_passes(
 
     Args:
         corpus: whose examples are read; each process reads other ones.
-        lay_out: turns examples into token sequences.
+        lay_out: turns examples into token sequences, whose `document` counts these examples from 0.
         position: where to go on.
         batch_tokens: tokens of a forward pass, at most.
         seed: of the order of the sequences within a group of examples.
@@ -57,7 +57,7 @@ def forward_passes(
         world_size: number of processes.
 
     Yields:
-        A forward pass, and the position after it.
+        A forward pass, whose `document` counts the examples of this process from 0, and the position after it.
 
     Raises:
         ValueError: an epoch gives this process no forward pass.
@@ -71,7 +71,8 @@ def forward_passes(
                 if number >= position.passes:
                     found = True
                     position = StreamPosition(position.epoch, position.examples, number + 1)
-                    yield batch(sequences, start, stop), position
+                    made = batch(sequences, start, stop)
+                    yield replace(made, document=made.document + position.examples), position
             position = StreamPosition(position.epoch, position.examples + len(some))
         if not found:
             raise ValueError(f"The corpus gives process {rank} of {world_size} no full context: give more text.")
@@ -164,7 +165,11 @@ class OnlineBatches:
 
 
 def kept_rows(
-    model: LanguageModel, point: HookPoint, passes: Iterable[tuple[Batch, StreamPosition]], limit: float
+    model: LanguageModel,
+    point: HookPoint,
+    passes: Iterable[tuple[Batch, StreamPosition]],
+    limit: float,
+    corpus: str = "the corpus",
 ) -> Iterator[tuple[Tensor, StreamPosition]]:
     """Runs forward passes, and keeps what they give at a hook point.
 
@@ -173,12 +178,19 @@ def kept_rows(
         point: the hook point.
         passes: forward passes, each with the position after it.
         limit: vectors whose Euclidean norm is above it are left out.
+        corpus: what the documents of the passes are counted in, for the message.
 
     Yields:
         (rows, d_in) vectors of a pass, on the CPU in the model's dtype, and the position after the pass.
+
+    Raises:
+        ValueError: activations that are NaN or infinite. The message names hook point and document.
     """
     loaded = model.load([point])
     for made, position in passes:
         inputs = {name: tensor.to(model.device) for name, tensor in made.inputs.items()}
         x = capture(loaded, [point], inputs)[point].cpu().flatten(0, 1).index_select(0, made.kept)
-        yield x[x.float().norm(dim=1) <= limit], position
+        norms = x.float().norm(dim=1)
+        if not (finite := norms.isfinite()).all():
+            raise not_finite(point, int(made.document[~finite][0]), corpus)
+        yield x[norms <= limit], position

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from atomlab.activations.bounded_queue import BoundedQueue
 from atomlab.activations.harvest.shards import Shard, document_of, passes, plan
-from atomlab.activations.model.capture import capture
+from atomlab.activations.model.capture import capture, not_finite
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.model.sites import HookPoint
 from atomlab.activations.store.files import (
@@ -318,10 +318,7 @@ class ShardWriter:
         norms = activations.float().norm(dim=1)
         if not (finite := norms.isfinite()).all():
             document = document_of(shard, self._sequences[shard.split], int(finite.logical_not().nonzero()[0]))
-            raise ValueError(
-                f"The model gives NaN or infinite activations at {point} in document {document} of the corpus (counted "
-                "from 0): try model.dtype=bfloat16 or float32, or leave the document out."
-            )
+            raise not_finite(point, document, "the corpus")
         name = f"{point}/{shard.name}"
         record = write_tensors(self._folder / name, {"activations": activations, "norms": norms})
         self._written(name, {"rows": shard.rows} | record)

@@ -58,6 +58,23 @@ def capture(model: nn.Module, points: Sequence[HookPoint], inputs: Mapping[str, 
     }
 
 
+def not_finite(point: HookPoint, document: int, corpus: str) -> ValueError:
+    """Makes the error of activations that are NaN or infinite.
+
+    Args:
+        point: of the activations.
+        document: its number, counted from 0, whose activations they are.
+        corpus: what it is counted in, such as "the corpus".
+
+    Returns:
+        The error, whose message names all of these and what to try.
+    """
+    return ValueError(
+        f"The model gives NaN or infinite activations at {point} in document {document} of {corpus} (counted from 0): try "
+        "model.dtype=bfloat16 or float32, or leave the document out."
+    )
+
+
 def measure_widths(model: nn.Module, points: Sequence[HookPoint], vocabulary_size: int) -> dict[HookPoint, int]:
     """Returns the width of the activations at each hook point, found by a few tiny batches of random token ids.
 

@@ -228,10 +228,12 @@ class Batch:
     Attributes:
         inputs: `input_ids` (batch, length) and, where documents are kept apart, `position_ids`.
         kept: (rows,) int64, numbers of the kept tokens among the batch's, in order.
+        document: (rows,) int32, the number of the example that each kept token belongs to, as `Sequences` has it.
     """
 
     inputs: dict[str, Tensor]
     kept: Tensor
+    document: Tensor
 
 
 def equal_lengths(sequences: Sequences, batch_tokens: int) -> list[tuple[int, int]]:
@@ -261,11 +263,12 @@ def batch(sequences: Sequences, start: int, stop: int) -> Batch:
         stop: number of the last one plus 1.
 
     Returns:
-        The inputs, (stop − start, length) int64, and the numbers of the kept tokens, as `Batch` says.
+        The inputs, (stop − start, length) int64, and of the kept tokens the numbers and the examples, as `Batch` says.
     """
     tokens = slice(int(sequences.offsets[start]), int(sequences.offsets[stop]))
     inputs = {"input_ids": sequences.input_ids[tokens].long().view(stop - start, -1)}
     positions = sequences.position[tokens].long().view(stop - start, -1)
     if (positions[:, 1:] == 0).any():
         inputs["position_ids"] = positions
-    return Batch(inputs, sequences.keep[tokens].nonzero().squeeze(1))
+    keep = sequences.keep[tokens]
+    return Batch(inputs, keep.nonzero().squeeze(1), sequences.document[tokens][keep])
