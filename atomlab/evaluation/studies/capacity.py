@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from atomlab.evaluation.provenance import describe, metric_of
-from atomlab.evaluation.rows.held_out import HeldOut
 from atomlab.evaluation.rows.firing import firing_shares
+from atomlab.evaluation.rows.held_out import HeldOut
 from atomlab.evaluation.rows.measure import explained, measure
 from atomlab.evaluation.scaling.critical_size import critical_law
 from atomlab.evaluation.scaling.interval import NotEnoughCells

@@ -15,8 +15,8 @@ from atomlab.evaluation.provenance import describe, metric_of, trained_on
 from atomlab.evaluation.retraining import Retraining
 from atomlab.evaluation.rows.conclusion import conclude, with_memory
 from atomlab.evaluation.rows.differences import with_differences
-from atomlab.evaluation.rows.headline import headline, overview_figures
 from atomlab.evaluation.rows.firing import firing_on_training
+from atomlab.evaluation.rows.headline import headline, overview_figures
 from atomlab.evaluation.rows.measure import on_validation
 from atomlab.evaluation.rows.vector_tables import band_tables
 from atomlab.identity import Identity

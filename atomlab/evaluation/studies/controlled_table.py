@@ -17,9 +17,9 @@ from atomlab.evaluation.provenance import describe, metric_of, trained_on
 from atomlab.evaluation.rows.certify import certify
 from atomlab.evaluation.rows.conclusion import conclude, with_memory
 from atomlab.evaluation.rows.differences import with_differences
+from atomlab.evaluation.rows.firing import firing_on_training
 from atomlab.evaluation.rows.headline import headline, overview_figures
 from atomlab.evaluation.rows.held_out import HeldOut
-from atomlab.evaluation.rows.firing import firing_on_training
 from atomlab.evaluation.rows.measure import Replicates, on_validation
 from atomlab.evaluation.rows.rates_by_support_size import size_tables
 from atomlab.evaluation.rows.returning import returning
