@@ -59,12 +59,12 @@ def narrow(x: Tensor) -> torch.autocast:
     return torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda)
 
 
-def seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[[], object], now: Callable[[], float] = time.perf_counter) -> float:
     wait()
-    begun = time.perf_counter()
+    begun = now()
     work()
     wait()
-    return time.perf_counter() - begun
+    return now() - begun
 
 
 def wait() -> None:
@@ -128,18 +128,21 @@ def measure_forward_backward(sae: ThresholdSAE, x: Tensor, l0: float, names: lis
 class Clock(Callback):
     """Times the encoder's product before each step, and the step from then on to the end of the next callbacks."""
 
-    def __init__(self, x: Tensor) -> None:
-        self.x, self.products, self.steps, self.since = x, list[float](), list[float](), 0.0
+    def __init__(self, x: Tensor, now: Callable[[], float]) -> None:
+        self.x, self.now = x, now
+        self.products, self.steps, self.since = list[float](), list[float](), 0.0
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Tensor, batch_idx: int) -> None:
         wait()
         if self.since:
-            self.steps.append(time.perf_counter() - self.since)
-        self.products.append(seconds(lambda: product(pl_module.sae, self.x)))
-        self.since = time.perf_counter()
+            self.steps.append(self.now() - self.since)
+        self.products.append(seconds(lambda: product(pl_module.sae, self.x), self.now))
+        self.since = self.now()
 
 
-def train(sae: ThresholdSAE, x: Tensor, l0: float, name: str, steps: int) -> tuple[float, float]:
+def train(
+    sae: ThresholdSAE, x: Tensor, l0: float, name: str, steps: int, now: Callable[[], float] = time.perf_counter
+) -> tuple[float, float]:
     """Seconds of the product and of a whole step in Lightning's Trainer, without the first step. The seconds of a step are
     means over groups of consecutive steps, one of which has the incoherence term; the median group counts.
     """
@@ -153,7 +156,7 @@ def train(sae: ThresholdSAE, x: Tensor, l0: float, name: str, steps: int) -> tup
         SWITCHES[name](),
         root_mean_square=d_in**-0.5,  # of the inputs, whose noise would bury them otherwise
     )
-    clock = Clock(x)
+    clock = Clock(x, now)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = Trainer(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -37,7 +38,7 @@ class AtomEdit:
         """Returns new codes in which the atoms are changed; the argument stays as it is."""
         if self.atoms is None:
             return self.factor * codes + self.added
-        changed, atoms = codes.clone(), list(self.atoms)
+        changed, atoms = codes.clone(), torch.tensor(self.atoms, dtype=torch.int64, device=codes.device)
         changed[:, atoms] = self.factor * codes[:, atoms] + self.added
         return changed
 

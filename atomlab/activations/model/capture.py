@@ -219,9 +219,13 @@ def _plain_order(x: Tensor) -> AxisOrder:
 
 
 def _trial_batch(model: nn.Module, ids: Tensor, batch: int, context: int) -> Tensor:
-    """Token ids (batch, context) on the model's device: the given ones, repeated where there are too few."""
-    enough = ids.flatten().repeat(-(-batch * context // ids.numel()))[: batch * context]
-    return enough.view(batch, context).to(next(model.parameters()).device)
+    """Token ids (batch, context) on the model's device: the given ones, repeated where there are too few.
+
+    A model whose first weights lie on the disk (`device_map`) moves its tokens itself, so they stay where they are.
+    """
+    enough = ids.flatten().repeat(-(-batch * context // ids.numel()))[: batch * context].view(batch, context)
+    first = next(model.parameters())
+    return enough if first.is_meta else enough.to(first.device)
 
 
 def _check_row_order(model: nn.Module, points: Sequence[HookPoint], ids: Tensor) -> None:

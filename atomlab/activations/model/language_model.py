@@ -3,6 +3,7 @@
 import copy
 import pickle
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -268,7 +269,9 @@ class LanguageModel:
         config = copy.deepcopy(self.config)
         if depth is not None:
             _keep_first_layers(config.get_text_config(), depth)
-        with self._one_sentence_errors("weights"), no_loading_messages():
+        with self._one_sentence_errors("weights"), no_loading_messages(), warnings.catch_warnings():
+            if depth is not None:  # a mapping of all layers names those that are left out too
+                warnings.filterwarnings("ignore", "The following device_map keys do not match")
             model, info = self._factory.from_pretrained(
                 self.name,
                 revision=self._commit,
