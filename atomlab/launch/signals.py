@@ -1,4 +1,4 @@
-"""Handles SIGINT, SIGTERM and the signals of a scheduler: the first one ends a run in order, a second one ends it at once."""
+"""Handles SIGINT, SIGTERM and a scheduler's signals: the first ends a run in order, the same one again ends it at once."""
 
 import contextlib
 import os
@@ -13,7 +13,10 @@ from typing import Any, final
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 OF_SCHEDULER = (signal.SIGUSR1, signal.SIGUSR2)  # Slurm's, before a job's time is over, and submitit's
-_REPEATED = 1.0  # seconds: within them a second signal is the same one, sent by a terminal, a scheduler or a parent too
+_REPEATED = 1.0  # seconds: within them a signal is the same one, sent by a terminal, a scheduler or a parent too
+_TOGETHER = (
+    0.2  # seconds to wait for it: Python would see it only after the operation that runs next, which may take long
+)
 
 
 @final
@@ -34,7 +37,7 @@ class Stopped(SystemExit):
 def ended_by_signals() -> Iterator[None]:
     """Raises `Stopped` inside the block at the first SIGINT, SIGTERM, SIGUSR1 or SIGUSR2.
 
-    A second signal, more than a second later, kills the process. Code that must first finish something, such as a training
+    The same signal again, more than a second later, kills the process. Code that must first finish something, such as a training
     step, sets handlers of its own while it runs.
 
     Yields:
@@ -44,13 +47,14 @@ def ended_by_signals() -> Iterator[None]:
     Raises:
         Stopped: a signal came.
     """
-    first: list[float] = []
+    since: dict[int, float] = {}  # the first time of each signal
 
     def end(number: int, frame: FrameType | None) -> None:
-        if not first:
-            first.append(time.monotonic())
+        is_first, first = not since, since.setdefault(number, time.monotonic())
+        if is_first:
+            time.sleep(_TOGETHER)
             raise Stopped(number)
-        if time.monotonic() - first[0] > _REPEATED:
+        if time.monotonic() - first > _REPEATED:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
@@ -72,7 +76,7 @@ def _signal_handler(handler: Any, signals: Sequence[signal.Signals]) -> Iterator
 
 
 def wait_and_forward_signals(job: "subprocess.Popen[bytes]") -> tuple[int, int]:
-    """Waits for a child process and forwards SIGINT and SIGTERM to it as SIGTERM; the third signal kills it.
+    """Waits for a child process and forwards signals to it as SIGTERM, those of a scheduler too; the third one kills it.
 
     Returns:
         The exit code of the process, and the number of the first signal; 0 if none came.
@@ -86,9 +90,27 @@ def wait_and_forward_signals(job: "subprocess.Popen[bytes]") -> tuple[int, int]:
         else:
             job.terminate()
 
-    with _signal_handler(forward, SIGNALS):  # submitit has a handler of its own for the scheduler's, which requeues
+    with _signal_handler(forward, (*SIGNALS, *OF_SCHEDULER)):
         code = job.wait()
     return code, came[0] if came else 0
+
+
+def hand_on(number: int) -> None:
+    """Calls the handler that a launcher's worker has set for a scheduler's signal, if it has one.
+
+    That of submitit requeues the job and ends the process, and with it everything that still runs in the job. So it has to wait
+    until the training has saved.
+
+    Args:
+        number: of the signal that came.
+
+    Raises:
+        SystemExit: as the handler does; not `Stopped`, which our own raises.
+    """
+    handler = signal.getsignal(number)
+    if number in OF_SCHEDULER and callable(handler):
+        with contextlib.suppress(Stopped):
+            handler(number, None)
 
 
 def end_with_parent(grace: float | None) -> None:

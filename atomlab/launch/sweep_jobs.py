@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from atomlab.launch.bank import check_launcher, gather_job
 from atomlab.launch.job_environment import environment_of_job
 from atomlab.launch.run_folders import NO_CONFIGURATION
-from atomlab.launch.signals import Stopped, wait_and_forward_signals
+from atomlab.launch.signals import Stopped, hand_on, wait_and_forward_signals
 from atomlab.launch.sweep_folder import (
     JobStatus,
     forget_interrupted,
@@ -54,6 +54,7 @@ def run_job(config: DictConfig, program: Sequence[str], mistake_in: Callable[[Di
 
     Raises:
         Stopped: a signal came. The job has ended, and no further job starts.
+        SystemExit: the same, where the launcher's worker has requeued the job.
         ValueError: the folder of the sweep has another job of this number, or a damaged status.
     """
     hydra = HydraConfig.get()
@@ -93,6 +94,7 @@ def run_job(config: DictConfig, program: Sequence[str], mistake_in: Callable[[Di
         error = said.read_text(encoding="utf-8") if said.exists() else None
     if signal:
         write_status(file, JobStatus(words, "stopped", code))
+        hand_on(signal)
         raise Stopped(signal, _what_is_left(sweep, number))
     if code:
         write_status(file, JobStatus(words, "failed", code, error=error or f"it ended with exit code {code}."))

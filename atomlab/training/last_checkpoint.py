@@ -34,7 +34,7 @@ class LastCheckpoint(Callback):
     the largest R² in the S-norm, if the run validates before its end too (`trainer.val_check_interval`). Weights that are not
     finite are never written. `resume=<folder>/last.ckpt` continues the run, bit for bit on a CPU.
 
-    After a signal the step or the validation under way is finished first. A second signal, more than a second later, does
+    After a signal the step or the validation under way is finished first. The same signal again, more than a second later, does
     what it did before the training began. Several processes decide together at every tenth step, so that all of them save
     and stop at the same one. The exit code is 128 + the number of the signal. Further processes end with 0, since Lightning
     kills the first process when another one fails.

@@ -8,22 +8,26 @@ from types import FrameType
 from typing import Any, final
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-_REPEATED = 1.0  # seconds: within them a second signal is the same one, sent by a scheduler or a parent too
+_REPEATED = 1.0  # seconds: within them a signal is the same one, sent by a scheduler or a parent too
+_TOGETHER = (
+    0.2  # seconds to wait for it: Python would see it only after the operation that runs next, which may take long
+)
 
 
 @final
 class StopSignals:
     """The number of the first SIGINT, SIGTERM, SIGUSR1 or SIGUSR2 that came while trainings of this process were under way.
 
-    Several trainings of one process share one of these. A second signal, more than a second later, does what it did before
-    the first of them began. Outside of the main thread nothing is handled, since Python allows handlers there only.
+    Several trainings of one process share one of these. The same signal again, more than a second later, does what it did
+    before the first of them began. Outside of the main thread nothing is handled, since Python allows handlers there only.
 
     Attributes:
         asked: number of the first signal; 0 if none came.
     """
 
     def __init__(self) -> None:
-        self.asked, self.since = 0, 0.0
+        self.asked = 0
+        self.since: dict[int, float] = {}  # the first time of each signal
         self.previous: dict[int, Any] = {}
         self.trainings: set[int] = set()
 
@@ -46,9 +50,11 @@ class StopSignals:
             _handle(self.previous)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
+        first = self.since.setdefault(number, time.monotonic())
         if not self.asked:
-            self.asked, self.since = number, time.monotonic()
-        elif time.monotonic() - self.since > _REPEATED:
+            self.asked = number
+            time.sleep(_TOGETHER)
+        elif time.monotonic() - first > _REPEATED:
             signal.signal(number, self.previous[number])
             os.kill(os.getpid(), number)
 
