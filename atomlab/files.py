@@ -3,12 +3,15 @@
 import hashlib
 import json
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 UNFINISHED = ".writing-"  # the name of a file begins with this until the file is complete
 
@@ -88,6 +91,27 @@ def atomic_write(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def safetensors_written(file: Path) -> Iterator[None]:
+    """Turns the library's error for a disk that is full or read-only into the OSError that it comes from.
+
+    Args:
+        file: that the block writes.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        if (number := re.search(r"\(os error (\d+)\)", str(error))) is None:
+            raise OSError(str(error)) from error
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
 
 
 def give_default_mode(folder: Path) -> None:

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from atomlab.files import regular
+from atomlab.files import regular, safetensors_written
 from atomlab.interop.tensors_in_json import put_together, take_apart
 
 FORMAT = 1
@@ -51,10 +51,8 @@ def write_checkpoint_file(checkpoint: Mapping[str, Any], file: Path) -> None:
     orders = {name: sorted(range(value.ndim), key=lambda n: -value.stride(n)) for name, value in found.items()}
     state, tensors = json.dumps({"rest": rest, "orders": orders}), _own_memory(found)
     metadata = {_FORMAT: str(FORMAT), _STATE: state, _DIGEST: _digest(state, tensors)}
-    try:
+    with safetensors_written(file):
         save_file(tensors, file, metadata)
-    except SafetensorError as error:  # this is how the library reports a full disk
-        raise OSError(str(error)) from error
 
 
 def read_checkpoint_file(file: Path) -> dict[str, Any]:

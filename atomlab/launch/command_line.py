@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from atomlab.launch.bank import VARIABLE, Runner, compose_members, run_members
-from atomlab.launch.error_sentences import one_sentence
+from atomlab.launch.error_sentences import full_disk, one_sentence
 from atomlab.launch.help import help_text, program_name
 from atomlab.launch.job_environment import JOB, python_path
 from atomlab.launch.options import check_options
@@ -133,6 +133,9 @@ _NOISE = (
 
 def _quieten() -> None:
     """Silences what Lightning, PyTorch and the hub's client say at every start and no user can act on."""
+    logging.raiseExceptions = (
+        False  # a log file on a full disk is no reason for a stack trace; what matters is said elsewhere
+    )
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
@@ -195,7 +198,7 @@ def _guarded(
                 _write_trace(error, run / f"{name}.log")
             if trace:
                 raise
-            mistakes.append(error)
+            mistakes.append(_about_run(error, run))
             return None
         except Exception as error:
             _write_trace(error, run / f"{name}.log")
@@ -230,7 +233,7 @@ def _in_bank(task: FunctionType, folder: str) -> Callable[[DictConfig, Any], tup
         except _mistakes() as error:
             if not _remove_empty_run(run, name):
                 _write_trace(error, run / f"{name}.log")
-            return None, 2, one_sentence(error, folder, config_name)
+            return None, 2, one_sentence(_about_run(error, run), folder, config_name)
         except Exception as error:
             _write_trace(error, run / f"{name}.log")
             traceback.print_exception(error)
@@ -264,6 +267,13 @@ def _how_to_go_on(signal: str, folder: Path, name: str) -> str:
             "same command goes on from there."
         )
     return f"stopped by {signal}; what is complete stays in {folder}."
+
+
+def _about_run(error: Exception, folder: Path) -> Exception:
+    """Puts the error of a full disk into words that name the checkpoint to go on from, if there is one."""
+    last = folder / "checkpoints" / "last.ckpt"
+    sentence = full_disk(error, f"go on with resume={last}") if last.exists() else None
+    return error if sentence is None else OSError(sentence)
 
 
 def _is_empty_run(folder: Path, name: str) -> bool:

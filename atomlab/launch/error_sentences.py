@@ -1,6 +1,8 @@
 """Turns an error that the user caused into one sentence, without the hints that Hydra gives to its own developers."""
 
 import difflib
+import errno
+import os
 import re
 import shlex
 import sys
@@ -15,6 +17,7 @@ from atomlab.launch.options import did_you_mean, keys_of
 
 _QUOTES = "\"'"
 _GROUPS_OF_HYDRA = ["hydra/launcher", "hydra/sweeper"]
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def one_sentence(error: BaseException, folder: str, name: str) -> str:
@@ -31,6 +34,8 @@ def one_sentence(error: BaseException, folder: str, name: str) -> str:
         The message without line breaks; the name of the error's type if it has no message.
     """
     error = _root_cause(error)
+    if sentence := full_disk(error, "give the same command again"):
+        return sentence
     if unknown := re.search(r"Could not override '([^']+)'", str(error)):
         if sentence := _of_the_other_command(folder, name, unknown[1]):
             return sentence
@@ -59,6 +64,23 @@ def one_sentence(error: BaseException, folder: str, name: str) -> str:
         if line and "HYDRA_FULL_ERROR" not in line and not line.startswith("object_type="):
             lines.append(line)
     return " ".join(lines) or type(error).__name__
+
+
+def full_disk(error: BaseException, remedy: str) -> str | None:
+    """Says what to do about a full disk, in place of the system's own words.
+
+    Args:
+        error: any.
+        remedy: how to go on once there is room again.
+
+    Returns:
+        The sentence; None for another error, and for one that has a sentence of its own.
+    """
+    found = re.match(r"\[Errno (\d+)\] [^:]+(?:: (?:'.*' -> )?'([^']*)')?", str(error))
+    if not isinstance(error, OSError) or found is None or int(found[1]) not in _FULL:
+        return None
+    what = "A file of the run" if found[2] is None else found[2]
+    return f"{what} could not be written ({os.strerror(int(found[1]))}): make room on its disk, and {remedy}."
 
 
 def _no_option(folder: Path) -> str:

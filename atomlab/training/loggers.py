@@ -1,8 +1,10 @@
 """Makes loggers that work without an account, and what they show beside single numbers."""
 
+import errno
 import itertools
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ _RUN_ID = "wandb_run.txt"  # in the folder of a run: the id that a resumed run t
 _BEST = {"validation/r2_s": "max", "validation/r2": "max"}
 _TAG_LENGTH = 64  # that wandb allows
 _BINS = 64
+_ROOM = 1 << 20  # bytes that have to be free on the disk of wandb's files
 _REPORTS = ("artifact", "panel")
 
 
@@ -101,6 +104,13 @@ class WandbRun(WandbLogger):
         with atomic_write(Path(str(self.save_dir)) / _RUN_ID) as temporary:
             temporary.write_text(f"{self.run_id}\n{self._project}\n", encoding="utf-8")
 
+    @rank_zero_only
+    def _refuse_full_disk(self) -> None:
+        """wandb writes in a process of its own, which loses on a full disk what it is given, and says nothing."""
+        folder = Path(str(self.save_dir))
+        if shutil.disk_usage(folder).free < _ROOM:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "wandb"))
+
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Sends numbers, with the number of vectors that have been trained on.
 
@@ -108,7 +118,11 @@ class WandbRun(WandbLogger):
             metrics: numbers by name.
             step: of the optimiser, from 0 as Lightning counts it, so that one more has seen its vectors; None for numbers that
                 belong to no step, such as those of the closing table.
+
+        Raises:
+            OSError: the disk of wandb's files is full.
         """
+        self._refuse_full_disk()
         super().log_metrics(
             dict(metrics) if step is None else {**metrics, AXIS: (step + 1) * self.vectors_a_step}, step
         )

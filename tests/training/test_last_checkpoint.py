@@ -4,7 +4,6 @@ import errno
 import logging
 import math
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from atomlab.sae.ops import DensitySwitch
 from atomlab.training.callbacks import DecoderNorm
 from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.module import SAEModule
+from tests.small_disk import needs_root, small_disk
 from tests.training.runs import QUIET, Stream, assert_same, batches, module
 
 
@@ -47,14 +47,8 @@ def train(last: LastCheckpoint, steps: int = 6) -> None:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 500 kB: two checkpoints of 200 kB, and no third."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", folder], check=True)
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+    with small_disk(tmp_path / "disk", "500k") as folder:
+        yield folder
 
 
 @needs_root

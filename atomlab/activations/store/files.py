@@ -29,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from atomlab.files import UNFINISHED, atomic_write, regular, sha256
+from atomlab.files import UNFINISHED, atomic_write, regular, safetensors_written, sha256
 
 FORMAT = 4  # part of the key: raise it when the meaning of the files changes
 INDEX = "index.json"
@@ -152,10 +152,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> FileEntry:
         UnwritableCacheError: the disk is full or cannot be written.
     """
     with os_errors_as_unwritable(path), atomic_write(path) as temporary:
-        try:
+        with safetensors_written(temporary):
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
-        except SafetensorError as error:
-            raise OSError(f"{path.name} could not be written: {error}") from error
         return file_entry(temporary)
 
 

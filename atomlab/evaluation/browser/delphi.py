@@ -19,7 +19,7 @@ from torch import Tensor
 
 from atomlab.activations.store.activation_store import Rows
 from atomlab.evaluation.browser.firings import Firings
-from atomlab.files import atomic_write
+from atomlab.files import atomic_write, safetensors_written
 
 _LATENTS_A_FILE = 4096
 _WINDOW = 32  # delphi cuts sequences into windows of this length by default; their length must be a multiple of it
@@ -51,7 +51,7 @@ def export_delphi(firings: Firings, rows: Rows, folder: Path, hook_point: str, m
             "activations": firings.value[mine].numpy().astype(np.float32),
             "tokens": tokens.numpy().astype(np.int64),
         }
-        with atomic_write(target / f"{first}_{last}.safetensors") as file:
+        with atomic_write(target / f"{first}_{last}.safetensors") as file, safetensors_written(file):
             save_file(data, file)
     config = {
         "model_name": model_name,
@@ -60,7 +60,8 @@ def export_delphi(firings: Firings, rows: Rows, folder: Path, hook_point: str, m
         "batch_size": 1,
         "n_splits": -(-len(firings.counts) // _LATENTS_A_FILE),
     }
-    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    with atomic_write(target / "config.json") as file:
+        file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _sequences(firings: Firings, rows: Rows, pad: int) -> tuple[Tensor, Tensor]:

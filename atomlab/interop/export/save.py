@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from atomlab.files import atomic_write, sha256
+from atomlab.files import atomic_write, safetensors_written, sha256
 from atomlab.interop.export.metadata import metadata_of_origin
 from atomlab.interop.formats import gemma_scope, safetensors_files
 from atomlab.interop.formats.saelens import CHECKSUM, CONFIG, SPARSITY, WEIGHTS
@@ -75,13 +75,14 @@ def _save_saelens(sae: SAE, folder: Path, metadata: dict[str, Any], firing_rates
     if firing_rates is not None:
         metadata = _firing(firing_rates) | metadata
     with atomic_write(folder / CONFIG) as config_file, atomic_write(folder / WEIGHTS) as weights_file:
-        save_file(parameters, weights_file)
+        with safetensors_written(weights_file):
+            save_file(parameters, weights_file)
         sizes = {"d_in": sae.d_in, "d_sae": sae.d_sae, "apply_b_dec_to_input": sae.apply_b_dec_to_input}
         write_config(config_file, {"architecture": architecture, **sizes, **further}, metadata, sha256(weights_file))
         if firing_rates is None:
             (folder / SPARSITY).unlink(missing_ok=True)  # of the SAE that was here before
         else:
-            with atomic_write(folder / SPARSITY) as sparsity_file:
+            with atomic_write(folder / SPARSITY) as sparsity_file, safetensors_written(sparsity_file):
                 save_file({"sparsity": (firing_rates.double() + _EPSILON).log10().float().contiguous()}, sparsity_file)
     write_checksums(folder, (CONFIG, WEIGHTS))
     return folder
@@ -143,7 +144,7 @@ def _save_gemma_scope(sae: ThresholdSAE, folder: Path) -> Path:
 def _save_single(sae: ThresholdSAE, place: Path, metadata: dict[str, Any]) -> Path:
     file = place if place.suffix == ".safetensors" else place / _SINGLE_FILE
     stated = {"apply_b_dec_to_input": sae.apply_b_dec_to_input, "metadata": metadata}
-    with atomic_write(file) as temporary:
+    with atomic_write(file) as temporary, safetensors_written(temporary):
         save_file(_tensors(sae, PARAMETERS), temporary, {safetensors_files.OWN: json.dumps(stated)})
     return file
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 
-from atomlab.files import UNFINISHED, atomic_write, sha256
+from atomlab.files import UNFINISHED, atomic_write, safetensors_written, sha256
 from atomlab.interop.export.save import write_config
 from atomlab.interop.formats.saelens import CONFIG, WEIGHTS
 from atomlab.interop.integrity import write_checksums
@@ -57,10 +57,8 @@ def save_shared_sae(sae: ThresholdSAE, folder: Path, metadata: Mapping[str, obje
 
 def _write_part(sae: ThresholdSAE, file: Path) -> None:
     weights = {name: getattr(sae, name) for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")}
-    try:
+    with safetensors_written(file):
         save_file({name: value.detach().float().cpu().contiguous() for name, value in weights.items()}, file)
-    except SafetensorError as error:  # this is how the library reports a full disk
-        raise OSError(str(error)) from error
 
 
 def _put_together(sae: ThresholdSAE, parts: list[Path], folder: Path, metadata: Mapping[str, object]) -> None:
