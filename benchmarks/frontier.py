@@ -112,20 +112,26 @@ def train(arguments: argparse.Namespace) -> None:
 def draw(arguments: argparse.Namespace) -> None:
     """Draws R² and R²_S over held-out L0, of our atoms and of each kind of peer, from the results of evaluations."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import ScalarFormatter
 
     points: dict[str, dict[float, tuple[float, float]]] = {}
     for folder in arguments.evaluations:
-        for row in json.loads((Path(folder) / "results.json").read_text(encoding="utf-8"))["rows"]:
+        found = json.loads((Path(folder) / "results.json").read_text(encoding="utf-8"))
+        sae = found["identity"]["sae"]
+        own = f"atomlab, α = {sae['alpha']:g}{'' if sae['tied'] else ', untied'}"
+        for row in found["rows"]:
             peer = re.fullmatch(r"(batchtopk|jumprelu)(_whitened)?_[\d.]+", row["unit"])
             if peer or row["unit"] == "atoms":
-                kind = f"SAELens {peer[1]}{', whitened inputs' if peer[2] else ''}" if peer else "atomlab"
+                kind = f"SAELens {peer[1]}{', whitened inputs' if peer[2] else ''}" if peer else own
                 points.setdefault(kind, {})[row["l0"]] = row["r2"], row["r2_s"]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for number, (axes, name) in enumerate(zip(figure.subplots(1, 2), ("R²", "R²_S"), strict=True)):
-        for kind, found in sorted(points.items()):
-            l0 = sorted(found)
-            axes.plot(l0, [found[value][number] for value in l0], marker="o", label=kind if number == 0 else None)
-        axes.set(xlabel="L0 on held-out vectors", ylabel=name, xscale="log")
+        for kind, curve in sorted(points.items()):
+            l0 = sorted(curve)
+            axes.plot(l0, [curve[value][number] for value in l0], marker="o", label=kind if number == 0 else None)
+        axes.set(xlabel="L0 on held-out vectors", ylabel=name)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(ScalarFormatter())
     figure.legend(loc="outside lower center", frameon=False, fontsize="small", ncols=3)
     figure.savefig(arguments.figure, dpi=120)
 

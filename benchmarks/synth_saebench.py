@@ -5,10 +5,10 @@ dimensions. `plain` has SAELens' defaults: independent firings by Zipf's law, al
 configuration of SynthSAEBench-16k, with its trees in proportion: hierarchy, correlation, values that vary.
 
 All SAEs have 768 latents, the same vectors, as many steps of as many of them, and the true L0 for a target. `atomlab.fit` has
-its defaults. SAELens' trainer has several learning rates, JumpReLU several coefficients of its L0 loss, and of each the
-row with the largest MCC stands in the table, a choice that only the truth allows. Trainings miss their L0: `l0_reached` is
-what is measured on fresh vectors, and then all thresholds of the SAE are moved by one number, so that R² and F1 are compared
-at the same L0. SAELens' own `eval_sae_on_synthetic_data` measures all of them.
+its defaults, or some changes of them (`CHANGES`). SAELens' trainer has several learning rates, JumpReLU several coefficients
+of its L0 loss, and of each the row with the largest MCC stands in the table, a choice that only the truth allows. Trainings
+miss their L0: `l0_reached` is what is measured on fresh vectors, and then all thresholds of the SAE are moved by one number,
+so that R² and F1 are compared at the same L0. SAELens' own `eval_sae_on_synthetic_data` measures all of them.
 """
 
 import argparse
@@ -29,6 +29,14 @@ from atomlab import ThresholdSAE
 from benchmarks.frontier import trained, untrained
 
 FEATURES, D_IN = 768, 128
+RANDOM = {"training.initial_atoms.source": "random"}
+CHANGES = {  # of the defaults of `atomlab.fit`, by what stands in the table
+    "default": {},
+    "random": RANDOM,
+    "random, no noise": RANDOM | {"training.noise": 0.0},
+    "random, no noise, untied": RANDOM | {"training.noise": 0.0, "sae.tied": False},
+    "random, no noise, alpha .5": RANDOM | {"training.noise": 0.0, "sae.alpha": 0.5},
+}
 LAWS, PEERS = ("plain", "structured"), ("batchtopk", "jumprelu")
 FRESH = 16_384  # vectors that calibrate thresholds, and as many others that measure
 
@@ -103,10 +111,12 @@ def measured(sae: ThresholdSAE, model: Any, seed: int) -> dict[str, float]:
     }
 
 
-def ours(x: Tensor, l0: float, *, steps: int, batch: int, seed: int) -> tuple[ThresholdSAE, float]:
-    """Fits a TSAE with the defaults; returns it and the CPU seconds that it took."""
+def ours(
+    x: Tensor, l0: float, *, steps: int, batch: int, seed: int, changes: dict[str, Any]
+) -> tuple[ThresholdSAE, float]:
+    """Fits a TSAE with the defaults and some changes; returns it and the CPU seconds that it took."""
     begun = time.process_time()
-    sae = atomlab.fit(x, d_sae=FEATURES, l0=l0, steps=steps, batch_size=batch, seed=seed)
+    sae = atomlab.fit(x, d_sae=FEATURES, l0=l0, steps=steps, batch_size=batch, seed=seed, changes=changes)
     assert isinstance(sae, ThresholdSAE)
     return sae, time.process_time() - begun
 
@@ -131,7 +141,7 @@ def rows(law: str, seed: int, arguments: argparse.Namespace) -> Any:
     torch.manual_seed(seed)
     x, l0 = drawn(model, arguments.steps * arguments.batch)
     fresh = drawn(model, FRESH)[0]
-    trainings: list[dict[str, Any]] = [{"unit": "atomlab"}] if arguments.ours else []
+    trainings: list[dict[str, Any]] = [{"unit": "atomlab", "changes": name} for name in arguments.ours]
     for name, lr in itertools.product(arguments.peers, arguments.lr):
         if name == "batchtopk":
             trainings.append({"unit": name, "lr": lr})
@@ -139,7 +149,10 @@ def rows(law: str, seed: int, arguments: argparse.Namespace) -> Any:
             trainings += [{"unit": name, "lr": lr, "coefficient": value} for value in arguments.coefficients]
     for training in trainings:
         name, further = training["unit"], {key: training[key] for key in training if key != "unit"}
-        sae, seconds = peer(name, x, l0, **sizes, **further) if further else ours(x, l0, **sizes)
+        if name == "atomlab":
+            sae, seconds = ours(x, l0, **sizes, changes=CHANGES[training["changes"]])
+        else:
+            sae, seconds = peer(name, x, l0, **sizes, **further)
         reached = measured(sae, model, seed + 1)
         found = measured(calibrated(sae, fresh, l0), model, seed + 1)
         row = {"law": law, "seed": seed} | training | {"true_l0": l0, "l0_reached": reached["l0"]}
@@ -154,7 +167,7 @@ def main() -> None:
     parser.add_argument("--lr", nargs="+", type=float, default=[1e-3, 3e-3, 1e-2])
     parser.add_argument("--coefficients", nargs="+", type=float, default=[1.0, 0.1], help="of JumpReLU's L0 loss")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--no-ours", dest="ours", action="store_false")
+    parser.add_argument("--ours", nargs="*", choices=list(CHANGES), default=list(CHANGES))
     for name, value in (("steps", 2000), ("batch", 512)):
         parser.add_argument(f"--{name}", type=int, default=value)
     arguments = parser.parse_args()

@@ -12,7 +12,9 @@ from benchmarks.synth_saebench import D_IN, FEATURES, FRESH, LAWS, calibrated, d
 
 @pytest.mark.parametrize("law", LAWS)
 def test_every_training_gives_a_row_at_the_true_l0(law: str) -> None:
-    arguments = Namespace(steps=20, batch=64, ours=True, peers=["batchtopk", "jumprelu"], lr=[1e-3], coefficients=[1.0])
+    arguments = Namespace(
+        steps=20, batch=64, ours=["default"], peers=["batchtopk", "jumprelu"], lr=[1e-3], coefficients=[1.0]
+    )
     found = list(rows(law, 0, arguments))
     assert [row["unit"] for row in found] == ["atomlab", "batchtopk", "jumprelu"]
     for row in found:

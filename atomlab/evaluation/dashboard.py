@@ -58,7 +58,7 @@ SECTIONS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
         "Held out",
         (Lines("R² in the S-norm, validation", ("validation/r2_s",)), Lines("L0, validation", ("validation/l0",))),
     ),
-    ("Dead atoms", (Lines("Share of dead atoms", ("validation/dead", "train/dead")),)),
+    ("Dead atoms", (Lines("Share of dead atoms", ("train/dead",)),)),
     (
         "Certificates",
         (

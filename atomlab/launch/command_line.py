@@ -133,9 +133,7 @@ _NOISE = (
 
 def _quieten() -> None:
     """Silences what Lightning, PyTorch and the hub's client say at every start and no user can act on."""
-    logging.raiseExceptions = (
-        False  # a log file on a full disk is no reason for a stack trace; what matters is said elsewhere
-    )
+    logging.raiseExceptions = False  # a log file on a full disk is no reason for a stack trace
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)

@@ -18,6 +18,7 @@ class SampleSizes:
     Attributes:
         measured: training vectors, and as many held-out vectors, for every number that no other size governs. All
             vectors of a split are used where it has fewer.
+        fired: training vectors on which the atoms of one-step codes are counted that never fire.
         certified: held-out vectors for levels 3 and 4, identifiability and the isometry of the codes.
         solved: held-out vectors for level 5, for which one linear programme is solved for each vector.
         supports: random supports that are tried for the lower bound of δ_K.
@@ -36,6 +37,7 @@ class SampleSizes:
     """
 
     measured: Annotated[int, Ge(2)] = 4096  # one vector has no variance to explain
+    fired: Count = 131_072
     certified: Count = 1000
     solved: Count = 1000
     supports: Count = 256

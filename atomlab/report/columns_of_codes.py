@@ -108,19 +108,18 @@ CODES = (
         "codes",
     ),
     Column(
-        "dead_train",
         "dead",
-        "Share of units that fire on none of the measured training vectors (n train). Training may have seen more vectors, on "
-        "which they fire.",
+        "dead",
+        "Share of units with one-step codes that fire on none of many training vectors (n fired).",
         ".1%",
         "codes",
         closing=True,
     ),
     Column(
-        "single_sample_train",
+        "single_sample",
         "single",
-        "Share of units that fire on exactly one of the measured training vectors. If all training vectors are measured, such a "
-        "unit remembers a single vector.",
+        "Share of units with one-step codes that fire on exactly one of many training vectors (n fired). If these are all, such "
+        "a unit remembers a single vector.",
         ".1%",
         "codes",
     ),
@@ -225,7 +224,13 @@ SIZES = (
     Column(
         "samples_train",
         "n train",
-        "Number of training vectors measured, for every column called train, dead or single.",
+        "Number of training vectors measured, for every column called train.",
+        group="sizes",
+    ),
+    Column(
+        "samples_fired",
+        "n fired",
+        "Number of training vectors on which the columns dead and single are counted.",
         group="sizes",
     ),
     Column(

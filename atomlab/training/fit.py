@@ -1,6 +1,6 @@
 """Fits an SAE to vectors in memory or a stream of them, without a language model."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from atomlab.activations.store.moments import Moments, exact_moments
 from atomlab.sae import SAE, BaselineSAE, ThresholdSAE
 from atomlab.training.build import build
 from atomlab.training.callbacks import DecoderNorm, FinalCalibration, ProgressBar
-from atomlab.training.kinds import defaults_of
+from atomlab.training.kinds import defaults_of, with_changes
 from atomlab.training.recipe import Kind
 from atomlab.training.trainer_checks import check_finished
 from atomlab.training.vectors import VectorsDataModule
@@ -31,6 +31,7 @@ def fit(
     steps: int = 1000,
     batch_size: int = 512,
     seed: int = 0,
+    changes: Mapping[str, Any] | None = None,
 ) -> SAE:
     """Fits an SAE to vectors, through the module that train.py uses, with the recipe of that kind (`defaults_of`).
 
@@ -48,12 +49,15 @@ def fit(
         steps: steps of the optimiser.
         batch_size: vectors of a step; all training vectors where there are fewer.
         seed: of the order of the vectors, the initial atoms and the noise.
+        changes: choices that differ from the recipe of the kind, by their names on the command line, such as
+            `{"training.initial_atoms.source": "random"}`.
 
     Returns:
         The SAE of the vectors as given, in float32 on the CPU.
 
     Raises:
-        ValueError: vectors that are no finite matrix, too few of them or all equal, or a number outside of its range.
+        ValueError: vectors that are no finite matrix, too few of them or all equal, a number outside of its range, or an
+                unknown name in `changes`.
 
     Cost: a training, and O(samples·d_in²) float64 FLOPs for the moments.
     """
@@ -74,7 +78,8 @@ def fit(
     )
     with isolate_rng():
         torch.manual_seed(seed)
-        module = build(data, *defaults_of(kind, d_sae / data.d_in, l0))
+        choices = with_changes(*defaults_of(kind, d_sae / data.d_in, l0), changes or {})
+        module = build(data, *choices)
         trainer = Trainer(
             accelerator="auto",
             devices=1,

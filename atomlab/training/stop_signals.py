@@ -9,9 +9,7 @@ from typing import Any, final
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _REPEATED = 1.0  # seconds: within them a signal is the same one, sent by a scheduler or a parent too
-_TOGETHER = (
-    0.2  # seconds to wait for it: Python would see it only after the operation that runs next, which may take long
-)
+_TOGETHER = 0.2  # seconds to wait for it, since Python sees it only after the operation that runs next
 
 
 @final

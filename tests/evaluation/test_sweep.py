@@ -24,7 +24,7 @@ from atomlab.sae import InputTransform, ThresholdSAE
 from tests.processes import ROOT, environment
 from tests.training.test_wandb import file_of, records
 
-KEYS = ("d_sae", "r2_train", "r2", "r2_s_train", "r2_s", "r2_s_validation", "l0_train", "l0", "coherence", "dead_train")
+KEYS = ("d_sae", "r2_train", "r2", "r2_s_train", "r2_s", "r2_s_validation", "l0_train", "l0", "coherence", "dead")
 KEYS += ("stability_pairwise", "stability_pairwise_random", "certified_level_1", "certified_level_4")
 KEYS += ("certified_level_4_signed",)
 

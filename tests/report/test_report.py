@@ -45,7 +45,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_cells_read_as_their_column_says() -> None:
     texts = {column.key: cell(ROW, column) for column in COLUMNS}
     assert texts["r2"] == "0.250"
-    assert texts["dead_train"] == "25.0%"
+    assert texts["dead"] == "25.0%"
     assert texts["restricted_isometry_k"] == "[0.50, 1.50] K=3"
     assert texts["r2_interval"] == "[0.125, 0.500]"
     assert texts["certified_level_4_interval"] == "[12.5%, 50.0%]"

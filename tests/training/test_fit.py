@@ -15,7 +15,7 @@ from atomlab.activations.store.moments import exact_moments
 from atomlab.sae import BaselineSAE, ThresholdSAE, TopK
 from atomlab.theory import mean_matched_cosine
 from atomlab.training.fit import subspace
-from atomlab.training.kinds import defaults_of
+from atomlab.training.kinds import defaults_of, with_changes
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice
 FEATURES = torch.linalg.qr(torch.randn(32, 16, generator=torch.Generator().manual_seed(0)))[0].T  # 16 in 32 dimensions
@@ -88,6 +88,25 @@ def test_a_stream_is_read_as_far_as_it_is_needed_and_gives_what_an_array_gives()
         (torch.randn(9, 3), {"l0": 8.0}, "between 0 and d_sae, got d_sae=8, l0=8.0"),
         (torch.randn(9, 3), {"steps": 0}, "steps=0"),
         (torch.randn(9, 3), {"kind": "soft"}, "sae.activation=soft is unknown"),
+        (
+            torch.randn(9, 3),
+            {"changes": {"training.nois": 0}},
+            r"'training.nois' is no choice of a fit: expected .*noise,",
+        ),
+        (torch.randn(9, 3), {"changes": {"training.noise.of": 0}}, "'training.noise.of' is no choice of a fit"),
+        (
+            torch.randn(9, 3),
+            {"changes": {"noise": 0}},
+            "'noise' is no choice of a fit: expected a name such as sae.tied",
+        ),
+        (torch.randn(9, 3), {"changes": {"sae.expansion": 2.0}}, "'sae.expansion' is set by the argument d_sae"),
+        (torch.randn(9, 3), {"changes": {"training.noise": -1.0}}, "training.noise=-1.0"),
+        (torch.randn(9, 3), {"changes": {"sae.tied": "maybe"}}, "sae.tied=maybe: expected True or False"),
+        (
+            torch.randn(9, 3),
+            {"changes": {"training.revival": 3}},
+            "'training.revival' is a group of choices: expected one of after",
+        ),
     ],
 )
 def test_what_cannot_be_fitted_is_said_in_a_sentence(vectors: Tensor, change: dict, words: str) -> None:
@@ -104,6 +123,32 @@ def test_a_notebook_and_the_command_line_train_alike(kind: str) -> None:
     architecture, recipe = defaults_of(kind, 4.0, 40.0)  # type: ignore[arg-type]
     assert instantiate(config.sae) == architecture
     assert instantiate(config.training) == recipe
+
+
+def test_a_fit_with_changes_trains_what_the_command_line_would_train() -> None:
+    conf = Path(atomlab.__file__).parent.parent / "conf"
+    words = [
+        "sae.tied=false",
+        "training.noise=0.1",
+        "training.initial_atoms.source=random",
+        "training.incoherence.rows=3",
+    ]
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        config = compose("train", words)
+    changes = {"sae.tied": False, "training.noise": 0.1, "training.initial_atoms.source": "random"}
+    found = with_changes(*defaults_of("threshold", 4.0, 40.0), changes | {"training.incoherence.rows": 3})
+    assert found == (instantiate(config.sae), instantiate(config.training))
+
+
+def test_a_change_reaches_the_training() -> None:
+    options = {"d_sae": 24, "l0": 2.0, "steps": 3, "batch_size": 64}
+    data, random = (
+        atomlab.fit(drawn(300, 1), **options, changes={"training.initial_atoms.source": source})
+        for source in ("data", "random")
+    )
+    unchanged = atomlab.fit(drawn(300, 1), **options)
+    assert torch.equal(unchanged.W_dec, data.W_dec)
+    assert float((unchanged.W_dec - random.W_dec).abs().max()) > 0.1
 
 
 def test_only_what_there_is_can_be_imported() -> None:

@@ -68,7 +68,7 @@ def measure(
     d_in, batch = unit.dictionary.shape[1], sample_sizes.batch
     fit, fit_codes = (
         of_reconstructions(d_in, metric, "_train"),
-        of_codes(("l0", "dead", "single_sample", "stability_pairwise"), geometry, suffix="_train"),
+        of_codes(("l0", "stability_pairwise"), geometry, suffix="_train"),
     )
     for x in train.split(batch):
         codes = unit.encode(x)

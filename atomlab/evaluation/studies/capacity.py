@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from atomlab.evaluation.provenance import describe, metric_of
+from atomlab.evaluation.rows.firing import firing_shares
 from atomlab.evaluation.rows.held_out import HeldOut
 from atomlab.evaluation.rows.measure import explained, measure
 from atomlab.evaluation.scaling.critical_size import critical_law
@@ -35,9 +36,9 @@ _COLUMNS = (
     Column("l0_train", "L0 train", "Mean number of non-zero codes a training vector.", ".1f"),
     Column("l0", "L0", "The same, a held-out vector.", ".1f"),
     Column(
-        "single_sample_train",
+        "single_sample",
         "single",
-        "Share of atoms that fire on exactly one of the measured training vectors.",
+        "Share of atoms that fire on exactly one of the training vectors.",
         ".1%",
     ),
     Column("stability_pairwise", "q* pairs", "Stability over pairs.", ".1%"),
@@ -125,6 +126,7 @@ class CapacityGrid:
             sample = vectors.sample("train", inputs.sample_sizes.measured)
             unit = atoms(sae, name)
             row, _ = measure(unit, sample, test, metric, inputs.sample_sizes)
+            row |= firing_shares(unit, train.split(inputs.sample_sizes.batch))
             row["r2_s_validation"] = explained(unit, validation, metric, inputs.sample_sizes.batch)
             return [{"vectors": len(train)} | row | metric_of(inputs.data, inputs.shrinkage)]
 

@@ -15,6 +15,7 @@ from atomlab.evaluation.provenance import describe, metric_of, trained_on
 from atomlab.evaluation.retraining import Retraining
 from atomlab.evaluation.rows.conclusion import conclude, with_memory
 from atomlab.evaluation.rows.differences import with_differences
+from atomlab.evaluation.rows.firing import firing_on_training
 from atomlab.evaluation.rows.headline import headline, overview_figures
 from atomlab.evaluation.rows.measure import on_validation
 from atomlab.evaluation.rows.vector_tables import band_tables
@@ -111,6 +112,7 @@ def evaluate_run(
         cases += control_cases(nulls.names, ["omp"], equal, data, nulls.retraining, sample_sizes, missing)
     measured = [case.measured(metric, sample_sizes) for case in cases]
     measured[0][0].update(on_validation(trained.unit, data, metric, sample_sizes))
+    measured[0][0].update(firing_on_training(trained.unit, data, sample_sizes))
     rows = [row | metric_of(data, shrinkage) for row in with_memory(with_differences(measured, trained.test.count))]
     provenance = describe(data, sample_sizes, shrinkage, origin.identity["seed"])
     overview = overview_figures(rows)

@@ -17,6 +17,7 @@ from atomlab.evaluation.provenance import describe, metric_of, trained_on
 from atomlab.evaluation.rows.certify import certify
 from atomlab.evaluation.rows.conclusion import conclude, with_memory
 from atomlab.evaluation.rows.differences import with_differences
+from atomlab.evaluation.rows.firing import firing_on_training
 from atomlab.evaluation.rows.headline import headline, overview_figures
 from atomlab.evaluation.rows.held_out import HeldOut
 from atomlab.evaluation.rows.measure import Replicates, on_validation
@@ -196,6 +197,7 @@ class ControlledTable:
 
     def _row(self, case: Case, metric: AtomicInnerProduct, inputs: StudyInputs) -> tuple[Row, Replicates]:
         row, replicates = case.measured(metric, inputs.sample_sizes)
+        row |= firing_on_training(case.unit, inputs.data, inputs.sample_sizes)
         if self.certify:
             row = certify(case.unit, row, case.train, case.test, metric, inputs.sample_sizes)
         return row | metric_of(inputs.data, inputs.shrinkage), replicates

@@ -14,6 +14,7 @@ from atomlab.evaluation.option_checks import check_names
 from atomlab.evaluation.provenance import describe, metric_of, trained_on
 from atomlab.evaluation.rows.conclusion import with_memory
 from atomlab.evaluation.rows.differences import with_differences
+from atomlab.evaluation.rows.firing import firing_on_training
 from atomlab.evaluation.rows.measure import on_validation
 from atomlab.evaluation.saved_sae import save_trained
 from atomlab.evaluation.study import StudyInputs, kept, layers_of
@@ -153,6 +154,8 @@ class PaperTable:
         cases += control_cases(self.controls, self.coders, equal, data, inputs.retraining, sample_sizes, missing)
         measured = [case.measured(metric, sample_sizes) for case in cases]
         measured[0][0].update(on_validation(own.unit, data, metric, sample_sizes))
+        for case, (row, _) in zip(cases, measured, strict=True):
+            row.update(firing_on_training(case.unit, data, sample_sizes))
         rows = with_memory(with_differences(measured, own.test.count))
         return [{"layer": data.hook_points.layer} | row | metric_of(data, inputs.shrinkage) for row in rows]
 

@@ -62,12 +62,14 @@ class SyntheticStudy:
         l0: mean number of true atoms of a vector, which the SAEs are trained to as well.
         vectors: number of training vectors.
         kinds: `threshold`, `relu`, `top_k`, `batch_top_k`, `gated`.
+        initial_atoms: where the atoms of all kinds start: `data`, `random` or `kmeans`.
     """
 
     d_in: Count = 32
     l0: Positive = 2.0
     vectors: Count = 20_000
     kinds: Sequence[str] = tuple(NAMES)
+    initial_atoms: str = "data"
 
     def __call__(self, inputs: StudyInputs) -> tuple[str, float]:
         """Trains and measures every kind on every law, and writes the results (`write_results`).
@@ -82,9 +84,10 @@ class SyntheticStudy:
             The text to print, and the objective: the mean MCC of the first kind.
 
         Raises:
-            ValueError: an unknown kind, a width that is no power of two, or an L0 that is not between 0 and 2·d_in.
+            ValueError: an unknown kind or start, a width that is no power of two, or an L0 that is not between 0 and 2·d_in.
         """
         check_names("kinds", self.kinds, NAMES)
+        check_names("study.initial_atoms", [self.initial_atoms], ("data", "random", "kmeans"))
         if isinstance(self.d_in, bool) or self.d_in < 4 or self.d_in & (self.d_in - 1):
             raise ValueError(f"study.d_in={self.d_in} should be a power of two, 4 or more.")
         if not 0 < self.l0 < 2 * self.d_in:
@@ -96,6 +99,7 @@ class SyntheticStudy:
             rows += self._part(law, None, inputs)
         provenance = {
             "vectors": f"{self.vectors:,} for training and {inputs.sample_sizes.measured:,} fresh ones of each law",
+            "atoms start at": self.initial_atoms,
             "seed": str(inputs.seed),
             "commit": commit(),
         }
@@ -107,7 +111,7 @@ class SyntheticStudy:
     def _part(self, law: Planted, kind: str | None, inputs: StudyInputs) -> list[Row]:
         """The row of one kind of SAE on one law; of the true atoms for None."""
         name = f"{law.name}-{kind or 'planted'}".replace(" ", "-").replace(",", "")
-        options = (self.d_in, self.l0, self.vectors)
+        options = (self.d_in, self.l0, self.vectors, self.initial_atoms)
         return kept(inputs, name, options, partial(self._row, law, kind, inputs))
 
     def _row(self, law: Planted, kind: str | None, inputs: StudyInputs) -> list[Row]:
@@ -129,6 +133,7 @@ class SyntheticStudy:
                 steps=settings.steps,
                 batch_size=settings.batch_size,
                 seed=inputs.seed,
+                changes={"training.initial_atoms.source": self.initial_atoms},
             )
             unit = atoms(sae, NAMES[chosen])
         row = against_truth(unit, Truth(fresh, law.dictionary, codes))

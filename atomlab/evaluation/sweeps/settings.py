@@ -9,7 +9,7 @@ from atomlab.report import Column, Row
 
 CONTROL = "k-means + OMP"
 _OWN = ("d_sae", "samples_fitted", "r2_train", "r2", "r2_s_train", "r2_s", "r2_s_validation", "l0_train", "l0")
-_OWN += ("coherence", "dead_train", "stability_pairwise", "stability_pairwise_random", "certified_level_1")
+_OWN += ("coherence", "dead", "stability_pairwise", "stability_pairwise_random", "certified_level_1")
 _OWN += ("certified_level_4", "certified_level_4_signed")
 COLUMNS = (
     Column("unit", "setting", "What the jobs of this row varied, without the seed.", closing=True),
@@ -27,9 +27,7 @@ COLUMNS = (
     Column("l0_train", "L0 train", "Mean number of atoms of a training vector.", ".1f"),
     Column("l0", "L0", "Mean number of atoms of a held-out vector.", ".1f", closing=True),
     Column("coherence", "μ", "Largest |cos_S| of two atoms.", closing=True),
-    Column(
-        "dead_train", "dead", "Share of atoms that fire on none of the measured training vectors.", ".1%", closing=True
-    ),
+    Column("dead", "dead", "Share of atoms that fire on none of many training vectors.", ".1%", closing=True),
     Column("stability_pairwise", "q* pairs", "Stability index over pairs, an index and no certificate.", ".1%"),
     Column("stability_pairwise_random", "q* pairs, random", "The same of random atoms at this L0.", ".1%"),
     Column("certified_level_1", "cert. 1", "Share of held-out codes that are certified at level 1.", ".1%"),

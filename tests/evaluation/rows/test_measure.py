@@ -8,6 +8,7 @@ import torch
 from atomlab.activations.store.moments import Moments, exact_moments
 from atomlab.evaluation import measure
 from atomlab.evaluation.rows.certify import certify
+from atomlab.evaluation.rows.firing import firing_shares
 from atomlab.evaluation.rows.held_out import HeldOut
 from atomlab.evaluation.rows.measure import euclidean_coherence, metric_disagreement
 from atomlab.evaluation.rows.rates_by_support_size import in_ranges
@@ -70,7 +71,7 @@ def test_orthonormal_atoms_are_certified_at_every_level_and_identified() -> None
     assert len(rates) == 10
     assert {key: row[key] for key in rates} == dict.fromkeys(rates, 1.0)
     assert [row[f"r2{norm}{split}"] for split in ("_train", "") for norm in ("", "_s", "_uncentred")] == [1.0] * 6
-    assert (row["coherence"], row["l0"], row["l0_median"], row["l0_q998"], row["dead_train"]) == (0, 3, 3, 3, 0)
+    assert (row["coherence"], row["l0"], row["l0_median"], row["l0_q998"]) == (0, 3, 3, 3)
     assert (row["stability_pairwise"], row["stability_per_atom"]) == (1.0, 1.0)
     assert row["isometry_unique"] == {"certified": 1.0, "failed": 0.0, "undecided": 0.0}
     assert row["restricted_isometry_2k"]["high"] == pytest.approx(0, abs=1e-12)
@@ -176,8 +177,8 @@ def test_l0_and_q_are_of_their_own_split_and_empty_codes_are_counted_apart() -> 
 def test_an_atom_that_fires_once_and_one_that_never_does_are_counted() -> None:
     train = planted(300, 0, torch.eye(D)[:6], 2)
     train[0] = torch.eye(D)[6] * 2
-    row = measured(orthogonal(), train, train, METRIC, SIZES)
-    assert (row["single_sample_train"], row["dead_train"]) == (1 / D, 1 / D)
+    found = firing_shares(orthogonal(), train.split(70))
+    assert found == {"dead": 1 / D, "single_sample": 1 / D, "samples_fired": 300}
 
 
 def test_gaussian_vectors_have_the_datas_mean_and_covariance_and_nothing_else() -> None:

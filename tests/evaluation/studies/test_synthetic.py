@@ -34,9 +34,26 @@ def test_every_law_has_a_row_of_each_kind_and_one_of_the_truth(tmp_path: Path) -
     assert (tmp_path / "report.html").exists()
 
 
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice
+def test_a_random_start_is_another_training_of_all_kinds_and_changes_nothing_else(tmp_path: Path) -> None:
+    found = {}
+    for start in ("data", "random"):
+        study = SyntheticStudy(d_in=8, l0=1.5, vectors=400, kinds=["threshold", "gated"], initial_atoms=start)
+        study(inputs(tmp_path / start))
+        rows = json.loads((tmp_path / start / "results.json").read_text())["rows"]
+        found[start] = {(row["law"], row["unit"]): row["mcc"] for row in rows}
+    same = {key for key, mcc in found["data"].items() if found["random"][key] == mcc}
+    assert same == {key for key in found["data"] if "planted" in key[1]}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"d_in": 12}, "should be a power of two"), ({"l0": 64.0}, "above 0 and below"), ({"kinds": ["soft"]}, "soft")],
+    [
+        ({"d_in": 12}, "should be a power of two"),
+        ({"l0": 64.0}, "above 0 and below"),
+        ({"kinds": ["soft"]}, "soft"),
+        ({"initial_atoms": "here"}, "study.initial_atoms names here: choose from data, random, kmeans"),
+    ],
 )
 def test_a_mistake_is_refused_before_anything_is_trained(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
