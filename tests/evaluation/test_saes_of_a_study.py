@@ -337,23 +337,3 @@ def test_every_dictionary_is_drawn_once_and_controls_go_before_imported_saes(
         assert [text for text in texts if text in (*SOURCES, *names)] == expected
     lines = [line for line in drawn[1].axes[0].lines if line.get_label() in expected]
     assert len({line.get_color() for line in lines}) == len(expected) == len(lines)
-
-
-def test_a_damaged_sae_of_a_run_gives_way_to_its_newest_whole_checkpoint(
-    inputs: StudyInputs, metric: AtomicInnerProduct, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = trained(inputs, tmp_path / "run")
-    whole = load_at_site(run, inputs.data, metric)
-    for name in ("sae_weights.safetensors", "cfg.json"):
-        file = run / "sae" / name
-        content = file.read_bytes()
-        file.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
-        assert same(load_at_site(run, inputs.data, metric), whole)
-        said = capsys.readouterr().err
-        assert f"{file} is damaged or was changed since it was saved" in said
-        assert f"The TSAE of {run / 'checkpoints' / 'last.ckpt'} is used in its place." in said
-        with pytest.raises(ValueError, match="is damaged or was changed"):  # asked for by its own name
-            load_at_site(run / "sae", inputs.data, metric)
-        file.write_bytes(content)
-    assert load_at_site(run, inputs.data, metric)
-    assert capsys.readouterr().err == ""

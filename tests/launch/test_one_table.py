@@ -9,10 +9,21 @@ import pytest
 from tests.processes import run
 from tests.tiny import OPTIONS
 
+
+def shared(latents: int, devices: int) -> tuple[str, ...]:
+    return (
+        "trainer=latent_parallel", "trainer.accelerator=cpu", f"trainer.devices={devices}",
+        f"trainer.strategy.latents={latents}",
+    )  # fmt: skip
+
+
 WAYS = {
     "one": ("trainer=cpu",),
     "ddp": ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"),
-    "shared": ("trainer=latent_parallel", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy.latents=2"),
+    "shared by 2": shared(2, 2),
+    "shared by 3": shared(3, 3),  # 22, 22 and 20 of 64 latents
+    "shared by 4": shared(4, 4),
+    "2 x 2": shared(2, 4),
 }
 
 
@@ -35,7 +46,7 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
     return {path: value}
 
 
-@pytest.mark.parametrize("name", ["ddp", "shared"])
+@pytest.mark.parametrize("name", [name for name in WAYS if name != "one"])
 def test_every_number_is_that_of_one_process(name: str, tables: dict[str, Any]) -> None:
     """The table of a shared dictionary is that of the file in `sae/`, whose weights are rounded to float32: by 2^-24 of each.
     The numbers of a table are of order 1, and none is further off than four such roundings. Words and counts are equal."""
@@ -44,7 +55,7 @@ def test_every_number_is_that_of_one_process(name: str, tables: dict[str, Any]) 
     numbers = {path for path, value in one.items() if type(value) is float}
     assert len(numbers) > 300
     assert found["/rows/0/d_sae"] == 64
-    tolerance = 4 * 2.0**-24 if name == "shared" else 1e-12
+    tolerance = 1e-12 if name == "ddp" else 4 * 2.0**-24
     for path, value in one.items():
         expected = pytest.approx(value, rel=tolerance, abs=tolerance, nan_ok=True) if path in numbers else value
         assert found[path] == expected, path
