@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "identity": {"files"},
     "progress": set(),  # when a bar is drawn, by whatever room
     "ranges": set(),  # what numbers an option may be
+    "repeated_signals": set(),  # whether a signal is sent again, before and in a training
     "theory": {"autocast"},
     "sae": {"autocast", "groups", "ranges"},
     "activations": {
@@ -23,7 +24,7 @@ MAY_IMPORT = {
         "ranges",
     },  # a harvest is compared with what is asked for
     "report": set(),
-    "launch": {"files", "progress", "ranges"},
+    "launch": {"files", "progress", "ranges", "repeated_signals"},
     "metrics": {"ranges", "theory"},
     # activations: the site that an SAE belongs to; groups: processes that write their latents together
     "interop": {"files", "groups", "identity", "theory", "sae", "activations"},
@@ -36,6 +37,7 @@ MAY_IMPORT = {
         "identity",
         "progress",
         "ranges",
+        "repeated_signals",
         "sae",
         "metrics",
         "theory",

@@ -2,7 +2,6 @@
 
 import difflib
 import errno
-import os
 import re
 import shlex
 import sys
@@ -76,11 +75,10 @@ def full_disk(error: BaseException, remedy: str) -> str | None:
     Returns:
         The sentence; None for another error, and for one that has a sentence of its own.
     """
-    found = re.match(r"\[Errno (\d+)\] [^:]+(?:: (?:'.*' -> )?'([^']*)')?", str(error))
-    if not isinstance(error, OSError) or found is None or int(found[1]) not in _FULL:
+    if not isinstance(error, OSError) or error.errno not in _FULL:
         return None
-    what = "A file of the run" if found[2] is None else found[2]
-    return f"{what} could not be written ({os.strerror(int(found[1]))}): make room on its disk, and {remedy}."
+    what = error.filename2 or error.filename or "A file of the run"
+    return f"{what} could not be written ({error.strerror}): make room on its disk, and {remedy}."
 
 
 def _no_option(folder: Path) -> str:

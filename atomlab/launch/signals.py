@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any, final
 
+from atomlab.repeated_signals import RepeatedSignals
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 OF_SCHEDULER = (signal.SIGUSR1, signal.SIGUSR2)  # Slurm's, before a job's time is over, and submitit's
-_REPEATED = 1.0  # seconds: within them a signal is the same one, sent by a terminal, a scheduler or a parent too
-_TOGETHER = 0.2  # seconds to wait for it, since Python sees it only after the operation that runs next
 
 
 @final
@@ -45,14 +45,13 @@ def ended_by_signals() -> Iterator[None]:
     Raises:
         Stopped: a signal came.
     """
-    since: dict[int, float] = {}  # the first time of each signal
+    came = RepeatedSignals()
 
     def end(number: int, frame: FrameType | None) -> None:
-        is_first, first = not since, since.setdefault(number, time.monotonic())
-        if is_first:
-            time.sleep(_TOGETHER)
+        meaning = came.meaning(number)
+        if meaning == "first":
             raise Stopped(number)
-        if time.monotonic() - first > _REPEATED:
+        if meaning == "again":
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 

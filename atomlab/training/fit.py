@@ -57,7 +57,7 @@ def fit(
 
     Raises:
         ValueError: vectors that are no finite matrix, too few of them or all equal, a number outside of its range, or an
-                unknown name in `changes`.
+            unknown name in `changes`.
 
     Cost: a training, and O(samples·d_in²) float64 FLOPs for the moments.
     """

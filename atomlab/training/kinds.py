@@ -75,10 +75,8 @@ def _changed(part: Any, path: list[str], value: Any, name: str) -> Any:
             f"{name!r} is no choice of a fit: expected {', '.join(known) or 'no dot'} in place of {own!r}."
         )
     now = getattr(part, own)
-    if not rest and is_dataclass(now):
-        raise ValueError(
-            f"{name!r} is a group of choices: expected one of {', '.join(each.name for each in fields(now))}."
-        )
+    if not rest and (inside := _choices(now)):
+        raise ValueError(f"{name!r} is a group of choices: expected one of {', '.join(inside)}.")
     if not rest and isinstance(now, bool) and not isinstance(value, bool):
         raise ValueError(f"{name}={value}: expected True or False.")
     return replace(part, **{own: _changed(now, rest, value, name) if rest else value})

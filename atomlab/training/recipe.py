@@ -16,7 +16,7 @@ from atomlab.sae.ops import Implementation
 Coordinates = Literal["raw", "scaled"]
 Kind = Literal["threshold", "relu", "top_k", "batch_top_k", "gated"]
 
-_OWN_STARTS = ("data", "kmeans", "random")  # initial atoms that are not those of another training
+OWN_STARTS = ("data", "random", "kmeans")  # initial atoms that are not those of another training
 _REFERENCE_WIDTH = 2304  # the number of latents at which the default learning rate was chosen
 
 
@@ -143,7 +143,7 @@ class InitialAtoms:
                 f"training.initial_atoms.source={self.source} should be kmeans, data, random, the path of a run or an SAE, or "
                 "a list of such paths."
             )
-        if not isinstance(self.source, str) and (len(named) < 2 or {*_OWN_STARTS} & {*named}):
+        if not isinstance(self.source, str) and (len(named) < 2 or {*OWN_STARTS} & {*named}):
             raise ValueError(
                 f"training.initial_atoms.source={list(named)} should list two or more runs or SAEs, whose common atoms are "
                 "the start: give one path without brackets, or kmeans, data or random alone."
@@ -155,7 +155,7 @@ class InitialAtoms:
         """The other trainings whose atoms these are; none for training vectors, centroids and random atoms."""
         if not isinstance(self.source, str):
             return tuple(self.source)
-        return () if self.source in _OWN_STARTS else (self.source,)
+        return () if self.source in OWN_STARTS else (self.source,)
 
 
 @final

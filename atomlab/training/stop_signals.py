@@ -3,13 +3,12 @@
 import os
 import signal
 import threading
-import time
 from types import FrameType
 from typing import Any, final
 
+from atomlab.repeated_signals import RepeatedSignals
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-_REPEATED = 1.0  # seconds: within them a signal is the same one, sent by a scheduler or a parent too
-_TOGETHER = 0.2  # seconds to wait for it, since Python sees it only after the operation that runs next
 
 
 @final
@@ -25,7 +24,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.asked = 0
-        self.since: dict[int, float] = {}  # the first time of each signal
+        self.came = RepeatedSignals()
         self.previous: dict[int, Any] = {}
         self.trainings: set[int] = set()
 
@@ -48,11 +47,10 @@ class StopSignals:
             _handle(self.previous)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        first = self.since.setdefault(number, time.monotonic())
-        if not self.asked:
+        meaning = self.came.meaning(number)
+        if meaning == "first":
             self.asked = number
-            time.sleep(_TOGETHER)
-        elif time.monotonic() - first > _REPEATED:
+        elif meaning == "again":
             signal.signal(number, self.previous[number])
             os.kill(os.getpid(), number)
 

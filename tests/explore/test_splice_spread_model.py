@@ -13,21 +13,17 @@ from accelerate.utils import send_to_device
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from atomlab import LanguageModel, ThresholdSAE, add, splice
-from atomlab.activations.corpora.local import LocalText
-from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.activations.harvest.cache import HarvestOptions
-from atomlab.activations.model.hook_points import HookPoints
-from atomlab.activations.tokens.tokenise import TokenRules
+from atomlab import ThresholdSAE, add, splice
 from atomlab.evaluation.rows.splicing import splice as spliced_losses
+from tests import spread_model
 from tests.second_device import DEVICE, second_device
+from tests.spread_model import harvested, on_disk, spread
 
 HOST = torch.device("cpu")
 IDS = torch.arange(4, 40)[None]
 POINTS = [f"model.layers.{layer}.{side}" for layer in (0, 1, 2) for side in ("input", "output")]
 POINTS += ["model.layers.1.mlp.output", "model.layers.1.self_attn.output"]
-PARTS = ("model.embed_tokens", "model.layers.0", "model.norm", "model.rotary_emb", "lm_head")
-ON_DISK = dict.fromkeys(PARTS, "cpu") | {"model.layers.1": "disk", "model.layers.2": "disk"}
+ON_DISK = on_disk(1, 2)
 
 
 def sae() -> ThresholdSAE:
@@ -36,7 +32,7 @@ def sae() -> ThresholdSAE:
 
 
 def whole(tiny: Path) -> nn.Module:
-    return LanguageModel(str(tiny / "model"), dtype="float32", device="cpu").load()
+    return spread_model.whole(tiny).load()
 
 
 @torch.no_grad()
@@ -85,18 +81,8 @@ def test_on_two_devices_the_logits_are_those_of_one(tiny: Path, where: torch.dev
 
 
 def test_the_spliced_losses_of_a_table_are_the_same_to_the_bit(tiny: Path, tmp_path: Path) -> None:
-    corpus, spread = LocalText(str(tiny / "text.txt")), {"device_map": ON_DISK, "offload_folder": str(tmp_path / "off")}
-    model = LanguageModel(str(tiny / "model"), dtype="float32", device="cpu", **spread)
-    data = ActivationDataModule(
-        model,
-        corpus,
-        corpus,
-        hook_points=HookPoints(site="resid_post", layer=1),
-        tokens=TokenRules(context=16, max_tokens=2000),
-        harvest=HarvestOptions(cache_dir=str(tmp_path / "cache"), batch_tokens=256),
-    )
-    data.prepare_data()
-    data.setup()
+    model = spread(tiny, tmp_path / "off", ON_DISK)
+    data = harvested(tiny, model, tmp_path / "cache", layer=1)
     own, mean = sae(), data.moments.mean.float()
     rows = [
         spliced_losses(loaded, data.point, data.rows["test"], mean, {"atoms": own}, tokens=100).row("atoms")

@@ -19,7 +19,7 @@ from atomlab.evaluation.study import StudyInputs, kept
 from atomlab.ranges import Count, Positive
 from atomlab.report import Column, Page, Results, Row, write_results
 from atomlab.training.fit import fit
-from atomlab.training.recipe import Kind
+from atomlab.training.recipe import OWN_STARTS, Kind
 from atomlab.units import Unit, atoms
 
 NAMES: dict[Kind, str] = {
@@ -87,7 +87,7 @@ class SyntheticStudy:
             ValueError: an unknown kind or start, a width that is no power of two, or an L0 that is not between 0 and 2·d_in.
         """
         check_names("kinds", self.kinds, NAMES)
-        check_names("study.initial_atoms", [self.initial_atoms], ("data", "random", "kmeans"))
+        check_names("study.initial_atoms", [self.initial_atoms], OWN_STARTS)
         if isinstance(self.d_in, bool) or self.d_in < 4 or self.d_in & (self.d_in - 1):
             raise ValueError(f"study.d_in={self.d_in} should be a power of two, 4 or more.")
         if not 0 < self.l0 < 2 * self.d_in:

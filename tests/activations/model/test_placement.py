@@ -6,26 +6,16 @@ from typing import Any
 import pytest
 import torch
 
-from atomlab.activations.corpora.local import LocalText
-from atomlab.activations.datamodule import ActivationDataModule
-from atomlab.activations.harvest.cache import HarvestOptions
-from atomlab.activations.model.hook_points import HookPoints
 from atomlab.activations.model.language_model import LanguageModel
-from atomlab.activations.tokens.tokenise import TokenRules
+from tests import spread_model
+from tests.spread_model import harvested, on_disk, spread
 
-PARTS = ("model.embed_tokens", "model.layers.1", "model.norm", "model.rotary_emb", "lm_head")
-ON_DISK = dict.fromkeys(PARTS, "cpu") | {"model.layers.0": "disk", "model.layers.2": "disk"}
-
-
-def spread(tiny: Path, folder: Path, device_map: Any) -> LanguageModel:
-    return LanguageModel(
-        str(tiny / "model"), dtype="float32", device="cpu", device_map=device_map, offload_folder=str(folder)
-    )
+ON_DISK = on_disk(0, 2)
 
 
 @pytest.fixture
 def whole(tiny: Path) -> LanguageModel:
-    return LanguageModel(str(tiny / "model"), dtype="float32", device="cpu")
+    return spread_model.whole(tiny)
 
 
 @pytest.mark.parametrize("device_map", ["auto", {"": "cpu"}, ON_DISK], ids=["auto", "cpu", "disk"])
@@ -41,19 +31,10 @@ def test_logits_are_the_same_to_the_bit(tiny: Path, whole: LanguageModel, tmp_pa
 def test_a_harvest_is_the_same_to_the_bit_and_has_the_same_name(
     tiny: Path, whole: LanguageModel, tmp_path: Path
 ) -> None:
-    corpus, stores = LocalText(str(tiny / "text.txt")), []
+    stores = []
     for number, model in enumerate((whole, spread(tiny, tmp_path / "disk", ON_DISK))):
-        data = ActivationDataModule(
-            model,
-            corpus,
-            corpus,
-            hook_points=HookPoints(site="resid_post", layer=2),
-            tokens=TokenRules(context=16, max_tokens=2000),
-            harvest=HarvestOptions(cache_dir=str(tmp_path / str(number)), batch_tokens=256),
-        )
-        data.prepare_data()
-        data.setup()
-        stores.append((data.sample("train", 500), data.folder(corpus).name))
+        data = harvested(tiny, model, tmp_path / str(number), layer=2)
+        stores.append((data.sample("train", 500), data.folder(data.corpus).name))
     assert torch.equal(stores[0][0], stores[1][0])
     assert stores[0][1] == stores[1][1]
 
