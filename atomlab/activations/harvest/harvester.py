@@ -129,6 +129,9 @@ class Harvester(LightningModule):
                 self.loaded = loaded
             else:
                 self.placed = [loaded]
+        # Each process has read the same file. Lightning would have the first one send its model to all others, and wait for
+        # ever where one has no model, since there are fewer files to write than processes.
+        self._ddp_params_and_buffers_to_ignore = [name for name, _ in (*self.named_parameters(), *self.named_buffers())]
 
     def predict_dataloader(self) -> "ForwardPasses":
         return ForwardPasses(self.mine, self.sequences, self.layout.batch_tokens)

@@ -182,9 +182,7 @@ def test_another_cache_is_read_by_url_and_checked(families: dict[str, Path], tex
     memory.rm("/elsewhere", recursive=True)
 
 
-def test_two_processes_take_disjoint_shards_and_end_the_same(
-    families: dict[str, Path], text: LocalText, tmp_path: Path
-) -> None:
+def harvest_by_two(llama: Path, text: LocalText, cache: Path, script: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
@@ -193,20 +191,27 @@ from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.corpora.local import LocalText
 from tests.activations.modules import data_module
 text = LocalText({str(text.path)!r})
-model = LanguageModel({str(families["llama"])!r}, dtype="float32", device="cpu")
-data = data_module(model, text, site="resid_post", layer=1, cache_dir={str(tmp_path / "two")!r},
+model = LanguageModel({str(llama)!r}, dtype="float32", device="cpu")
+data = data_module(model, text, site="resid_post", layer=1, cache_dir={str(cache)!r},
     shard_rows=50, batch_tokens=32, context=16, size=32)
 data.harvest(Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False))
 """
-    (tmp_path / "two.py").write_text(code)
+    script.write_text(code)
     done = subprocess.run(
-        [sys.executable, tmp_path / "two.py"],
+        [sys.executable, script],
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
+        timeout=200,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_two_processes_take_disjoint_shards_and_end_the_same(
+    families: dict[str, Path], text: LocalText, tmp_path: Path
+) -> None:
+    harvest_by_two(families["llama"], text, tmp_path / "two", tmp_path / "two.py")
     one = tiny_module(families["llama"], text, tmp_path / "one")
     one.prepare_data()
     two = tiny_module(families["llama"], text, tmp_path / "two")
@@ -217,6 +222,21 @@ data.harvest(Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False,
         a, b = (ActivationStore(d.folder(text) / str(d.point), split) for d in (one, two))
         b.verify()
         torch.testing.assert_close(a[torch.arange(len(a))], b[torch.arange(len(b))], rtol=1e-5, atol=1e-5)
+
+
+def test_a_process_for_which_there_is_no_file_left_waits_for_the_others(
+    families: dict[str, Path], text: LocalText, tmp_path: Path
+) -> None:
+    """Not reported: Lightning had the first process send its model to one that had loaded none, and neither ended."""
+    one = tiny_module(families["llama"], text, tmp_path / "cache")
+    one.prepare_data()
+    folder = one.folder(text) / str(one.point)
+    whole = (folder / "test-00000.safetensors").read_bytes()
+    for name in ("test-00000.safetensors", "index.json"):
+        (folder / name).unlink()
+    harvest_by_two(families["llama"], text, tmp_path / "cache", tmp_path / "two.py")
+    assert (folder / "test-00000.safetensors").read_bytes() == whole
+    assert (folder / "index.json").exists()
 
 
 def test_no_batch_holds_padding() -> None:
