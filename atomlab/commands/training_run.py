@@ -27,7 +27,7 @@ from atomlab.training.build import build
 from atomlab.training.forecast import Forecast, forecast, render
 from atomlab.training.last_checkpoint import LastCheckpoint
 from atomlab.training.loggers import WandbRun
-from atomlab.training.lost_process import lost_process_in_words
+from atomlab.training.lost_process import lost_process_in_words, outlive_the_others
 from atomlab.training.module import SAEModule
 from atomlab.training.objective import objective_of_row, validation_objective
 from atomlab.training.recipe import check_together
@@ -109,6 +109,7 @@ def _end_together(module: SAEModule, folder: Path, metadata: dict[str, object]) 
         save_shared_sae(sae, folder / "sae", metadata)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+    outlive_the_others()
 
 
 def _trainer(config: DictConfig) -> Any:  # a Trainer, whose `callbacks` no type checker sees

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from atomlab.launch.signals import end_with_parent
+from atomlab.launch.signals import Stopped, end_with_parent
 
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 _FOLDER = "hydra.run.dir="
@@ -30,23 +30,29 @@ def is_first_process() -> bool:
 def folder_of_further_process() -> Iterator[None]:
     """Gives a process that is not the first one a temporary run folder, by changing its command line inside the block.
 
-    The process also ends when the process that started it ends. The first process is left as it is.
+    The process also ends when the process that started it ends. After a SystemExit that no signal caused it ends at
+    once: others may wait for it, and Python itself takes seconds to end on a busy machine. The first process is left as it is.
     """
     if is_first_process():
         yield
         return
     end_with_parent(grace=5.0)
     words = sys.argv
-    with tempfile.TemporaryDirectory(prefix="atomlab-rank-", ignore_cleanup_errors=True) as folder:
-        kept = [word for word in words if not word.startswith(_FIRST_ONLY)]
-        for word in words:
-            if word.startswith(_FOLDER):  # may refer to a variable of the environment, such as the number of a job
-                os.environ[_FIRST] = OmegaConf.create({"dir": word.removeprefix(_FOLDER).strip("'\"")}).dir
-        sys.argv = [*kept, f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
-        try:
+    try:
+        with tempfile.TemporaryDirectory(prefix="atomlab-rank-", ignore_cleanup_errors=True) as folder:
+            kept = [word for word in words if not word.startswith(_FIRST_ONLY)]
+            for word in words:
+                if word.startswith(_FOLDER):  # may refer to a variable of the environment, such as the number of a job
+                    os.environ[_FIRST] = OmegaConf.create({"dir": word.removeprefix(_FOLDER).strip("'\"")}).dir
+            sys.argv = [*kept, f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
             yield
-        finally:
-            sys.argv = words
+    except SystemExit as end:
+        if isinstance(end, Stopped):
+            raise
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else 1)
+    finally:
+        sys.argv = words
 
 
 def folder_of_first_process(own: Path) -> Path:
