@@ -268,7 +268,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "Llama Scope R1": of(
         lambda p: into(
-            p, config__json=_SCOPE | {"act_fn": "jumprelu", "norm_activation": "inference"},
+            p, config__json=_SCOPE | {"act_fn": "jumprelu", "norm_activation": "inference", "sparsity_include_decoder_norm": False},
             sae_weights__safetensors=LINEAR | {"log_jumprelu_threshold": P["threshold"].log()},
         ),
         jump(pre(X), P["threshold"]), "Llamascopium", None, "blocks.2.hook_resid_post",  # type: ignore[arg-type]
