@@ -179,7 +179,11 @@ def test_a_page_holds_table_configuration_and_data_and_no_markup_of_theirs() -> 
     assert "# What was measured\n\n| units |\n|---|\n| atoms |" in page
     assert "sae:\n  expansion: 4\nsteps: 40" in page
     assert "model:\n  hub: gpt2\ncorpus:\n  name: text" in page
-    bare = model_card("me/sae", "", {"architecture": "jumprelu"})
+    assert "A threshold-activated sparse autoencoder, trained with atomlab and saved in the format of SAELens." in page
+    bare = model_card("me/sae", "", {"architecture": "topk"})
+    assert "A TopK sparse autoencoder, trained with atomlab" in bare
+    of_others = model_card("me/sae", "", {"architecture": "gated", "metadata": {"source_format": "SAELens"}})
+    assert "A gated sparse autoencoder, read from files of SAELens and saved by atomlab in the format" in of_others
     assert "What was measured" not in bare
     assert "# Data" not in bare
 
