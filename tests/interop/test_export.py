@@ -16,7 +16,7 @@ from atomlab.interop.export.metadata import hub_name
 from atomlab.interop.export.model_card import model_card
 from atomlab.interop.site_names import families_of, transformer_lens_name
 from atomlab.sae import SAE, BaselineSAE, BatchTopK, Gated, Relu, TopK
-from tests.interop.layouts import LAYOUTS, X
+from tests.interop.layouts import LAYOUTS, P, X, saelens
 
 D_IN, D_SAE = 5, 7
 KINDS: dict[str, Callable[[bool], SAE]] = {
@@ -157,6 +157,18 @@ def test_firing_rates_are_written_as_logarithms_and_never_left_from_another_sae(
     assert not (tmp_path / "sparsity.safetensors").exists()
     with pytest.raises(ValueError, match=r"of shape \(3,\): expected one for each of 7 atoms"):
         save_sae(sae, tmp_path, firing_rates=torch.ones(3))
+
+
+def test_firing_rates_that_are_given_are_newer_than_what_the_files_of_others_state(tmp_path: Path) -> None:
+    stated = {"sae_lens_version": "6.0.0", "model_name": "gpt2", "l0": 99.0, "num_dead_features": 5}
+    theirs = load_sae(saelens(tmp_path / "theirs", "jumprelu", P, metadata=stated))
+    rates = torch.tensor([0.0, 0.5, 0.25, 1, 1, 1, 1])
+    for given, l0, dead in ((None, 4.75, 1), ({"l0": 7.0}, 7.0, 1)):
+        save_sae(theirs, tmp_path / "ours", given, firing_rates=rates)
+        metadata = json.loads((tmp_path / "ours" / "cfg.json").read_text())["metadata"]
+        assert (metadata["l0"], metadata["num_dead_features"]) == (l0, dead)
+    save_sae(theirs, tmp_path / "ours")
+    assert json.loads((tmp_path / "ours" / "cfg.json").read_text())["metadata"]["l0"] == 99
 
 
 def test_heads_are_put_side_by_side_by_sae_lens(tmp_path: Path) -> None:
