@@ -102,7 +102,11 @@ def train(arguments: argparse.Namespace) -> None:
         }
         torch.manual_seed(0)
         sae, seconds = trained(
-            untrained(name, l0, steps, shape), x, steps=steps, batch=arguments.batch, lr=arguments.lr
+            untrained(name, l0, steps, shape, arguments.coefficient),
+            x,
+            steps=steps,
+            batch=arguments.batch,
+            lr=arguments.lr,
         )
         folder = Path(arguments.folder) / f"{name}{end}_{l0:g}"
         sae.save_inference_model(str(folder))
@@ -154,6 +158,7 @@ def main() -> None:
         ("steps", int, 3000),
         ("batch", int, 512),
         ("lr", float, 1e-3),
+        ("coefficient", float, 1.0),  # of JumpReLU's L0 loss
     ):
         second.add_argument(f"--{name}", type=kind, default=value)
     second.add_argument("--threads", type=int, default=1)

@@ -4,6 +4,7 @@ Each runs its own functions: theirs over `to_saebench` of the SAE, ours over the
 differ, and why.
 """
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -110,22 +111,33 @@ def test_explained_variance_l0_and_densities_are_those_of_sae_lens(
     assert found["explained_variance_legacy"] != pytest.approx(found["explained_variance"], abs=1e-3)
 
 
-def test_losses_and_divergence_of_our_splice_are_those_of_sae_lens(tokens: torch.Tensor) -> None:
+def theirs_of_sae_lens(released: torch.nn.Module, model: HookedProxyLM, tokens: torch.Tensor) -> dict:
+    vars(released.cfg.metadata)["hook_name"] = LAYER
+    return evals.get_downstream_reconstruction_metrics(
+        released, model, store(tokens), ActivationScaler(), compute_kl=True, compute_ce_loss=True, n_batches=1,
+        eval_batch_size_prompts=8,
+    )  # fmt: skip
+
+
+def theirs_of_saebench(released: torch.nn.Module, model: HookedProxyLM, tokens: torch.Tensor) -> dict:
+    released.cfg.hook_name = LAYER
+    return core.get_downstream_reconstruction_metrics(
+        released, model, store(tokens), compute_kl=True, compute_ce_loss=True, n_batches=1, eval_batch_size_prompts=8
+    )
+
+
+@pytest.mark.parametrize("theirs_of", [theirs_of_sae_lens, theirs_of_saebench])
+def test_losses_and_divergence_of_our_splice_are_those_of_others(theirs_of: Callable, tokens: torch.Tensor) -> None:
     """One Hugging Face model, run by SAELens' proxy and by our `splice`, each with its own hooks and losses.
 
-    SAELens replaces every position, so every position counts as harvested here.
+    SAELens and SAEBench replace every position, so every position counts as harvested here.
     """
     torch.manual_seed(2)
     config = GPT2Config(vocab_size=50, n_positions=32, n_embd=16, n_layer=2, n_head=2, initializer_range=0.3)
     language_model = GPT2LMHeadModel(config).eval()
     proxy = HookedProxyLM(language_model, None, hook_names=[LAYER])
     sae = sae_of(proxy.run_with_cache(tokens, names_filter=[LAYER])[1][LAYER].flatten(0, 1).detach())
-    released = wrapped(sae)
-    vars(released.cfg.metadata)["hook_name"] = LAYER
-    theirs = evals.get_downstream_reconstruction_metrics(
-        released, proxy, store(tokens), ActivationScaler(), compute_kl=True, compute_ce_loss=True, n_batches=1,
-        eval_batch_size_prompts=8,
-    )  # fmt: skip
+    theirs = theirs_of(wrapped(sae), proxy, tokens)
     count = tokens.numel()
     sequences = Sequences(
         tokens.flatten().int(), torch.arange(0, count + 1, 32), torch.ones(count, dtype=torch.bool),

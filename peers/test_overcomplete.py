@@ -54,6 +54,7 @@ def test_the_tensors_by_the_names_of_circuit_tracer_are_read(tmp_path: Path, nam
     else:
         tensors["k"] = torch.tensor(theirs.top_k)
     save_file({key: value.detach().contiguous() for key, value in tensors.items()}, tmp_path / "sae.safetensors")
+    (tmp_path / "config.yaml").write_text("feature_input_hook: layer4\nfeature_output_hook: layer4\n")
     ours, x = load_sae(tmp_path / "sae.safetensors"), torch.randn(300, D_IN)
     _, codes, x_hat = theirs(x)
     assert 0 < float((codes > 0).float().mean()) < 0.5

@@ -1,15 +1,18 @@
 """`pip install .` into an empty environment gives the program `atomlab`, which runs from any folder."""
 
+import ast
 import json
 import os
 import site
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.processes import ROOT, environment
 from tests.tiny import OPTIONS
@@ -55,6 +58,46 @@ def test_every_package_is_named_in_the_project_file() -> None:
     folders = {file.parent.relative_to(ROOT) for file in (ROOT / "atomlab").rglob("*.py")}
     found = {".".join(folder.parts) for folder in folders} | {"atomlab.conf"}
     assert found == set(project["tool"]["setuptools"]["packages"])
+
+
+def _imported_packages() -> set[str]:
+    """Top-level modules that files of atomlab import and that are neither its own nor Python's."""
+    found: set[str] = set()
+    for file in (ROOT / "atomlab").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                found.add(node.module.split(".")[0])
+    return found - set(sys.stdlib_module_names) - {"atomlab"}
+
+
+def test_pip_install_brings_every_package_that_is_imported() -> None:
+    """Of each import, a distribution is declared in pyproject.toml, or needed without condition by one that is declared."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {Requirement(line).name for line in project["dependencies"]}
+    optional = {Requirement(line).name for lines in project["optional-dependencies"].values() for line in lines}
+    brought = {line for name in declared - {"triton"} for line in requires(name) or [] if "extra" not in line}
+    names = {canonicalize_name(name) for name in declared | {Requirement(line).name for line in brought}}
+    owners = packages_distributions()
+    imports = {module: {canonicalize_name(name) for name in owners[module]} for module in _imported_packages()}
+    assert {module for module, found in imports.items() if not found & names} <= {"gguf", "wandb_workspaces"}
+    assert {"gguf", "wandb-workspaces"} <= optional
+    used = {name for found in imports.values() for name in found}
+    assert {canonicalize_name(name) for name in declared} <= used  # and nothing that nobody imports
+
+
+def test_the_pinned_list_is_one_that_the_project_file_allows() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    wanted = [Requirement(line) for line in lines]
+    listed = [line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text("utf-8").splitlines()]
+    pinned = {(one := Requirement(line)).name: one.specifier for line in listed if line}
+    assert {one.name for one in wanted} == set(pinned)
+    for one in wanted:
+        versions = [pin.version for pin in pinned[one.name] if pin.operator == "=="]
+        assert all(one.specifier.contains(version) for version in versions)
+        assert versions or one.name == "triton"  # a GPU build of torch brings its own
 
 
 def test_every_requirement_is_in_the_environment_of_the_peers() -> None:

@@ -56,7 +56,7 @@ def run(config: DictConfig, bank: Bank | None = None) -> float | None:
     identity = identity_of(plain(config), data.identity)
     trainer.callbacks.append(RunIdentity(identity))  # pyright: ignore[reportAttributeAccessIssue]
     if resume is not None:
-        check_resumable(read_progress(resume), identity, f"resume={resume}")
+        _go_on_from(resume, identity, trainer)
         # The checkpoint has the atoms.
         recipe = replace(recipe, initial_atoms=replace(recipe.initial_atoms, source="random"))
     if bank is not None:
@@ -91,6 +91,15 @@ def run(config: DictConfig, bank: Bank | None = None) -> float | None:
     rows = _saved_and_measured(config, module, data, nulls, origin, folder)
     _finish(trainer, rows, folder)
     return objective if config.objective is None else objective_of_row(rows[0], config.objective)
+
+
+def _go_on_from(resume: Path, identity: Identity, trainer: Trainer) -> None:
+    """Refuses a checkpoint of another training, and says on standard error where the run goes on."""
+    checkpoint = read_progress(resume)
+    check_resumable(checkpoint, identity, f"resume={resume}")
+    if trainer.is_global_zero:
+        steps = f"{checkpoint['global_step']} of {trainer.max_steps} steps"
+        sys.stderr.write(f"atomlab: the training goes on after {steps}, from {resume}\n")
 
 
 def _announce(trainer: Trainer, config: DictConfig, identity: Identity, folder: Path) -> None:

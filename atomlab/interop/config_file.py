@@ -1,6 +1,7 @@
 """Reads the JSON and YAML files that lie beside the weights of an SAE."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def number(file: Path, config: dict[str, Any], key: str, *, default: float | Non
         value = value.get(part) if isinstance(value, dict) else None
     if value is None and default is not None:
         return default
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
         raise ValueError(f"{file} has {key}={value!r:.60}: expected a number above 0.")
     return value
 

@@ -197,7 +197,7 @@ def _agrees(named: str, data: ActivationDataModule) -> bool:
         else:
             point = hook_point_of(named, data.model)
     except ValueError:
-        layer, here = re.search(r"\.(\d+)(?:\.|$)", named), data.point.num_layers
+        layer, here = re.search(r"(?:\.|layer_)(\d+)(?:\.|_|$)", named), data.point.num_layers
         known = named.endswith((".input", ".output"))  # a module, which this model lacks
         return not known and (layer is None or here is None or int(layer[1]) == here - 1)
     return _residual(point) == _residual(data.point)

@@ -1,7 +1,11 @@
 """Decides which format lies at a path, from names, configurations and headers; no weights are read."""
 
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
+
+import torch
 
 from atomlab.interop.formats import (
     dictionary_learning,
@@ -15,6 +19,7 @@ from atomlab.interop.formats import (
 from atomlab.interop.formats.found import Found
 from atomlab.interop.layout import found_in
 from atomlab.interop.tensor_file import open_safetensors, open_torch
+from atomlab.sae import SAE
 
 KINDS = (
     "a run's folder or .ckpt, a folder of SAELens, Gemma Scope, Llama Scope, sparsify, dictionary_learning or Llamascopium, "
@@ -58,7 +63,20 @@ def recognise(path: Path) -> Found:
     if found is None:
         state = f"holds no SAE of a known format ({_what_is_there(path)})" if path.exists() else "does not exist"
         raise FileNotFoundError(f"{path} {state}: expected {KINDS}.")
-    return found
+    return replace(found, read=partial(_read_finite, found))
+
+
+def _read_finite(found: Found) -> SAE:
+    """Reads an SAE, and refuses one whose parameters are not finite once its scales, norms and logarithms are applied."""
+    sae = found.read()
+    for name, value in sae.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise ValueError(
+                f"{found.file} has finite tensors and a {name} that is not finite in float32 once the scales, norms and "
+                f"logarithms of its format are applied, found {value[~value.isfinite()].flatten()[0]}: save the SAE again with "
+                "smaller ones."
+            )
+    return sae
 
 
 def _is_one(place: Path) -> bool:

@@ -1,6 +1,7 @@
 """Numbers of which one also knows how much they would differ over other documents."""
 
 from collections.abc import Iterable
+from itertools import product
 from typing import final
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from atomlab.theory import group_weights
+
+_TOGETHER = 128  # samples whose states are added up in one product
 
 
 @final
@@ -19,7 +22,8 @@ class GroupBootstrap:
     each times how often its group was drawn. So it takes metrics whose states are sums over vectors, such as all those
     of `atomlab.metrics.by_name` that are updated with vectors or codes. Sums are not added up over processes.
 
-    Cost: one update a group, and one `compute` a metric and sample. Memory: the states of the metrics for each group.
+    Cost: one update a group, and one `compute` a metric and sample. Memory: the states of the metrics for each group,
+    and for 128 samples.
 
     Args:
         collection: the metrics, not updated yet. Names leave out its prefix and postfix.
@@ -83,12 +87,12 @@ class GroupBootstrap:
             wanted = [name for name in members if name in set(names)]
             states = self._states.get(members[0], {}) if wanted else {}
             wide = {state: (each.double(), each.dtype) for state, each in states.items()}
-            for drawn in weights if wide else ():
+            for drawn in weights.split(_TOGETHER) if wide else ():
                 sums = {state: torch.tensordot(drawn, each, 1).to(dtype) for state, (each, dtype) in wide.items()}
-                for name in wanted:
+                for sample, name in product(range(len(drawn)), wanted):
                     metric = self.metrics[name]
-                    for state, value in sums.items():
-                        setattr(metric, state, value)
+                    for state, values in sums.items():
+                        setattr(metric, state, values[sample])
                     value = type(metric).compute(metric)  # not `metric.compute`, which remembers its first result
                     if isinstance(value, Tensor):
                         found.setdefault(name, []).append(value)

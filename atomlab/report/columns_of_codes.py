@@ -129,6 +129,7 @@ CODES = (
         for key, header, definition, form in (
             ("consistency", "seeds", "Mean cosine of the atoms with those of another seed, matched one to one", ".3f"),
             ("consistency_share", "came back", "Share of the atoms whose matched cosine is above .7", ".1%"),
+            ("consistency_share_runs", "came back, runs", "The same: mean and range over the other runs", ".1%"),
             (
                 "consistency_subspace",
                 "in span",

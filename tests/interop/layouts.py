@@ -145,6 +145,7 @@ _SPARSIFY_CONFIG = {
     "transcode": False,
 }
 _TRACER = {"W_enc": t("W_enc"), "W_dec": P["W_dec"], "b_enc": P["b_enc"], "b_dec": P["b_dec"]}
+_ONE_SITE = {"feature_input_hook": "hook_mlp_out", "feature_output_hook": "hook_mlp_out"}
 
 
 def _scope_2(folder: Path) -> Path:
@@ -267,7 +268,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "Llama Scope R1": of(
         lambda p: into(
-            p, config__json=_SCOPE | {"act_fn": "jumprelu", "norm_activation": "inference"},
+            p, config__json=_SCOPE | {"act_fn": "jumprelu", "norm_activation": "inference", "sparsity_include_decoder_norm": False},
             sae_weights__safetensors=LINEAR | {"log_jumprelu_threshold": P["threshold"].log()},
         ),
         jump(pre(X), P["threshold"]), "Llamascopium", None, "blocks.2.hook_resid_post",  # type: ignore[arg-type]
@@ -332,17 +333,18 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "circuit-tracer ReLU": of(
         lambda p: into(
-            p, config__yaml={"model_name": "google/gemma-2-2b", "feature_input_hook": "hook_mlp_out", "feature_output_hook": "hook_mlp_out"},
-            layer_3__safetensors=_TRACER,
+            p, config__yaml=_ONE_SITE | {"model_name": "google/gemma-2-2b", "activation": "relu"}, layer_3__safetensors=_TRACER
         ) / "layer_3.safetensors",
         pre(X).relu(), "circuit-tracer", "google/gemma-2-2b", "blocks.3.hook_mlp_out",
     ),
     "circuit-tracer JumpReLU": of(
-        lambda p: into(p, layer_3__safetensors=_TRACER | {"activation_function.threshold": P["threshold"]}) / "layer_3.safetensors",
-        jump(pre(X), P["threshold"]), "circuit-tracer",
+        lambda p: into(
+            p, config__yaml=_ONE_SITE, layer_3__safetensors=_TRACER | {"activation_function.threshold": P["threshold"]}
+        ) / "layer_3.safetensors",
+        jump(pre(X), P["threshold"]), "circuit-tracer", None, "blocks.3.hook_mlp_out",  # type: ignore[arg-type]
     ),
     "circuit-tracer TopK": of(
-        lambda p: into(p, layer_3__safetensors=_TRACER | {"k": torch.tensor(K)}) / "layer_3.safetensors",
-        top_k(pre(X)), "circuit-tracer",
+        lambda p: into(p, config__yaml=_ONE_SITE, layer_3__safetensors=_TRACER | {"k": torch.tensor(K)}) / "layer_3.safetensors",
+        top_k(pre(X)), "circuit-tracer", None, "blocks.3.hook_mlp_out",  # type: ignore[arg-type]
     ),
 }  # fmt: skip

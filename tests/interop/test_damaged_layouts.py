@@ -13,20 +13,19 @@ from torch import Tensor
 
 from atomlab import load_sae
 from atomlab.interop import find_sae
+from tests.interop import layouts
 from tests.interop.layouts import LAYOUTS, P, into
 
 Tensors = dict[str, Tensor]
 DECODERS = ("W_dec", "W_D", "decoder.weight", "decoder_linear.weight")
 ENCODERS = ("W_enc", "W_E", "encoder.weight", "encoder_linear.weight")
-# What a class has and its codes do not need; a format that is known by its keys is then another one.
+# What a class has and its codes do not need.
 UNNEEDED = {
     "dictionary_learning TopK": {"threshold"},
     "dictionary_learning BatchTopK": {"k"},
     "dictionary_learning Matryoshka": {"k", "group_sizes"},
     "dictionary_learning backup": {"k"},
     "OpenAI": {"stats_last_nonzero"},
-    "circuit-tracer JumpReLU": {"activation_function.threshold"},
-    "circuit-tracer TopK": {"k"},
 }
 # Tensors that have two names; the message has the first.
 ALSO = {"log_threshold": "threshold", "log_jumprelu_threshold": "activation_function.log_jumprelu_threshold"}
@@ -135,7 +134,7 @@ def test_a_folder_of_several_saes_names_some(tmp_path: Path) -> None:
     tracer = {"W_enc": P["W_enc"].T.contiguous(), "W_dec": P["W_dec"], "b_enc": P["b_enc"], "b_dec": P["b_dec"]}
     layers = {f"layer_{layer}__safetensors": tracer for layer in range(4)}
     into(tmp_path / "plt", config__yaml={"feature_input_hook": "a", "feature_output_hook": "b"}, **layers)
-    into(tmp_path / "layers", **layers)
+    into(tmp_path / "layers", config__yaml=layouts._ONE_SITE | {"activation": "relu"}, **layers)
     for folder in ("plt", "layers"):
         with pytest.raises(
             ValueError, match=r"is no SAE and holds what may be .* such as \S+/layer_0\.safetensors, \S+/layer_1"

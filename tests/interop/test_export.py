@@ -16,7 +16,7 @@ from atomlab.interop.export.metadata import hub_name
 from atomlab.interop.export.model_card import model_card
 from atomlab.interop.site_names import families_of, transformer_lens_name
 from atomlab.sae import SAE, BaselineSAE, BatchTopK, Gated, Relu, TopK
-from tests.interop.layouts import LAYOUTS, X
+from tests.interop.layouts import LAYOUTS, P, X, saelens
 
 D_IN, D_SAE = 5, 7
 KINDS: dict[str, Callable[[bool], SAE]] = {
@@ -159,6 +159,18 @@ def test_firing_rates_are_written_as_logarithms_and_never_left_from_another_sae(
         save_sae(sae, tmp_path, firing_rates=torch.ones(3))
 
 
+def test_firing_rates_that_are_given_are_newer_than_what_the_files_of_others_state(tmp_path: Path) -> None:
+    stated = {"sae_lens_version": "6.0.0", "model_name": "gpt2", "l0": 99.0, "num_dead_features": 5}
+    theirs = load_sae(saelens(tmp_path / "theirs", "jumprelu", P, metadata=stated))
+    rates = torch.tensor([0.0, 0.5, 0.25, 1, 1, 1, 1])
+    for given, l0, dead in ((None, 4.75, 1), ({"l0": 7.0}, 7.0, 1)):
+        save_sae(theirs, tmp_path / "ours", given, firing_rates=rates)
+        metadata = json.loads((tmp_path / "ours" / "cfg.json").read_text())["metadata"]
+        assert (metadata["l0"], metadata["num_dead_features"]) == (l0, dead)
+    save_sae(theirs, tmp_path / "ours")
+    assert json.loads((tmp_path / "ours" / "cfg.json").read_text())["metadata"]["l0"] == 99
+
+
 def test_heads_are_put_side_by_side_by_sae_lens(tmp_path: Path) -> None:
     for name, reshaped in (("blocks.1.attn.hook_z", "hook_z"), ("blocks.1.hook_resid_post", "none")):
         save_sae(filled("threshold", False), tmp_path, {"hook_name": name})
@@ -179,7 +191,11 @@ def test_a_page_holds_table_configuration_and_data_and_no_markup_of_theirs() -> 
     assert "# What was measured\n\n| units |\n|---|\n| atoms |" in page
     assert "sae:\n  expansion: 4\nsteps: 40" in page
     assert "model:\n  hub: gpt2\ncorpus:\n  name: text" in page
-    bare = model_card("me/sae", "", {"architecture": "jumprelu"})
+    assert "A threshold-activated sparse autoencoder, trained with atomlab and saved in the format of SAELens." in page
+    bare = model_card("me/sae", "", {"architecture": "topk"})
+    assert "A TopK sparse autoencoder, trained with atomlab" in bare
+    of_others = model_card("me/sae", "", {"architecture": "gated", "metadata": {"source_format": "SAELens"}})
+    assert "A gated sparse autoencoder, read from files of SAELens and saved by atomlab in the format" in of_others
     assert "What was measured" not in bare
     assert "# Data" not in bare
 

@@ -123,6 +123,8 @@ def test_a_negative_threshold_is_zero_bit_for_bit() -> None:
         ({"rescale_acts_by_decoder_norm": True}, "rescale_acts_by_decoder_norm=True"),
         ({"finetuning_scaling_factor": True}, "finetuning_scaling_factor=True"),
         ({"hook_head_index": 3}, "hook_head_index=3"),
+        ({"hook_point_head_index": 3}, "hook_head_index=3"),
+        ({"metadata": {"hook_head_index": 3}}, "hook_head_index=3"),
         ({"d_out": 5}, "d_out=5"),
         ({"skip": True}, "skip=True"),
         ({"activation_fn_kwargs": {"k": 3}}, "activation_fn_kwargs="),

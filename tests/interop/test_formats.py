@@ -97,7 +97,12 @@ def test_a_negative_threshold_acts_as_zero_as_in_sae_lens(tmp_path: Path) -> Non
 @pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize("legacy", [False, True])
 def test_a_standard_sae_is_a_relu(tmp_path: Path, centred: bool, legacy: bool) -> None:
-    kind: dict[str, object] = {"architecture": None, "activation_fn_str": "relu", "normalize_activations": False}
+    kind: dict[str, object] = {
+        "metadata": None,
+        "architecture": None,
+        "activation_fn_str": "relu",
+        "normalize_activations": False,
+    }
     config = (kind if legacy else {"architecture": "standard"}) | {"apply_b_dec_to_input": centred}
     folder = rewritten(tmp_path / "sae", config)
     weights, x = load_file(folder / "sae_weights.safetensors"), torch.randn(50, 6)

@@ -172,7 +172,22 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
         "transcoder, which reads a and reconstructs b",
     ),
     "a transcoder of circuit-tracer": (
-        lambda p: into(p, layer_3__safetensors=layouts._TRACER | {"W_skip": torch.eye(5)}), "circuit-tracer file with a transcoder"
+        lambda p: into(
+            p, config__yaml=layouts._ONE_SITE, layer_3__safetensors=layouts._TRACER | {"W_skip": torch.eye(5)}
+        ),
+        "circuit-tracer file with a transcoder",
+    ),
+    "a circuit-tracer file that names no site": (
+        lambda p: into(p, layer_3__safetensors=layouts._TRACER | {"k": torch.tensor(3)}) / "layer_3.safetensors",
+        r"layer_3\.safetensors has the tensors of a circuit-tracer file, nearly all .* config\.yaml beside it is missing",
+    ),
+    "a circuit-tracer file that names one site": (
+        lambda p: into(p, config__yaml={"feature_input_hook": "a"}, layer_3__safetensors=layouts._TRACER) / "layer_3.safetensors",
+        r"config\.yaml beside it names no two sites: if it reconstructs what it reads, write that site into",
+    ),
+    "a circuit-tracer file that may be of any activation": (
+        lambda p: into(p, config__yaml=layouts._ONE_SITE, layer_3__safetensors=layouts._TRACER) / "layer_3.safetensors",
+        r"has no k and no activation_function\.threshold, and .*config\.yaml has activation=None: expected one of",
     ),
     "groups of sparsify": (
         lambda p: into(p, cfg__json=_SPARSIFY | {"activation": "groupmax"}, sae__safetensors=layouts._SPARSIFY),

@@ -49,6 +49,7 @@ def test_the_same_command_goes_on_in_its_folder_from_what_is_whole(tiny: Path, t
     assert again.returncode == 0, again.stderr
     assert "last.ckpt is left out: it is no readable checkpoint (it is damaged" in again.stderr
     assert "previous.ckpt is used in its place; it goes on after step 16." in again.stderr
+    assert "the training goes on after 16 of 20 steps, from " in again.stderr
     assert (folder / WEIGHTS).read_bytes() == weights
     assert steps_logged(folder / "csv-1") == set(range(20))  # nothing that was logged is lost
     assert steps_logged(folder / "csv") == set(range(16, 20))

@@ -65,6 +65,10 @@ class HeldOut:
         """Takes the first vectors; the numbers of groups stay."""
         return HeldOut(self.vectors[:count], self.groups[:count], self.documents)
 
+    def after(self, count: int) -> "HeldOut":
+        """Takes all but the first vectors; the numbers of groups stay."""
+        return HeldOut(self.vectors[count:], self.groups[count:], self.documents)
+
     def batches(self, size: int) -> Iterator[tuple[Tensor, list[tuple[int, slice]]]]:
         """Goes through all vectors in the order of their groups.
 
@@ -75,7 +79,7 @@ class HeldOut:
             Vectors, and for each group among them its number and where its vectors are.
         """
         order = self.groups.argsort(stable=True)
-        for part in order.split(size):
+        for part in order.split(size) if len(order) else ():
             groups, counts = self.groups[part].unique_consecutive(return_counts=True)
             ends = counts.cumsum(0).tolist()
             slices = [slice(end - count, end) for end, count in zip(ends, counts.tolist(), strict=True)]

@@ -7,6 +7,7 @@ the disagreement of two inner products) are called from the theory, since nothin
 import math
 import warnings
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -35,6 +36,7 @@ from atomlab.units import Unit
 _LEVEL_4 = ("certified_level_4", "certified_level_4_signed")  # the same for signed codes
 _SIZES = ("l0", "l0_median", "l0_q998", "empty", "certified_level_1")
 _STABILITY = ("stability_pairwise", "stability_per_atom")
+_Coded = tuple[Tensor, list[tuple[int, slice]]]  # codes of some vectors, and for each group where its vectors are
 Replicates = dict[str, Tensor]  # a number on each of some samples of the held-out documents, by its name
 
 
@@ -79,9 +81,12 @@ def measure(
     by_chance = of_codes(_STABILITY, random, suffix="_random")
     shares = of_vectors(test.vectors.mean(0), metric)
     bands = NormBands(test.vectors, metric)
-    for x, groups in test.batches(batch):
+    certified, coded = test.first(sample_sizes.certified), []
+    for x, groups in chain(certified.batches(batch), test.after(len(certified)).batches(batch)):
         codes = unit.encode(x)
         x_hat = unit.decode(codes)
+        if sum(len(one) for one, _ in coded) < len(certified):  # these come first
+            coded.append((codes, groups))
         for group, part in groups:
             held_out.update(group, x[part], x_hat[part])
             of_sizes.update(group, take_rows(codes, part.start, part.stop))
@@ -102,7 +107,7 @@ def measure(
     row |= geometry.numbers | {"babel": _babel(unit, geometry, max(1, row["l0_median"]), metric)}
     row |= euclidean_coherence(unit.dictionary)
     row["metric_disagreement"] = metric_disagreement(unit.dictionary, metric)
-    return row | _quick_certificates(unit, test.first(sample_sizes.certified), row, geometry, sample_sizes), replicates
+    return row | _quick_certificates(unit, coded, test.count, row, geometry, sample_sizes), replicates
 
 
 def intervals(measured: GroupBootstrap, names: Sequence[str], sample_sizes: SampleSizes) -> tuple[Row, Replicates]:
@@ -215,9 +220,10 @@ def metric_disagreement(dictionary: Tensor, metric: AtomicInnerProduct) -> float
     return disagreement(metric, of_atoms)
 
 
-def _quick_certificates(unit: Unit, test: HeldOut, row: Row, geometry: AtomGeometry, sample_sizes: SampleSizes) -> Row:
+def _quick_certificates(
+    unit: Unit, coded: Sequence[_Coded], count: int, row: Row, geometry: AtomGeometry, sample_sizes: SampleSizes
+) -> Row:
     """Level 4, of the unit's own problem and among codes of any sign, and the interval of δ_K at the median K."""
-    coded = [(unit.encode(x), groups) for x, groups in test.batches(sample_sizes.batch)]
     own = [supports(codes) for codes, _ in coded]
     sizes = torch.cat([chosen.sizes for chosen in own])
     alive = sizes[sizes > 0]
@@ -226,7 +232,7 @@ def _quick_certificates(unit: Unit, test: HeldOut, row: Row, geometry: AtomGeome
         return found
     if int(alive.min()) <= LARGEST_SUPPORT:
         names = _LEVEL_4[1:] if unit.signed else _LEVEL_4
-        level_4 = GroupBootstrap(of_codes(names, geometry, signed=unit.signed), test.count)
+        level_4 = GroupBootstrap(of_codes(names, geometry, signed=unit.signed), count)
         for codes, groups in coded:
             for group, part in groups:
                 level_4.update(group, take_rows(codes, part.start, part.stop))

@@ -46,10 +46,11 @@ def returning(
         Nothing without others. Else `samples_seeds`, their number; `consistency`, the mean matched cosine over atoms and
         runs; `consistency_share`, the share of atoms and runs in which an atom came back; `consistency_subspace`, the mean
         energy of an atom in the span of its nearest 8 atoms of the other run (`subspace_energy`); each of these for two
-        random dictionaries too (`_random`); `stable`, the share of stable atoms; `r2_of_stable` and `r2_s_of_stable`, the
-        R² of the codes with all other atoms left out; and `r2_seeds`, `r2_s_seeds` and `l0_seeds`, mean and range over all
-        runs, this one included. `matched_cosines` holds the mean over runs for each atom. With a shared start the names of
-        the first four end in `_shared_start`.
+        random dictionaries too (`_random`); `consistency_share_runs`, mean and range over the other runs of the share that
+        came back; `stable`, the share of stable atoms; `r2_of_stable` and `r2_s_of_stable`, the R² of the codes with all
+        other atoms left out; and `r2_seeds`, `r2_s_seeds` and `l0_seeds`, mean and range over all runs, this one included.
+        `matched_cosines` holds the mean over runs for each atom. With a shared start the names of the mean cosine, the two
+        shares that came back, the energy and the stable share end in `_shared_start`.
 
     Raises:
         ValueError: more atoms than can be matched.
@@ -69,6 +70,7 @@ def returning(
     row: Row = {
         f"consistency{end}": float(matched.mean()),
         f"consistency_share{end}": float(came_back.double().mean()),
+        f"consistency_share_runs{end}": _mean_and_range(came_back.double().mean(1)),
         f"consistency_subspace{end}": float(energy.mean()),
         f"stable{end}": float(_stable(came_back).double().mean()),
         "consistency_random": float(by_chance.mean()),
@@ -81,8 +83,7 @@ def returning(
     row |= {f"{name}_of_stable": stable[name] for name in ("r2", "r2_s")}
     runs = [_numbers(atoms(each), test, metric, batch) for each in (sae, *others)]
     for name in ("r2", "r2_s", "l0"):
-        found = torch.tensor([numbers[name] for numbers in runs], dtype=torch.float64)
-        row[f"{name}_seeds"] = {"value": float(found.mean()), "low": float(found.min()), "high": float(found.max())}
+        row[f"{name}_seeds"] = _mean_and_range(torch.tensor([each[name] for each in runs], dtype=torch.float64))
     return row
 
 
@@ -102,6 +103,10 @@ def matched_cosines(own: Tensor, other: Tensor, metric: AtomicInnerProduct | Non
     """
     rows, _, cosines = match_atoms(own, other, metric)
     return torch.zeros(len(own), dtype=torch.float64).index_copy_(0, rows, cosines.double())
+
+
+def _mean_and_range(found: Float[Tensor, " runs"]) -> dict[str, float]:
+    return {"value": float(found.mean()), "low": float(found.min()), "high": float(found.max())}
 
 
 def _stable(came_back: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import yaml
 
 _OF_DATA = ("model", "hook_point", "corpus", "reference", "activations")  # keys of a run's record (`atomlab.identity`)
 _OF_TRAINING = ("sae", "training", "shrinkage", "trainer", "batch_size", "seed", "steps", "code")
+_KINDS = {"jumprelu": "A threshold-activated", "standard": "A ReLU", "topk": "A TopK", "gated": "A gated"}
 _FACTS = {
     "model_name": "Language model",
     "hook_name": "Site, in TransformerLens's name or as a module",
@@ -47,7 +48,7 @@ def model_card(repo: str, folder: str, config: Mapping[str, Any], table: str = "
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# Sparse autoencoder of {_cell(metadata.get('model_name') or 'a language model')}",
-        "A threshold-activated sparse autoencoder, trained with atomlab and saved in the format of SAELens.",
+        f"{_KINDS.get(str(config.get('architecture')), 'A')} sparse autoencoder, {_source(metadata)} in the format of SAELens.",
         "\n".join(["| | |", "|---|---|", *facts]),
         _usage(repo, folder, place),
     ]
@@ -58,6 +59,13 @@ def model_card(repo: str, folder: str, config: Mapping[str, Any], table: str = "
         if stated:
             parts += [f"# {title}", f"```yaml\n{yaml.safe_dump(stated, sort_keys=False).strip()}\n```"]
     return "\n\n".join(parts) + "\n"
+
+
+def _source(metadata: Mapping[str, Any]) -> str:
+    """Says who trained it: an SAE that was read from files of others names their format (`metadata_of_origin`)."""
+    format = str(metadata.get("source_format") or "atomlab")
+    own = format.startswith("atomlab") or "atomlab_identity" in metadata
+    return "trained with atomlab and saved" if own else f"read from files of {_cell(format)} and saved by atomlab"
 
 
 def _of(key: str, config: Mapping[str, Any]) -> Any:

@@ -5,7 +5,7 @@ from pathlib import Path
 from atomlab.files import regular
 from atomlab.interop.export.model_card import model_card
 from atomlab.interop.formats.saelens import CONFIG, SPARSITY, WEIGHTS, load_config
-from atomlab.interop.load import place_of
+from atomlab.interop.load import find_sae, place_of
 
 _TABLE = "results.md"
 
@@ -30,7 +30,8 @@ def push_to_hub(
 
     Raises:
         FileNotFoundError: there is no SAE, or no finished one.
-        ValueError: the hub refuses the upload: nobody is logged in, or the repository belongs to somebody else.
+        ValueError: the SAE is damaged; or the hub refuses the upload: nobody is logged in, or the repository belongs to
+            somebody else.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
@@ -38,6 +39,7 @@ def push_to_hub(
     place = place_of(Path(run))
     if place.suffix == ".ckpt":
         raise FileNotFoundError(f"{run} has no saved SAE yet: let the run finish, or save one with atomlab.save_sae.")
+    find_sae(place)  # which compares the weights with their checksum
     config = load_config(place)
     tables = (place / _TABLE, place.parent / _TABLE)
     table = next((regular(file).read_text(encoding="utf-8") for file in tables if file.exists()), "")

@@ -62,6 +62,8 @@ def save(
             f"firing_rates are of shape {tuple(firing_rates.shape)}: expected one for each of {sae.d_sae} atoms."
         )
     if format == "saelens":
+        if firing_rates is not None:  # which are newer than those that the files of an origin state
+            stated = (stated | _firing(firing_rates)) if metadata is None else (_firing(firing_rates) | stated)
         return _save_saelens(sae, place, stated, firing_rates)
     if format == "gemma_scope":
         return _save_gemma_scope(_threshold_sae(sae, format), place)
@@ -72,8 +74,6 @@ def save(
 
 def _save_saelens(sae: SAE, folder: Path, metadata: dict[str, Any], firing_rates: Tensor | None) -> Path:
     architecture, parameters, further = _in_saelens(sae)
-    if firing_rates is not None:
-        metadata = _firing(firing_rates) | metadata
     with atomic_write(folder / CONFIG) as config_file, atomic_write(folder / WEIGHTS) as weights_file:
         with safetensors_written(weights_file):
             save_file(parameters, weights_file)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atomlab.interop.config_file import read_config, text
-from atomlab.interop.formats.found import Found, cannot_hold, folder_of, transcoder
+from atomlab.interop.config_file import number, read_config, text
+from atomlab.interop.formats.found import Found, cannot_hold, folder_of, transcoder, warn_of_transcoders
 from atomlab.interop.layout import Stored, found_in, plainly
 from atomlab.interop.sae_from_tensors import PARAMETERS, gated_as_threshold, read_weights, threshold_sae, top_k_sae
 from atomlab.interop.tensor_file import TensorFile, inside, open_torch
@@ -90,7 +90,7 @@ def find(path: Path) -> Found | None:
         raise transcoder(weights.parent, _KIND)
     scale = _norm_factor(whole) if nested else 1.0
     origin = _origin(kind, trainer, buffer, scale)
-    return Found(weights, origin, partial(_read, file, kind, scale, trainer, origin))
+    return Found(weights, origin, partial(_read, file, kind, scale, config, origin))
 
 
 def _part(config: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _norm_factor(file: TensorFile) -> float:
     value = file.extra.get("norm_factor")
     if value is None and file.shapes.get("norm_factor") == ():
         value = float(file.read("norm_factor"))
-    return 1.0 if value is None else float(value)
+    return 1.0 if value is None else number(file.path, {"norm_factor": value}, "norm_factor")
 
 
 def _origin(kind: str, trainer: Mapping[str, Any], buffer: Mapping[str, Any], scale: float) -> Origin:
@@ -126,8 +126,10 @@ def _origin(kind: str, trainer: Mapping[str, Any], buffer: Mapping[str, Any], sc
     return Origin("dictionary_learning", kind, text(dict(trainer), "lm_name"), site, scaled, details)
 
 
-def _read(file: TensorFile, kind: str, scale: float, trainer: Mapping[str, Any], origin: Origin) -> SAE:
-    layout = _LAYOUTS[kind]
+def _read(file: TensorFile, kind: str, scale: float, config: Mapping[str, Any], origin: Origin) -> SAE:
+    if not config:
+        warn_of_transcoders(file.path, f"the missing {CONFIG}")
+    trainer, layout = _part(config, "trainer"), _LAYOUTS[kind]
     kept = {stored.key for stored in layout.values()}
     sizes = (trainer.get("activation_dim"), trainer.get("dict_size"))
     ignored = [key for key in _SCALARS if key not in kept]

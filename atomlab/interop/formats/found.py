@@ -1,5 +1,6 @@
 """What a format finds at a path: which SAE lies there, and how to read its weights."""
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import final
 
 from atomlab.sae import SAE, Origin
+
+_log = logging.getLogger(__name__)
 
 
 @final
@@ -40,6 +43,19 @@ def transcoder(path: Path, kind: str, reads: object = None, writes: object = Non
         f"{path} is {kind} with a transcoder{sites}: transcoders are not supported yet, so give an SAE, which reconstructs "
         "what it reads."
     )
+
+
+def warn_of_transcoders(file: Path, beside: str) -> None:
+    """Logs that a file may as well be a transcoder, whose tensors are the same, and is read as an SAE.
+
+    Args:
+        file: of the weights.
+        beside: what would say it.
+    """
+    _log.warning(
+        "%s may be a transcoder, whose tensors are the same, and is read as an SAE that reconstructs what it reads: %s says "
+        "nothing of it.", file, beside,
+    )  # fmt: skip
 
 
 def cannot_hold(path: Path, kind: str, what: str, remedy: str) -> ValueError:

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from atomlab.interop.config_file import read_config, text
-from atomlab.interop.formats.found import Found, first_match, folder_of, names_above, transcoder
+from atomlab.interop.formats.found import Found, first_match, folder_of, names_above, transcoder, warn_of_transcoders
 from atomlab.interop.layout import Stored
 from atomlab.interop.sae_from_tensors import PARAMETERS, read_weights, threshold_sae
 from atomlab.interop.tensor_file import TensorFile, open_npz, open_safetensors
@@ -31,8 +31,9 @@ def find(path: Path) -> Found | None:
     """Finds an SAE of Gemma Scope 1 or 2: f = relu(z)·[z > θ], z = x W_enc + b_enc; b_dec is not subtracted from x.
 
     The model, layer and site of Gemma Scope 1 are in the names of its folders alone (`gemma-scope-2b-pt-res/layer_12/...`);
-    where a path has other names they stay unknown. Its embedding SAEs read x/√d_in, where x is what the first layer reads,
-    and this is folded into the weights as SAELens does it (b_dec stays). Only whole names of folders count, those of the
+    where a path has other names they stay unknown, and reading it logs a warning, since transcoders have the same tensors. Its
+    embedding SAEs read x/√d_in, where x is what the first layer reads, and this is folded into the weights as SAELens does it
+    (b_dec stays). Only whole names of folders count, those of the
     repository before others, and the innermost before those above it.
 
     Args:
@@ -62,7 +63,8 @@ def _first(archive: Path) -> Found:
     site = _EMBEDDING if embedding else _site(place, kind)
     scaled = "inputs divided by √d_in, folded into the weights" if embedding else "none"
     origin = Origin("Gemma Scope", "jumprelu", model, site, scaled, _DETAILS if release else {})
-    return Found(archive, origin, partial(_read, file, origin, embedding))
+    unsaid = not embedding and not kind
+    return Found(archive, origin, partial(_read, file, origin, embedding, "its path" if unsaid else None))
 
 
 def _second(folder: Path) -> Found:
@@ -81,11 +83,18 @@ def _second(folder: Path) -> Found:
     details = _DETAILS | ({"hf_hook_name": reads} if reads else {})
     site = reads or _site(first_match(_PLACE, names), kind)
     origin = Origin("Gemma Scope 2", "jumprelu", model, site, details=details)
-    return Found(file.path, origin, partial(_read, file, origin, False))
+    return Found(
+        file.path, origin, partial(_read, file, origin, False, None if reads or kind else f"its path or {CONFIG}")
+    )
 
 
-def _read(file: TensorFile, origin: Origin, embedding: bool) -> SAE:
-    """Reads the five parameters; upper and lower case in their names do not matter."""
+def _read(file: TensorFile, origin: Origin, embedding: bool, unsaid: str | None) -> SAE:
+    """Reads the five parameters; upper and lower case in their names do not matter.
+
+    `unsaid` is what does not say whether it is an SAE; None if it is one.
+    """
+    if unsaid:
+        warn_of_transcoders(file.path, unsaid)
     keys = {key.lower(): key for key in file.shapes}
     case = str.lower if {"w_enc", "w_dec"} & set(file.shapes) else str  # in which what is missing is named
     layout = {name: Stored(keys.get(name.lower(), case(name))) for name in PARAMETERS}

@@ -68,17 +68,30 @@ def _found(folder: Path, place: Path, weights: Path, kind: str) -> Found:
         raise cannot_hold(folder, kind, f"sae_type={sae_type!r}", "only 'sae' can be read")
     if config.get("use_glu_encoder"):
         raise cannot_hold(folder, kind, "a GLU encoder", "only linear encoders can be read")
-    if config.get("norm_activation") in ("token-wise", "batch-wise"):
+    if config.get("norm_activation") not in (None, "dataset-wise", "inference", "none"):
         remedy = "only 'dataset-wise', 'inference' and 'none' are a change of the weights"
-        raise cannot_hold(folder, kind, f"norm_activation={config['norm_activation']!r}", remedy)
+        raise cannot_hold(folder, kind, f"norm_activation={config['norm_activation']!r:.60}", remedy)
+    if kind == _KIND:
+        _check_stated(place, config)
     scale = _scale(place, config, file, reads)
     beside = folder / LANGUAGE_MODEL
     model = text(read_config(beside), "model_name", "model_from_pretrained_path") if beside.exists() else None
     normalised = "none" if scale == 1 else f"inputs times {scale:g}, folded into the weights"
-    activation = "jumprelu" if kind == _FIRST else str(config.get("act_fn", "relu"))
+    activation = "jumprelu" if kind == _FIRST else str(config["act_fn"])
     model = "meta-llama/Llama-3.1-8B" if kind == _FIRST and model is None else model
     origin = Origin(kind.split(" ", 1)[1].removesuffix(" folder"), activation, model, reads, normalised)
     return Found(weights, origin, partial(_read, file, config, place, scale, origin))
+
+
+def _check_stated(place: Path, config: Mapping[str, Any]) -> None:
+    """Checks that what decides between functions is stated: Llamascopium writes all fields, and its defaults changed."""
+    for key, kind in (("act_fn", str), ("sparsity_include_decoder_norm", bool)):
+        if type(config.get(key)) is not kind:
+            expected = "true or false" if kind is bool else "the name of an activation"
+            raise ValueError(
+                f"{place} has {key}={config.get(key)!r:.60}: expected {expected}, as Llamascopium writes it, since the same "
+                "weights compute other codes without it."
+            )
 
 
 def _scale(place: Path, config: Mapping[str, Any], file: TensorFile, reads: str | None) -> float:
@@ -90,12 +103,11 @@ def _scale(place: Path, config: Mapping[str, Any], file: TensorFile, reads: str 
     if file.shapes.get(stored) == ():
         norms = {"in": float(file.read(stored))}
     if not norms:
-        if config.get("norm_activation") == "dataset-wise":
-            raise ValueError(
-                f"{file.path} has no {stored}: expected the mean norm of the inputs, since {place.name} says "
-                f"norm_activation='dataset-wise', {found_in(file)}."
-            )
-        return 1.0
+        raise ValueError(
+            f"{file.path} has no {stored}: expected the mean norm of the inputs, since {place.name} has "
+            f"norm_activation={config.get('norm_activation')!r}, which is dataset-wise unless it says otherwise, "
+            f"{found_in(file)}."
+        )
     norm = number(place, {_NORM: {"in": norms.get("in", norms.get(str(reads)))}}, f"{_NORM}.in")
     return count(place, dict(config), "d_model") ** 0.5 / norm
 
@@ -109,7 +121,7 @@ def _read(file: TensorFile, config: dict[str, Any], place: Path, scale: float, o
     if not config.get("use_decoder_bias", True):
         layout.pop("b_dec")
     stored = layout | ({"threshold": Stored(logarithm)} if jumps and logarithm else {})
-    ignored = [key for key in file.shapes if key.startswith(f"{_NORM}.") or (key == logarithm and not jumps)]
+    ignored = [key for key in file.shapes if key.startswith(f"{_NORM}.")]
     weights = read_weights(
         file, stored, kind="a Llamascopium SAE", sizes=(config.get("d_model"), config.get("d_sae")), ignored=ignored
     )
@@ -118,7 +130,9 @@ def _read(file: TensorFile, config: dict[str, Any], place: Path, scale: float, o
     if jumps:
         weights["threshold"] = _threshold(weights, config, place, scale)
         if config.get("sparsity_include_decoder_norm"):  # of the decoder as it was trained, before the scale
-            weights["threshold"] = weights["threshold"] / (weights["W_dec"].norm(dim=1) * scale)
+            norms = weights["W_dec"].norm(dim=1) * scale
+            most = torch.finfo(norms.dtype).max  # where z·0 is above no threshold
+            weights["threshold"] = torch.where(norms > 0, (weights["threshold"] / norms).clamp(max=most), most)
         return threshold_sae(weights, origin, apply_b_dec_to_input=_centred(config))
     if origin.architecture == "relu":
         weights["threshold"] = torch.zeros_like(weights["b_enc"])

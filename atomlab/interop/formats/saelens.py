@@ -5,6 +5,7 @@ what describes the language model stands at top level.
 """
 
 import logging
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -141,8 +142,20 @@ def _origin(config: Mapping[str, Any], kind: str) -> Origin:
     )
 
 
+def _is_new(config: Mapping[str, Any]) -> bool:
+    """Says whether a cfg.json is of SAELens 6 or later, whose every file names its architecture."""
+    version = details_of(config).get("sae_lens_version")
+    major = re.match(r"\d+", version) if isinstance(version, str) else None
+    return major is not None and int(major[0]) >= 6
+
+
 def _architecture(file: Path, config: Mapping[str, Any]) -> str:
     """Returns the architecture; that of old files with a TopK activation is not named so."""
+    if config.get("architecture") is None and _is_new(config):
+        raise ValueError(
+            f"{file} has no architecture: expected one of {', '.join(_ARCHITECTURES)}, as SAELens writes it since version 6, "
+            "since the same weights compute other codes in another one."
+        )
     kind = config.get("architecture") or "standard"
     if "topk" in (config.get("activation_fn"), config.get("activation_fn_str")) and kind == "standard":
         return "topk"
@@ -159,8 +172,12 @@ def _refuse_other_kinds(file: Path, kind: str, config: Mapping[str, Any]) -> Non
         able |= {"activation_fn", "activation_fn_str", "activation_fn_kwargs", "rescale_acts_by_decoder_norm"}
     if kind.endswith("batchtopk"):
         able |= {"rescale_acts_by_decoder_norm"}
+    stated = {
+        **config,
+        "hook_head_index": details_of(config).get("hook_head_index"),
+    }  # in metadata, or where old files have it
     for name, neutral in _NEUTRAL.items():
-        value = config.get(name)
+        value = stated.get(name)
         if name not in able and not any(type(value) is type(one) and value == one for one in neutral):
             raise ValueError(
                 f"{file} has {name}={value!s:.60}, and only {' or '.join(map(repr, neutral))} can be read: a threshold SAE of "
@@ -236,10 +253,10 @@ def _weights(file: TensorFile, config: Mapping[str, Any], kind: str) -> dict[str
     if kind == "standard":
         weights["threshold"] = torch.zeros_like(weights["b_enc"])
     if of_batch:
-        if file.shapes.get("topk_threshold", (0,)) != ():
+        if file.shapes.get("topk_threshold", (0,)) != () or not 0 <= float(file.read("topk_threshold")) < float("inf"):
             raise ValueError(
-                f"{file.path} has no number topk_threshold: expected the threshold of a {kind}, {found_in(file)}; save the "
-                "finished SAE in SAELens again."
+                f"{file.path} has no number topk_threshold of 0 or more: expected the threshold of a {kind}, {found_in(file)}; "
+                "save the finished SAE in SAELens again."
             )
         weights["threshold"] = torch.full_like(weights["b_enc"], float(file.read("topk_threshold")))
     return weights

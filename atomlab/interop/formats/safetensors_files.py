@@ -10,13 +10,13 @@ import torch
 
 from atomlab.interop.config_file import read_config, text
 from atomlab.interop.formats.found import Found, transcoder
-from atomlab.interop.layout import Stored, is_of_layout, plainly
+from atomlab.interop.layout import Stored, found_in, is_of_layout, plainly
 from atomlab.interop.sae_from_tensors import PARAMETERS, read_weights, threshold_sae, top_k_sae
 from atomlab.interop.tensor_file import TensorFile, open_safetensors
 from atomlab.sae import SAE, Origin
 
 OWN = "atomlab"  # key in the metadata of a file that this package wrote
-_TRACER_THRESHOLD = "activation_function.threshold"
+_TRACER_ACTIVATIONS = {"TopK": "k", "jumprelu": "activation_function.threshold"}  # by the tensor that shows each
 _TRACER = {
     "W_enc": Stored("W_enc", transposed=True),
     "b_enc": Stored("b_enc"),
@@ -29,9 +29,10 @@ def find(path: Path) -> Found | None:
     """Finds the SAE in one safetensors file.
 
     - Files of this package hold the five parameters of a TSAE, and in their metadata what a cfg.json would say.
-    - circuit-tracer's files hold W_enc with latents as rows; f = relu(z), relu(z)·[z > θ] with
-      `activation_function.threshold`, or TopK with `k`. Nearly all are transcoders. One is refused as such if it has W_skip,
-      or if the config.yaml beside it names two sites; one that says nothing is read as an SAE.
+    - circuit-tracer's files hold W_enc with latents as rows; f = relu(z)·[z > θ] with `activation_function.threshold`, or
+      TopK with `k`. Nearly all are transcoders, and their tensors do not show it: the config.yaml beside a file must name the
+      same site as `feature_input_hook` and `feature_output_hook`. circuit-tracer computes f = relu(z) of a file with neither
+      tensor, also where they were lost: here config.yaml must say `activation: relu`.
 
     Args:
         path: a `.safetensors` file.
@@ -40,7 +41,7 @@ def find(path: Path) -> Found | None:
         The SAE, which reads raw activations; None if the path is no such file or has other tensors.
 
     Raises:
-        ValueError: the file is damaged, lacks one tensor of circuit-tracer's, or is a transcoder.
+        ValueError: the file is damaged, lacks one tensor of circuit-tracer's, is a transcoder, or does not say what it is.
     """
     if path.suffix != ".safetensors" or not path.exists():
         return None
@@ -73,17 +74,37 @@ def _tracer(file: TensorFile) -> Found:
     place = file.path.parent / "config.yaml"
     config: dict[str, Any] = read_config(place) if place.exists() else {}
     reads, writes = (text(config, f"feature_{side}_hook") for side in ("input", "output"))
-    if "W_skip" in file.shapes or reads != writes:
+    if "W_skip" in file.shapes or (reads and writes and reads != writes):
         raise transcoder(file.path, kind, reads, writes)
-    activation = "TopK" if "k" in file.shapes else "jumprelu" if _TRACER_THRESHOLD in file.shapes else "ReLU"
+    if not reads or not writes:
+        raise ValueError(
+            f"{file.path} has the tensors of {kind}, nearly all of which are transcoders, and "
+            f"{place.name} beside it {'names no two sites' if place.exists() else 'is missing'}: if it reconstructs what it "
+            f"reads, write that site into {place} as feature_input_hook and as feature_output_hook."
+        )
+    activation = _activation(file, config, place)
     layer = re.fullmatch(r"(?:.*[^\d])?(\d+)", file.path.stem)
-    site = f"blocks.{layer[1]}.{reads}" if reads and layer else reads
-    origin = Origin("circuit-tracer", activation, text(config, "model_name"), site)
+    origin = Origin(
+        "circuit-tracer", activation, text(config, "model_name"), f"blocks.{layer[1]}.{reads}" if layer else reads
+    )
     return Found(file.path, origin, partial(_read_tracer, file, origin))
 
 
+def _activation(file: TensorFile, config: dict[str, Any], place: Path) -> str:
+    """Returns the activation that the tensors show; without a threshold or k they may be of any, so that config.yaml must say."""
+    if shown := [name for name, key in _TRACER_ACTIVATIONS.items() if key in file.shapes]:
+        return shown[0]
+    if config.get("activation") != "relu":
+        raise ValueError(
+            f"{file.path} has no {' and no '.join(_TRACER_ACTIVATIONS.values())}, and {place} has "
+            f"activation={config.get('activation')!r:.60}: expected one of the two tensors, or activation: relu there if it is "
+            f"a ReLU, {found_in(file)}."
+        )
+    return "ReLU"
+
+
 def _read_tracer(file: TensorFile, origin: Origin) -> SAE:
-    jumps = {"threshold": Stored(_TRACER_THRESHOLD)} if origin.architecture == "jumprelu" else {}
+    jumps = {"threshold": Stored(_TRACER_ACTIVATIONS["jumprelu"])} if origin.architecture == "jumprelu" else {}
     ignored = ("k",) if origin.architecture == "TopK" else ()
     weights = read_weights(file, _TRACER | jumps, kind="a circuit-tracer SAE", ignored=ignored)
     if origin.architecture == "TopK":

@@ -50,6 +50,13 @@ def test_the_certified_rate_stands_beside_the_surrogates() -> None:
     assert len(overview_figures(without)) == 2
 
 
+@pytest.mark.parametrize(("runs", "said"), [(3, "(37.5% to 50.0% in 3 runs)"), (1, "(one other run, so no range)")])
+def test_atoms_that_come_back_have_the_range_over_the_other_runs(runs: int, said: str) -> None:
+    shares = {"consistency_share_runs": {"value": 0.4375, "low": 0.375, "high": 0.5}, "consistency_share": 0.4375}
+    fact = headline([row("atoms", 0.75, None, samples_seeds=runs, consistency_share_random=0.0, **shares)])[-1]
+    assert (fact.value, fact.interval, fact.beside) == ("43.8%", said, "random dictionaries 0.0%")
+
+
 def test_the_figures_draw_the_numbers_of_the_rows() -> None:
     drawn = [draw() for draw in overview_figures(ROWS).values()]
     assert len(drawn) == 3

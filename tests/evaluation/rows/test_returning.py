@@ -65,7 +65,9 @@ def test_an_atom_is_stable_if_it_came_back_in_more_than_half_of_the_runs() -> No
     same, other = orthonormal(), orthonormal(turned(4))
     assert found([same, other])["stable"] == 0.0
     assert found([same, same, other])["stable"] == 1.0
-    assert found([same, same, other])["consistency_share"] == pytest.approx(2 / 3)
+    row = found([same, same, other])
+    assert row["consistency_share"] == pytest.approx(2 / 3)
+    assert row["consistency_share_runs"] == pytest.approx({"value": 2 / 3, "low": 0, "high": 1})
 
 
 def test_a_shared_start_has_names_of_its_own() -> None:

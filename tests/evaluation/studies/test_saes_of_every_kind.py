@@ -99,3 +99,16 @@ def test_an_sae_of_another_format_is_whatever_an_option_names(inputs: StudyInput
         torch.testing.assert_close(cosines, torch.ones(32), rtol=0, atol=1e-5)
         with pytest.raises(ValueError, match=r"was trained at .* and model\.layers\.2\.output is measured"):
             locate(place, inputs.data.at("resid_post", 2))
+
+
+def test_a_site_that_dictionary_learning_names_in_its_own_words_has_its_layer_compared(
+    inputs: StudyInputs, tmp_path: Path
+) -> None:
+    own = {"trainer": {"dict_class": "JumpReluAutoEncoder", "layer": 1, "submodule_name": "mlp_out_layer_1"}}
+    place = as_dictionary_learning(ThresholdSAE(16, 32), tmp_path / "sae")
+    into(place, config__json=own)
+    locate(place, inputs.data.at("mlp_out", 1))
+    with pytest.raises(
+        ValueError, match=r"was trained at mlp_out_layer_1 and model\.layers\.2\.mlp\.output is measured"
+    ):
+        locate(place, inputs.data.at("mlp_out", 2))
