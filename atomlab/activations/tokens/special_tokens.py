@@ -54,7 +54,8 @@ def frame(tokenizer: Any) -> Frame:
                 return Frame(tuple(prefix), tuple(suffix), () if end is None or suffix else (end,))
     raise ValueError(
         f"The tokenizer {type(tokenizer).__name__} encodes none of the first {_TRIED:,} tokens of its own vocabulary: its "
-        f"files do not fit together."
+        "files are missing or do not fit together. Put those that belong to the model (tokenizer.json and "
+        "tokenizer_config.json) into its folder; a corpus of token ids needs them too, to show the tokens."
     )
 
 
