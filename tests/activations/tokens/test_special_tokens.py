@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import ByT5Tokenizer, CanineTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, ByT5Tokenizer, CanineTokenizer, GPT2Config, PreTrainedTokenizerFast
 
 from atomlab.activations.corpora.corpus import Example
 from atomlab.activations.corpora.counterfact import CounterFact
@@ -64,6 +64,14 @@ def wrapped(built: Tokenizer, template: str = "<s> $A", **options: Any) -> PreTr
 def test_the_frame_of_every_kind(kind: str, template: str) -> None:
     """faults.md C4: measured on the letter "a", a DNA vocabulary had BOS at the end."""
     assert frame(wrapped(bare(kind), template)) == Frame(*TEMPLATES[template])
+
+
+def test_a_model_without_its_tokenizer_is_told_what_is_missing(tmp_path: Path) -> None:
+    """Transformers gives a folder with configuration and weights alone a tokenizer that knows no word."""
+    GPT2Config(vocab_size=8, n_embd=4, n_layer=1, n_head=1).save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"files are missing or .* \(tokenizer.json and tokenizer_config.json\)"):
+        frame(tokenizer)
 
 
 def test_tokenizers_without_a_fast_version() -> None:
