@@ -32,6 +32,7 @@ MODULES = {
     ("gemma", "blocks.3.hook_mlp_out"): "model.layers.3.post_feedforward_layernorm.output",
     ("qwen", "blocks.2.hook_resid_post"): "model.layers.2.output",
     ("llama", "blocks.2.hook_resid_post"): "model.layers.2.output",
+    ("llama", "blocks.3.hook_mlp_out"): "model.layers.3.mlp.output",
     ("llama", "layers.10.output"): "model.layers.10.output",
 }
 
