@@ -7,10 +7,10 @@ demo: .venv/ready  ## train and measure the atoms of SmolLM2-135M on Wikipedia, 
 	$(BIN)/python train.py
 
 test: .venv/ready  ## the tests, with the same set-up
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(MEASURE)
 
-coverage: .venv/ready  ## the tests, with the share of the lines that they run; at least 90%
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+coverage: ## the tests, with the share of the lines that they run; at least 90%
+	$(MAKE) test MEASURE="--cov --cov-report=term"
 
 docs: .venv/ready  ## build/site, with warnings as errors
 	$(BIN)/mkdocs build --strict
