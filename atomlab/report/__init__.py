@@ -37,7 +37,7 @@ from atomlab.report.law_figures import critical_figure, law_figure
 from atomlab.report.leave_out_on_error import attempt
 from atomlab.report.overview_figures import binned_rates_figure, memory_figure, sparsity_figure
 from atomlab.report.results import write_numbers, write_results
-from atomlab.report.table import Row, cell, finite, grouped, render_markdown, write_csv, write_json
+from atomlab.report.table import Row, cell, finite, grouped, mean_and_range, render_markdown, write_csv, write_json
 from atomlab.report.terminal import paragraph, render_text
 
 __all__ = [
@@ -64,6 +64,7 @@ __all__ = [
     "isometry_figure",
     "law_figure",
     "layers_figure",
+    "mean_and_range",
     "memory_figure",
     "paragraph",
     "png",

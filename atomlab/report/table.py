@@ -45,6 +45,18 @@ def cell(row: Row, column: Column) -> str:
     return " / ".join(f"{part:{column.format}}" for part in value.values())
 
 
+def mean_and_range(values: Sequence[float]) -> dict[str, float]:
+    """Puts numbers of several runs, at least one, into one cell of a table.
+
+    Args:
+        values: a number of each run.
+
+    Returns:
+        Their mean as `value`, the smallest one as `low` and the largest one as `high`.
+    """
+    return {"value": sum(values) / len(values), "low": min(values), "high": max(values)}
+
+
 def present(rows: Sequence[Row], columns: Sequence[Column]) -> list[Column]:
     """Chooses the columns that have a value in some row.
 

@@ -22,8 +22,8 @@ def headline(rows: Sequence[Row]) -> list[Fact]:
     Returns:
         R² held out in both norms, L0, and the share of certified codes, of the atoms' own codes; beside each the best other
         codes of the atoms and the controls. The share of atoms that other seeds find again has its range over these runs in
-        place of an interval. Of the surrogate always, if it was measured: the certificates mean little where
-        it is certified as often.
+        place of an interval. Of the surrogate always, if it was measured: the certificates mean little where it is certified
+        as often.
     """
     own, others = rows[0], _beside(rows)
     facts = [

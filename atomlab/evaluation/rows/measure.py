@@ -7,7 +7,6 @@ the disagreement of two inner products) are called from the theory, since nothin
 import math
 import warnings
 from collections.abc import Sequence
-from itertools import chain
 
 import torch
 from torch import Tensor
@@ -82,17 +81,18 @@ def measure(
     shares = of_vectors(test.vectors.mean(0), metric)
     bands = NormBands(test.vectors, metric)
     certified, coded = test.first(sample_sizes.certified), []
-    for x, groups in chain(certified.batches(batch), test.after(len(certified)).batches(batch)):
-        codes = unit.encode(x)
-        x_hat = unit.decode(codes)
-        if sum(len(one) for one, _ in coded) < len(certified):  # these come first
-            coded.append((codes, groups))
-        for group, part in groups:
-            held_out.update(group, x[part], x_hat[part])
-            of_sizes.update(group, take_rows(codes, part.start, part.stop))
-        by_chance.update(codes)
-        shares.update(x, x_hat)
-        bands.update(x, x_hat)
+    for vectors in (certified, test.after(len(certified))):
+        for x, groups in vectors.batches(batch):
+            codes = unit.encode(x)
+            x_hat = unit.decode(codes)
+            if vectors is certified:
+                coded.append((codes, groups))
+            for group, part in groups:
+                held_out.update(group, x[part], x_hat[part])
+                of_sizes.update(group, take_rows(codes, part.start, part.stop))
+            by_chance.update(codes)
+            shares.update(x, x_hat)
+            bands.update(x, x_hat)
     row: Row = {"unit": unit.name, "coder": unit.coder, "signed": unit.signed, "d_sae": unit.d_sae}
     row |= {"samples_train": len(train), "samples": len(test), "samples_documents": test.documents}
     for collection in (fit, fit_codes, by_chance, shares):

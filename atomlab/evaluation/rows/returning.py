@@ -8,7 +8,7 @@ from torch import Tensor
 
 from atomlab.evaluation.rows.held_out import HeldOut
 from atomlab.metrics.by_name import of_reconstructions
-from atomlab.report import Row
+from atomlab.report import Row, mean_and_range
 from atomlab.sae import SAE
 from atomlab.theory import AtomicInnerProduct, match_atoms, random_dictionary, subspace_energy, support_sizes
 from atomlab.units import Unit, atoms
@@ -70,7 +70,7 @@ def returning(
     row: Row = {
         f"consistency{end}": float(matched.mean()),
         f"consistency_share{end}": float(came_back.double().mean()),
-        f"consistency_share_runs{end}": _mean_and_range(came_back.double().mean(1)),
+        f"consistency_share_runs{end}": mean_and_range(came_back.double().mean(1).tolist()),
         f"consistency_subspace{end}": float(energy.mean()),
         f"stable{end}": float(_stable(came_back).double().mean()),
         "consistency_random": float(by_chance.mean()),
@@ -83,7 +83,7 @@ def returning(
     row |= {f"{name}_of_stable": stable[name] for name in ("r2", "r2_s")}
     runs = [_numbers(atoms(each), test, metric, batch) for each in (sae, *others)]
     for name in ("r2", "r2_s", "l0"):
-        row[f"{name}_seeds"] = _mean_and_range(torch.tensor([each[name] for each in runs], dtype=torch.float64))
+        row[f"{name}_seeds"] = mean_and_range([each[name] for each in runs])
     return row
 
 
@@ -103,10 +103,6 @@ def matched_cosines(own: Tensor, other: Tensor, metric: AtomicInnerProduct | Non
     """
     rows, _, cosines = match_atoms(own, other, metric)
     return torch.zeros(len(own), dtype=torch.float64).index_copy_(0, rows, cosines.double())
-
-
-def _mean_and_range(found: Float[Tensor, " runs"]) -> dict[str, float]:
-    return {"value": float(found.mean()), "low": float(found.min()), "high": float(found.max())}
 
 
 def _stable(came_back: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from atomlab.evaluation.sweeps.jobs import Job
 from atomlab.identity import read_identity
 from atomlab.interop.checkpoint import load_checkpoint
 from atomlab.interop.locate import same_start
-from atomlab.report import Column, Row
+from atomlab.report import Column, Row, mean_and_range
 from atomlab.theory import match_atoms, random_dictionary
 
 _CAME_BACK = 0.7  # least matched cosine, as in `atomlab.evaluation.rows.returning`
@@ -57,8 +57,8 @@ def agreement(jobs: Sequence[Job], missing: list[str]) -> Row:
     (d_sae, d_in), generator = first.shape, torch.Generator().manual_seed(0)
     chance = _cosines(*(random_dictionary(d_sae, d_in, generator) for _ in range(2)))
     return {
-        "agreement": _range([float(cosines.mean()) for cosines in matched]),
-        "agreement_share": _range([float((cosines > _CAME_BACK).double().mean()) for cosines in matched]),
+        "agreement": mean_and_range([float(cosines.mean()) for cosines in matched]),
+        "agreement_share": mean_and_range([float((cosines > _CAME_BACK).double().mean()) for cosines in matched]),
         "agreement_random": float(chance.mean()),
     }
 
@@ -73,7 +73,3 @@ def _cosines(own: Tensor, other: Tensor) -> Tensor:
     """The matched cosine of each atom, float64; 0 for an atom without a partner."""
     rows, _, cosines = match_atoms(own, other, None)
     return torch.zeros(len(own), dtype=torch.float64).index_copy_(0, rows, cosines.double())
-
-
-def _range(values: Sequence[float]) -> dict[str, float]:
-    return {"value": sum(values) / len(values), "low": min(values), "high": max(values)}

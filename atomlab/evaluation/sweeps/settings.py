@@ -5,7 +5,7 @@ from typing import Any
 
 from atomlab.evaluation.sweeps.agreement import AGREEMENT
 from atomlab.evaluation.sweeps.jobs import Job
-from atomlab.report import Column, Row
+from atomlab.report import Column, Row, mean_and_range
 
 CONTROL = "k-means + OMP"
 _OWN = ("d_sae", "samples_fitted", "r2_train", "r2", "r2_s_train", "r2_s", "r2_s_validation", "l0_train", "l0")
@@ -71,4 +71,4 @@ def _over_seeds(values: Sequence[Any]) -> Any:
         return None
     if len(values) == 1 or (isinstance(values[0], int) and len(set(values)) == 1):
         return values[0]
-    return {"value": sum(values) / len(values), "low": min(values), "high": max(values)}
+    return mean_and_range(values)
