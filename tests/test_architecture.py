@@ -147,7 +147,7 @@ MAY_IMPORT = {
     "evaluation/saved_sae": {"provenance"},
     "evaluation/rows": set(),
     "evaluation/planted": set(),
-    "evaluation/consistency": {"provenance", "rows"},  # a command of its own
+    "evaluation/consistency": {"provenance"},  # a command of its own
     "evaluation/option_checks": set(),
     "evaluation/equal_l0": {"rows"},
     "evaluation/controls": {"retraining", "surrogates", "rows", "equal_l0"},

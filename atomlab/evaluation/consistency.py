@@ -18,13 +18,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from atomlab.evaluation.provenance import commit
-from atomlab.evaluation.rows.returning import STABLE, matched_cosines
 from atomlab.files import atomic_write, regular, sha256
 from atomlab.identity import FILE, read_identity
 from atomlab.interop.checkpoint import load_checkpoint
 from atomlab.interop.load import load, place_of
 from atomlab.sae import SAE
-from atomlab.theory import AtomicInnerProduct, random_dictionary
+from atomlab.theory import CAME_BACK, AtomicInnerProduct, matched_cosines, random_dictionary
 
 _BINS = 40  # of the histogram of cosines, from −1 to 1
 _LAST = Path("checkpoints", "last.ckpt")
@@ -78,7 +77,7 @@ def _numbers(cosines: Tensor) -> dict[str, Any]:
     return {
         "atoms": len(cosines),
         "mean": float(cosines.mean()),
-        "share": float((cosines > STABLE).double().mean()),
+        "share": float((cosines > CAME_BACK).double().mean()),
         "histogram": torch.histc(cosines.clamp(-1, 1), bins=_BINS, min=-1, max=1).long().tolist(),
     }
 

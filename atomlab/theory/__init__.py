@@ -59,7 +59,7 @@ from atomlab.theory.identifiability import (
     threshold_windows,
 )
 from atomlab.theory.inner_product import AtomicInnerProduct, disagreement
-from atomlab.theory.matching import match_atoms, mean_matched_cosine, subspace_energy
+from atomlab.theory.matching import CAME_BACK, match_atoms, matched_cosines, mean_matched_cosine, subspace_energy
 from atomlab.theory.orthogonal_matching_pursuit import orthogonal_matching_pursuit
 from atomlab.theory.random_baselines import random_codes, random_dictionary
 from atomlab.theory.representation_shift import (
@@ -94,6 +94,7 @@ from atomlab.theory.supports import (
 )
 
 __all__ = [
+    "CAME_BACK",
     "LARGEST_SUPPORT",
     "MARGIN",
     "STABLE_THRESHOLD",
@@ -137,6 +138,7 @@ __all__ = [
     "kl_divergence",
     "loss_recovered",
     "match_atoms",
+    "matched_cosines",
     "mean_matched_cosine",
     "mutual_coherence",
     "orthogonal_matching_pursuit",

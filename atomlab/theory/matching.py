@@ -9,6 +9,7 @@ from atomlab.autocast import no_autocast
 from atomlab.theory.coherence import unit_rows
 from atomlab.theory.inner_product import AtomicInnerProduct
 
+CAME_BACK = 0.7  # a matched cosine above it counts as an atom that another training found again
 _LIMIT = 20_000
 
 
@@ -42,6 +43,28 @@ def match_atoms(
     found = linear_sum_assignment(cosines.numpy(force=True), maximize=True)
     rows, columns = (torch.from_numpy(numbers).to(cosines.device) for numbers in found)
     return rows, columns, cosines[rows, columns]
+
+
+def matched_cosines(
+    a: Float[Tensor, "n_a d_in"], b: Float[Tensor, "n_b d_in"], metric: AtomicInnerProduct | None = None
+) -> Float[Tensor, " n_a"]:
+    """Computes the cosine of each atom with its partner in the best one-to-one matching of two dictionaries.
+
+    Time and memory: those of `match_atoms`.
+
+    Args:
+        a: atoms of the first dictionary as rows, shape `(n_a, d_in)`, of any norm.
+        b: atoms of the second dictionary as rows, shape `(n_b, d_in)`, of any norm.
+        metric: inner product of the cosines; Euclidean if None.
+
+    Returns:
+        The cosines, shape `(n_a,)`, float64, in [−1, 1]; 0 for an atom without a partner. The matching is an exact optimum.
+
+    Raises:
+        ValueError: a dictionary has more than 20,000 atoms, or is one that `unit_rows` refuses.
+    """
+    rows, _, cosines = match_atoms(a, b, metric)
+    return torch.zeros(len(a), dtype=torch.float64, device=cosines.device).index_copy_(0, rows, cosines.double())
 
 
 def mean_matched_cosine(

@@ -71,6 +71,7 @@ CALLS: dict[str, Callable[[Inputs], object]] = {
     "kl_divergence": lambda i: theory.kl_divergence(i.x, i.x.flip(1)),
     "loss_recovered": lambda i: theory.loss_recovered(i.x, i.x * 2, i.x * 4),
     "match_atoms": lambda i: theory.match_atoms(i.dictionary[:9], i.dictionary.flip(1), i.metric),
+    "matched_cosines": lambda i: theory.matched_cosines(i.dictionary[:9], i.dictionary.flip(1), i.metric),
     "mean_matched_cosine": lambda i: theory.mean_matched_cosine(i.dictionary[:9], i.dictionary.flip(1), i.metric),
     "mutual_coherence": lambda i: theory.mutual_coherence(i.dictionary, i.metric),
     "orthogonal_matching_pursuit": lambda i: theory.orthogonal_matching_pursuit(i.x, i.dictionary, 3, i.metric),

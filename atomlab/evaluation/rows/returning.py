@@ -3,17 +3,21 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from atomlab.evaluation.rows.held_out import HeldOut
 from atomlab.metrics.by_name import of_reconstructions
 from atomlab.report import Row, mean_and_range
 from atomlab.sae import SAE
-from atomlab.theory import AtomicInnerProduct, match_atoms, random_dictionary, subspace_energy, support_sizes
+from atomlab.theory import (
+    CAME_BACK,
+    AtomicInnerProduct,
+    matched_cosines,
+    random_dictionary,
+    subspace_energy,
+    support_sizes,
+)
 from atomlab.units import Unit, atoms
-
-STABLE = 0.7  # least matched cosine of an atom that came back
 
 
 @torch.no_grad()
@@ -65,7 +69,7 @@ def returning(
     generator = torch.Generator().manual_seed(seed)
     random = [random_dictionary(sae.d_sae, sae.d_in, generator) for _ in range(2)]
     by_chance = matched_cosines(random[0], random[1], None)
-    came_back = matched > STABLE
+    came_back = matched > CAME_BACK
     end = "_shared_start" if shared_start else ""
     row: Row = {
         f"consistency{end}": float(matched.mean()),
@@ -74,7 +78,7 @@ def returning(
         f"consistency_subspace{end}": float(energy.mean()),
         f"stable{end}": float(_stable(came_back).double().mean()),
         "consistency_random": float(by_chance.mean()),
-        "consistency_share_random": float((by_chance > STABLE).double().mean()),
+        "consistency_share_random": float((by_chance > CAME_BACK).double().mean()),
         "consistency_subspace_random": float(subspace_energy(random[0], random[1]).mean()),
         "matched_cosines": matched.mean(0).tolist(),
         "samples_seeds": len(others),
@@ -85,24 +89,6 @@ def returning(
     for name in ("r2", "r2_s", "l0"):
         row[f"{name}_seeds"] = mean_and_range([each[name] for each in runs])
     return row
-
-
-def matched_cosines(own: Tensor, other: Tensor, metric: AtomicInnerProduct | None) -> Float[Tensor, " d_sae"]:
-    """Gives the cosine of each atom with its partner in another dictionary (`match_atoms`).
-
-    Args:
-        own: atoms as rows, shape `(d_sae, d_in)`.
-        other: the other dictionary, shape `(n, d_in)`.
-        metric: inner product of the cosines; Euclidean if None.
-
-    Returns:
-        The cosines, shape `(d_sae,)`, float64; 0 for an atom without a partner.
-
-    Raises:
-        ValueError: more atoms than can be matched.
-    """
-    rows, _, cosines = match_atoms(own, other, metric)
-    return torch.zeros(len(own), dtype=torch.float64).index_copy_(0, rows, cosines.double())
 
 
 def _stable(came_back: Tensor) -> Tensor:

@@ -11,9 +11,8 @@ from atomlab.identity import read_identity
 from atomlab.interop.checkpoint import load_checkpoint
 from atomlab.interop.locate import same_start
 from atomlab.report import Column, Row, mean_and_range
-from atomlab.theory import match_atoms, random_dictionary
+from atomlab.theory import CAME_BACK, matched_cosines, random_dictionary
 
-_CAME_BACK = 0.7  # least matched cosine, as in `atomlab.evaluation.rows.returning`
 _LARGEST = 8192  # atoms: a matching of that many takes minutes
 AGREEMENT = (
     Column(
@@ -50,15 +49,16 @@ def agreement(jobs: Sequence[Job], missing: list[str]) -> Row:
             missing.append(f"{name}: its runs started from the same atoms, and so end with like ones.")
             return {}
         first, *others = (_atoms(job.folder) for job in jobs)
-        matched = [_cosines(first, other) for other in others]
+        matched = [matched_cosines(first, other) for other in others]
     except (OSError, ValueError) as error:
         missing.append(f"{name}: {error}")
         return {}
     (d_sae, d_in), generator = first.shape, torch.Generator().manual_seed(0)
-    chance = _cosines(*(random_dictionary(d_sae, d_in, generator) for _ in range(2)))
+    drawn = [random_dictionary(d_sae, d_in, generator) for _ in range(2)]
+    chance = matched_cosines(drawn[0], drawn[1])
     return {
         "agreement": mean_and_range([float(cosines.mean()) for cosines in matched]),
-        "agreement_share": mean_and_range([float((cosines > _CAME_BACK).double().mean()) for cosines in matched]),
+        "agreement_share": mean_and_range([float((cosines > CAME_BACK).double().mean()) for cosines in matched]),
         "agreement_random": float(chance.mean()),
     }
 
@@ -67,9 +67,3 @@ def _atoms(run: Path) -> Tensor:
     """The atoms of a run in the coordinates of its training, `(d_sae, d_in)`."""
     sae, _ = load_checkpoint(run / "checkpoints" / "last.ckpt")
     return sae.W_dec.detach()
-
-
-def _cosines(own: Tensor, other: Tensor) -> Tensor:
-    """The matched cosine of each atom, float64; 0 for an atom without a partner."""
-    rows, _, cosines = match_atoms(own, other, None)
-    return torch.zeros(len(own), dtype=torch.float64).index_copy_(0, rows, cosines.double())
