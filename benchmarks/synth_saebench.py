@@ -26,9 +26,9 @@ from torch import Tensor
 
 import atomlab
 from atomlab import ThresholdSAE
+from atomlab.evaluation.planted_by_saelens import D_IN, FEATURES, OWN_NAMES, saelens_law
 from benchmarks.frontier import trained, untrained
 
-FEATURES, D_IN = 768, 128
 RANDOM = {"training.initial_atoms.source": "random"}
 CHANGES = {  # of the defaults of `atomlab.fit`, by what stands in the table
     "default": {},
@@ -37,37 +37,8 @@ CHANGES = {  # of the defaults of `atomlab.fit`, by what stands in the table
     "random, no noise, untied": RANDOM | {"training.noise": 0.0, "sae.tied": False},
     "random, no noise, alpha .5": RANDOM | {"training.noise": 0.0, "sae.alpha": 0.5},
 }
-LAWS, PEERS = ("plain", "structured"), ("batchtopk", "jumprelu")
+PEERS = ("batchtopk", "jumprelu")
 FRESH = 16_384  # vectors that calibrate thresholds, and as many others that measure
-
-
-def synthetic_model(law: str, seed: int) -> Any:
-    """Makes SAELens' synthetic model of a law."""
-    from sae_lens import synthetic  # pyright: ignore
-
-    if law == "plain":
-        return synthetic.SyntheticModel(synthetic.SyntheticModelConfig(FEATURES, D_IN, seed=seed))
-    return synthetic.SyntheticModel(
-        synthetic.SyntheticModelConfig(
-            FEATURES,
-            D_IN,
-            firing_probability=synthetic.ZipfianFiringProbabilityConfig(exponent=0.5, max_prob=0.4, min_prob=5e-4),
-            hierarchy=synthetic.HierarchyConfig(
-                total_root_nodes=6,  # 128 trees of 85 features for 16,384 features
-                branching_factor=4,
-                max_depth=3,
-                mutually_exclusive_portion=1.0,
-                compensate_probabilities=True,
-                scale_children_by_parent=True,
-            ),
-            orthogonalization=synthetic.OrthogonalizationConfig(num_steps=100, lr=3e-4),
-            correlation=synthetic.LowRankCorrelationConfig(rank=25, correlation_scale=0.1),
-            mean_firing_magnitudes=synthetic.LinearMagnitudeConfig(start=5.0, end=4.0),
-            std_firing_magnitudes=synthetic.FoldedNormalMagnitudeConfig(mean=0.5, std=0.5),
-            bias=0.5,
-            seed=seed,
-        )
-    )
 
 
 def drawn(model: Any, count: int) -> tuple[Tensor, float]:
@@ -137,7 +108,7 @@ def peer(
 
 def rows(law: str, seed: int, arguments: argparse.Namespace) -> Any:
     """Yields the row of each training on one draw of a law."""
-    model, sizes = synthetic_model(law, seed), {"steps": arguments.steps, "batch": arguments.batch, "seed": seed}
+    model, sizes = saelens_law(law, seed).model, {"steps": arguments.steps, "batch": arguments.batch, "seed": seed}
     torch.manual_seed(seed)
     x, l0 = drawn(model, arguments.steps * arguments.batch)
     fresh = drawn(model, FRESH)[0]
@@ -162,7 +133,7 @@ def rows(law: str, seed: int, arguments: argparse.Namespace) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="to which rows are appended, one JSON object a line")
-    parser.add_argument("--laws", nargs="+", choices=LAWS, default=list(LAWS))
+    parser.add_argument("--laws", nargs="+", choices=OWN_NAMES, default=list(OWN_NAMES))
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
     parser.add_argument("--lr", nargs="+", type=float, default=[1e-3, 3e-3, 1e-2])
     parser.add_argument("--coefficients", nargs="+", type=float, default=[1.0, 0.1], help="of JumpReLU's L0 loss")

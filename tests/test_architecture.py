@@ -147,6 +147,7 @@ MAY_IMPORT = {
     "evaluation/saved_sae": {"provenance"},
     "evaluation/rows": set(),
     "evaluation/planted": set(),
+    "evaluation/planted_by_saelens": set(),
     "evaluation/consistency": {"provenance"},  # a command of its own
     "evaluation/option_checks": set(),
     "evaluation/equal_l0": {"rows"},
@@ -159,6 +160,7 @@ MAY_IMPORT = {
         "retraining",  # of the Gaussian surrogate beside a run
         "surrogates",
         "planted",
+        "planted_by_saelens",
         "provenance",
         "saved_sae",
         "rows",

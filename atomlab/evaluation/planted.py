@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Literal, Protocol, final
 
 import torch
 from jaxtyping import Float
@@ -17,10 +17,45 @@ _GROUP = 4  # features of a group, and of a family of a parent and its children
 _VALUES = (0.5, 1.5)  # codes are uniform between these
 
 
+class Law(Protocol):
+    """What a law of planted vectors has: x = codes · dictionary + offset, with known atoms and codes."""
+
+    @property
+    def name(self) -> str:
+        """Name for tables."""
+        ...
+
+    @property
+    def dictionary(self) -> Float[Tensor, "features d_in"]:
+        """The true atoms as rows, of unit norm."""
+        ...
+
+    @property
+    def offset(self) -> Float[Tensor, " d_in"]:
+        """What is added to every vector."""
+        ...
+
+    @property
+    def l0(self) -> float:
+        """Mean number of atoms of a vector."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """What else the vectors depend on, beside the options of the study and its seed."""
+        ...
+
+    def draw(
+        self, count: int, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "count d_in"], Float[Tensor, "count features"]]:
+        """Draws vectors and their true codes."""
+        ...
+
+
 @final
 @dataclass(frozen=True)
 class Planted:
-    """A planted dictionary and the law of its codes.
+    """A planted dictionary and the law of its codes, without an offset.
 
     Attributes:
         name: of the law, for tables.
@@ -34,6 +69,16 @@ class Planted:
     dictionary: Float[Tensor, "features d_in"]
     l0: float
     structure: Structure = "independent"
+
+    @property
+    def offset(self) -> Float[Tensor, " d_in"]:
+        """Zeros: vectors are sums of atoms alone."""
+        return torch.zeros(self.dictionary.shape[1])
+
+    @property
+    def identity(self) -> str:
+        """Nothing: the options of the study and its seed make the law."""
+        return ""
 
     def draw(
         self, count: int, generator: torch.Generator

@@ -1,6 +1,7 @@
 """Fits an SAE to vectors in memory or a stream of them, without a language model."""
 
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from atomlab.training.vectors import VectorsDataModule
 
 _HELD_OUT = 0.1  # share of the vectors that the last calibration is on
 _MOST_HELD_OUT = 8192
+_EXPECTED = "Vectors should be a tensor or NumPy array of shape (samples, d_in), or an iterable of such blocks"
 _ROUNDING = 32  # a direction whose root mean square is below this many roundings of the vectors holds rounding alone
 
 
@@ -56,17 +58,20 @@ def fit(
         The SAE of the vectors as given, in float32 on the CPU.
 
     Raises:
-        ValueError: vectors that are no finite matrix, too few of them or all equal, a number outside of its range, or an
-            unknown name in `changes`.
+        ValueError: vectors that are no finite, real and dense matrix, too few of them or all equal, a number outside of its
+            range, or an unknown name in `changes`.
 
     Cost: a training, and O(samples·d_in²) float64 FLOPs for the moments.
     """
-    if isinstance(d_sae, bool) or not isinstance(d_sae, int) or d_sae < 2 or not 0 < l0 < d_sae:
+    if not isinstance(l0, Real) or not _counts(d_sae) or d_sae < 2 or not 0 < l0 < d_sae:
         raise ValueError(
             f"A fit needs d_sae of 2 or more atoms and an l0 between 0 and d_sae, got d_sae={d_sae}, l0={l0}."
         )
-    if steps < 1 or batch_size < 1:
-        raise ValueError(f"A fit needs steps and batch_size of 1 or more, got steps={steps}, batch_size={batch_size}.")
+    if not _counts(steps, batch_size, seed) or steps < 1 or batch_size < 1 or seed < 0:
+        raise ValueError(
+            f"A fit needs steps and batch_size of 1 or more and a seed of 0 or more, all whole numbers, got steps={steps}, "
+            f"batch_size={batch_size}, seed={seed}."
+        )
     x, rounding = _collected(vectors, steps * batch_size + _MOST_HELD_OUT)
     x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))]
     basis = subspace(exact_moments(x), rounding)
@@ -116,11 +121,22 @@ def subspace(moments: Moments, rounding: float) -> Tensor | None:
     return None if kept.all() else directions[:, kept].float()
 
 
+def _counts(*values: Any) -> bool:
+    return all(isinstance(value, int) and not isinstance(value, bool) for value in values)
+
+
 def _collected(vectors: Any, most: int) -> tuple[Tensor, float]:
     """The vectors in float32, of a stream blocks up to `most`, and the rounding error of their dtype."""
     parts, found, rounding = [], 0, torch.finfo(torch.float32).eps
+    if isinstance(vectors, str | bytes | Mapping) or not (hasattr(vectors, "shape") or isinstance(vectors, Iterable)):
+        raise ValueError(f"{_EXPECTED}, got {type(vectors).__name__}.")
     for given in [vectors] if hasattr(vectors, "shape") else vectors:
-        block = torch.as_tensor(given)
+        try:
+            block = torch.as_tensor(given)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{_EXPECTED}, got {type(given).__name__}: {error}") from error
+        if block.is_complex() or block.layout != torch.strided:
+            raise ValueError(f"Vectors should be real and dense, got {block.dtype} in the layout {block.layout}.")
         if block.ndim != 2 or not block.shape[1] or (parts and block.shape[1] != parts[0].shape[1]):
             raise ValueError(
                 f"Vectors should be a matrix of shape (samples, d_in), and all blocks of one width; got {tuple(block.shape)}."

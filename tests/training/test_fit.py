@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,6 +88,18 @@ def test_a_stream_is_read_as_far_as_it_is_needed_and_gives_what_an_array_gives()
         (torch.ones(2, 3), {}, "three vectors or more, got 2"),
         (torch.randn(9, 3), {"l0": 8.0}, "between 0 and d_sae, got d_sae=8, l0=8.0"),
         (torch.randn(9, 3), {"steps": 0}, "steps=0"),
+        (torch.randn(9, 3), {"steps": 1.5}, "steps=1.5"),
+        (torch.randn(9, 3), {"batch_size": "64"}, "batch_size=64"),
+        (torch.randn(9, 3), {"seed": None}, "seed=None"),
+        (torch.randn(9, 3), {"l0": "2"}, "l0=2"),
+        (torch.randn(9, 3), {"d_sae": 8.0}, "d_sae=8.0"),
+        ("a text", {}, r"an iterable of such blocks, got str\."),
+        ({"x": torch.randn(9, 3)}, {}, r"an iterable of such blocks, got dict\."),
+        (3, {}, r"an iterable of such blocks, got int\."),
+        (["a", "b"], {}, "an iterable of such blocks, got str: "),
+        ([[1.0, [2.0]]], {}, "an iterable of such blocks, got list: "),
+        (torch.randn(9, 3, dtype=torch.complex64), {}, "real and dense, got torch.complex64"),
+        (torch.eye(9).to_sparse(), {}, "real and dense, got torch.float32 in the layout torch.sparse_coo"),
         (torch.randn(9, 3), {"kind": "soft"}, "sae.activation=soft is unknown"),
         (
             torch.randn(9, 3),
@@ -109,7 +122,7 @@ def test_a_stream_is_read_as_far_as_it_is_needed_and_gives_what_an_array_gives()
         ),
     ],
 )
-def test_what_cannot_be_fitted_is_said_in_a_sentence(vectors: Tensor, change: dict, words: str) -> None:
+def test_what_cannot_be_fitted_is_said_in_a_sentence(vectors: Any, change: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         atomlab.fit(vectors, **({"d_sae": 8, "l0": 2.0, "steps": 2} | change))
 

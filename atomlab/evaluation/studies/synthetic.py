@@ -3,16 +3,19 @@
 It is the only study in which a certificate can be held against the true code.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import final
 
 import torch
+from torch import Tensor
 
 from atomlab.coders import nonnegative_omp
 from atomlab.evaluation.option_checks import check_names
-from atomlab.evaluation.planted import Planted, planted_laws
+from atomlab.evaluation.planted import Law, planted_laws
+from atomlab.evaluation.planted_by_saelens import saelens_law
 from atomlab.evaluation.provenance import commit
 from atomlab.evaluation.rows.against_truth import Truth, against_truth
 from atomlab.evaluation.study import StudyInputs, kept
@@ -63,6 +66,9 @@ class SyntheticStudy:
         vectors: number of training vectors.
         kinds: `threshold`, `relu`, `top_k`, `batch_top_k`, `gated`.
         initial_atoms: where the atoms of all kinds start: `data`, `random` or `kmeans`.
+        own_laws: whether atomlab's own laws are among those of the study; `d_in` and `l0` are theirs alone.
+        saelens: synthetic models of SAELens as further laws: `plain`, `structured`, or a folder or hub name (`saelens_law`).
+            They bring their own width and L0, and need the package sae-lens.
     """
 
     d_in: Count = 32
@@ -70,6 +76,8 @@ class SyntheticStudy:
     vectors: Count = 20_000
     kinds: Sequence[str] = tuple(NAMES)
     initial_atoms: str = "data"
+    own_laws: bool = True
+    saelens: Sequence[str] = ()
 
     def __call__(self, inputs: StudyInputs) -> tuple[str, float]:
         """Trains and measures every kind on every law, and writes the results (`write_results`).
@@ -84,7 +92,8 @@ class SyntheticStudy:
             The text to print, and the objective: the mean MCC of the first kind.
 
         Raises:
-            ValueError: an unknown kind or start, a width that is no power of two, or an L0 that is not between 0 and 2·d_in.
+            ValueError: an unknown kind or start, a width that is no power of two, an L0 that is not between 0 and 2·d_in, no
+                law at all, or a model of SAELens that cannot be had.
         """
         check_names("kinds", self.kinds, NAMES)
         check_names("study.initial_atoms", [self.initial_atoms], OWN_STARTS)
@@ -92,8 +101,16 @@ class SyntheticStudy:
             raise ValueError(f"study.d_in={self.d_in} should be a power of two, 4 or more.")
         if not 0 < self.l0 < 2 * self.d_in:
             raise ValueError(f"study.l0={self.l0} should be above 0 and below the 2·d_in={2 * self.d_in} true atoms.")
+        if isinstance(self.saelens, str):
+            raise ValueError(
+                f"study.saelens={self.saelens} is one word: expected a list, study.saelens=[{self.saelens}]."
+            )
+        laws: list[Law] = [*planted_laws(self.d_in, self.l0, inputs.seed)] if self.own_laws else []
+        laws += [saelens_law(name, inputs.seed) for name in self.saelens]
+        if not laws:
+            raise ValueError("study.own_laws=false leaves no law: name some by study.saelens=[plain,structured].")
         rows: list[Row] = []
-        for law in planted_laws(self.d_in, self.l0, inputs.seed):
+        for law in laws:
             for kind in self.kinds:
                 rows += self._part(law, kind, inputs)
             rows += self._part(law, None, inputs)
@@ -108,27 +125,26 @@ class SyntheticStudy:
         first = [row["mcc"] for row in rows if row["unit"] == rows[0]["unit"]]
         return text, sum(first) / len(first)
 
-    def _part(self, law: Planted, kind: str | None, inputs: StudyInputs) -> list[Row]:
+    def _part(self, law: Law, kind: str | None, inputs: StudyInputs) -> list[Row]:
         """The row of one kind of SAE on one law; of the true atoms for None."""
-        name = f"{law.name}-{kind or 'planted'}".replace(" ", "-").replace(",", "")
-        options = (self.d_in, self.l0, self.vectors, self.initial_atoms)
+        name = re.sub(r"[^\w.-]+", "-", f"{law.name}-{kind or 'planted'}")
+        options = (self.d_in, self.l0, self.vectors, self.initial_atoms, law.identity)
         return kept(inputs, name, options, partial(self._row, law, kind, inputs))
 
-    def _row(self, law: Planted, kind: str | None, inputs: StudyInputs) -> list[Row]:
+    def _row(self, law: Law, kind: str | None, inputs: StudyInputs) -> list[Row]:
         generator = torch.Generator().manual_seed(inputs.seed)
         train, _ = law.draw(self.vectors, generator)
         fresh, codes = law.draw(inputs.sample_sizes.measured, generator)
         if kind is None:
             most = int((codes > 0).sum(1).max())
-            encode = partial(nonnegative_omp, dictionary=law.dictionary, k=most)
-            unit = Unit(_PLANTED, law.dictionary, torch.zeros(self.d_in), encode, signed=False, coder="OMP ≥ 0")
+            unit = Unit(_PLANTED, law.dictionary, law.offset, partial(_omp, law, most), signed=False, coder="OMP ≥ 0")
         else:
             chosen: Kind = next(one for one in NAMES if one == kind)
-            settings, width = inputs.retraining, 2 * self.d_in
+            settings = inputs.retraining
             sae = fit(
                 train,
-                d_sae=width,
-                l0=self.l0,
+                d_sae=len(law.dictionary),
+                l0=law.l0,
                 kind=chosen,
                 steps=settings.steps,
                 batch_size=settings.batch_size,
@@ -140,6 +156,11 @@ class SyntheticStudy:
         refuted = row.pop("contradictions_1") + row.pop("contradictions_4")
         products = (law.dictionary @ law.dictionary.T).fill_diagonal_(0)
         return [row | {"law": law.name, "mu": float(products.abs().max()), "contradictions": refuted}]
+
+
+def _omp(law: Law, most: int, x: Tensor) -> Tensor:
+    """Codes of non-negative OMP on the true atoms of a law, with at most so many atoms."""
+    return nonnegative_omp(x - law.offset, law.dictionary, most)
 
 
 def verdict(rows: Sequence[Row]) -> str:

@@ -1,6 +1,7 @@
 """The ground-truth study from its call to its files, on two kinds and few steps."""
 
 import json
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -52,10 +53,19 @@ def test_a_random_start_is_another_training_of_all_kinds_and_changes_nothing_els
         ({"d_in": 12}, "should be a power of two"),
         ({"l0": 64.0}, "above 0 and below"),
         ({"kinds": ["soft"]}, "soft"),
+        ({"own_laws": False}, "study.own_laws=false leaves no law"),
+        ({"saelens": "plain"}, "study.saelens=plain is one word: expected a list, study.saelens=\\[plain\\]"),
+        (
+            {"saelens": ["plain"]},
+            "study.saelens=\\[plain\\] needs the package sae-lens: python -m pip install sae-lens",
+        ),
         ({"initial_atoms": "here"}, "study.initial_atoms names here: choose from data, random, kmeans"),
     ],
 )
-def test_a_mistake_is_refused_before_anything_is_trained(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+def test_a_mistake_is_refused_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], words: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "sae_lens", None)  # as where it is not installed
     with pytest.raises(ValueError, match=words):
         SyntheticStudy(**change)(inputs(tmp_path))
     assert not list(tmp_path.iterdir())
