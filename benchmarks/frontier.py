@@ -121,8 +121,8 @@ def draw(arguments: argparse.Namespace) -> None:
     points: dict[str, dict[float, tuple[float, float]]] = {}
     for folder in arguments.evaluations:
         found = json.loads((Path(folder) / "results.json").read_text(encoding="utf-8"))
-        sae = found["identity"]["sae"]
-        own = f"atomlab, α = {sae['alpha']:g}{'' if sae['tied'] else ', untied'}"
+        sae, rate = found["identity"]["sae"], found["identity"]["training"]["schedule"]["learning_rate"]
+        own = f"atomlab, α = {sae['alpha']:g}{'' if sae['tied'] else ', untied'}{f', rate {rate:g}' if rate else ''}"
         for row in found["rows"]:
             peer = re.fullmatch(r"(batchtopk|jumprelu)(_whitened)?_[\d.]+", row["unit"])
             if peer or row["unit"] == "atoms":

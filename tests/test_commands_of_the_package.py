@@ -175,6 +175,16 @@ def test_the_program_answers(words: list[str], code: int, said: str) -> None:
         ("train.py", ["study=capacity"], "study=capacity is a study, and python train.py does not run it"),
         ("train.py", ["run=outputs/x"], "run=outputs/x is an option of python evaluate.py"),
         ("evaluate.py", ["dry_run=true"], "python train.py dry_run=true"),
+        (  # it named the experiment, and advised what train.py would refuse as well
+            "evaluate.py",
+            ["experiment=synthetic", "study.d_in=16", "logger=none"],
+            "logger=none is an option of python train.py, and python evaluate.py has none like it: leave it out.",
+        ),
+        (
+            "train.py",
+            ["study=capacity", "logger=none", "layer=3"],
+            "study=capacity is a study, and python train.py does not run it: python evaluate.py study=capacity layer=3",
+        ),
         (
             "train.py",
             ["site=resid_pst"],

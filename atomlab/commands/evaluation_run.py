@@ -26,15 +26,16 @@ def run(config: DictConfig) -> float:
     trained = config_of_run(config)
     recipe, architecture = instantiate(trained.training), instantiate(trained.sae)
     data = instantiate(trained.activations, _convert_="all")
-    identity = identity_of(plain(trained), data.identity)
+    study: Study = instantiate(config.study, _convert_="all")
     run = None if config.run is None else Path(config.run)
+    read = study.reads_activations or run is not None
+    identity = identity_of(plain(trained), data.identity if read else {})
     if run is not None:
         remedy = "put back what was there when it was trained, or train again"
         found = read_identity(run)
         check_same(identity, found, what=f"run={run}", remedy=remedy, may_differ=("code",))
         warn_of_other_code(identity, found, f"run={run}")
     trainer = instantiate(trainer_config(trained, config), _partial_=True)
-    study: Study = instantiate(config.study, _convert_="all")
     text, objective = study(
         StudyInputs(
             data=data,

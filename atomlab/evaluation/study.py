@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, final
+from typing import ClassVar, Protocol, final
 
 from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.retraining import Retraining
@@ -51,7 +51,11 @@ class Study(Protocol):
     """A study of evaluate.py: a class in `studies`, named in an option file of conf/study/.
 
     A call writes the study's files into `inputs.folder`, and returns the text to print and the objective of a sweep.
+    `reads_activations` says whether it does anything with `inputs.data`; where it does not, neither the language model nor
+    the corpora need be there, and its record of identity names none.
     """
+
+    reads_activations: ClassVar[bool]
 
     def __call__(self, inputs: StudyInputs) -> tuple[str, float]: ...
 

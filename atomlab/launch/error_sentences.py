@@ -99,9 +99,16 @@ def _of_the_other_command(folder: str, name: str, key: str) -> str | None:
     if top in mine or top not in theirs:
         return None
     words = [word for word in sys.argv[1:] if not word.startswith("--config-dir=")]
-    culprit = next((word for word in words if word.startswith((f"{top}=", f"{top}.", "experiment="))), key)
+    named = [word for word in words if word.startswith((f"{top}=", f"{top}."))]
+    culprit = next(iter(named or [word for word in words if word.startswith("experiment=")]), key)
+    only_here = [word for word in words if re.split(r"[=.@]", word.lstrip("+~"))[0] in mine - theirs]
+    if only_here and top != "study":
+        return (
+            f"{culprit} is an option of {program_name(other)}, and {program_name(name)} has none like it: leave it out."
+        )
     what = f"{culprit} is a study" if top == "study" else f"{culprit} is an option of {program_name(other)}"
-    return f"{what}, and {program_name(name)} does not run it: {program_name(other)} {shlex.join(words)}"
+    theirs_too = shlex.join(word for word in words if word not in only_here)
+    return f"{what}, and {program_name(name)} does not run it: {program_name(other)} {theirs_too}"
 
 
 def _top_keys(folder: Path, name: str) -> set[str]:

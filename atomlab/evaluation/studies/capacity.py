@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 import torch
@@ -59,6 +59,8 @@ class CapacityGrid:
         expansions: numbers of atoms, as d_sae / d_in.
         surrogate: whether the same grid is trained on Gaussian vectors with the data's mean and covariance.
     """
+
+    reads_activations: ClassVar[bool] = True
 
     vectors: Sequence[Count] = (2000, 4000, 8000, 16000)
     expansions: Sequence[Positive] = (1, 4, 8)

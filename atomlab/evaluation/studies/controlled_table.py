@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import final
+from typing import ClassVar, final
 
 import torch
 
@@ -64,6 +64,8 @@ class ControlledTable:
         loss: whether the language model is run with x̂ in place of x.
         browser: options of the atom browser and of the monosemanticity columns; None leaves both out.
     """
+
+    reads_activations: ClassVar[bool] = True
 
     atoms: str | None = None
     features: Mapping[str, str] | None = None

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, final
+from typing import Any, ClassVar, NamedTuple, final
 
 import torch
 
@@ -88,6 +88,8 @@ class PaperTable:
         coders: names of `atomlab.units.CODERS`: how atoms, controls and imported SAEs are coded beside the atoms' own code.
         features: imported SAEs by the name of their row; `{layer}` in a path stands for the number of the layer.
     """
+
+    reads_activations: ClassVar[bool] = True
 
     layers: Sequence[Index] | None = None
     controls: Sequence[str] = ("data", "k_means", "random")

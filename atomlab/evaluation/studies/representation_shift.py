@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
@@ -49,6 +49,8 @@ class RepresentationShiftStudy:
         causal: whether the causal inner product is measured too, where the site is the residual stream. It loads the
             unembedding.
     """
+
+    reads_activations: ClassVar[bool] = True
 
     layers: Sequence[Index] | None = None
     samples: Count = 2048

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -70,6 +70,8 @@ class SyntheticStudy:
         saelens: synthetic models of SAELens as further laws: `plain`, `structured`, or a folder or hub name (`saelens_law`).
             They bring their own width and L0, and need the package sae-lens.
     """
+
+    reads_activations: ClassVar[bool] = False
 
     d_in: Count = 32
     l0: Positive = 2.0

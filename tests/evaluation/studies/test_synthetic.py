@@ -13,6 +13,7 @@ from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation import Retraining, StudyInputs, SyntheticStudy
 from atomlab.metrics.sample_sizes import SampleSizes
 from atomlab.training.recipe import Architecture, TrainingRecipe
+from tests.processes import run
 
 
 def inputs(folder: Path) -> StudyInputs:
@@ -69,3 +70,15 @@ def test_a_mistake_is_refused_before_anything_is_trained(
     with pytest.raises(ValueError, match=words):
         SyntheticStudy(**change)(inputs(tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+def test_neither_a_model_nor_a_text_needs_to_be_there(tmp_path: Path) -> None:
+    """The packages of the embedded model and text were asked for, which the study does not read."""
+    words = ["experiment=synthetic", "model=hf", "model.name=nowhere", "corpus=local", "corpus.path=no.txt"]
+    small = ["study.d_in=4", "study.l0=1", "study.vectors=200", "study.kinds=[top_k]", "steps=2", "batch_size=32"]
+    sizes = ["sample_sizes.measured=50", "hydra.run.dir=out"]
+    finished = run("evaluate.py", *words, *small, *sizes, cwd=tmp_path, cache=tmp_path / "cache")
+    assert finished.returncode == 0, finished.stderr
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert len(found["rows"]) == 8
+    assert not {"model", "corpus", "hook_point"} & set(found["identity"])
