@@ -4,7 +4,7 @@ Codes with K = 0 count in no rate. The counts hold them apart, at size 0. `by_si
 processes.
 """
 
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from jaxtyping import Float
@@ -52,6 +52,7 @@ class UniformlyCertifiedRate(Metric):
 
     full_state_update = False
     higher_is_better = True
+    computes_many: ClassVar[bool] = True  # states with a leading dimension give one number each (`GroupBootstrap`)
     counts: Tensor
     certified_sizes: Tensor
 
@@ -83,7 +84,7 @@ class UniformlyCertifiedRate(Metric):
         self.counts += torch.bincount(support_sizes(codes), minlength=len(self.counts))
 
     def compute(self) -> Tensor:
-        return self.counts[self.certified_sizes].sum().double() / self.counts[1:].sum()
+        return self.counts[..., self.certified_sizes].sum(-1).double() / self.counts[..., 1:].sum(-1)
 
     def by_size(self) -> Float[Tensor, " sizes"]:
         """Returns the rate at each size 0, 1, ..., d_sae, float64: 1 or 0, since K alone decides; NaN where no code has
@@ -118,6 +119,7 @@ class CertifiedRate(Metric):
 
     full_state_update = False
     higher_is_better = True
+    computes_many: ClassVar[bool] = True  # states with a leading dimension give one number each (`GroupBootstrap`)
     certified: Tensor
     counts: Tensor
     white: Tensor
@@ -157,7 +159,7 @@ class CertifiedRate(Metric):
         return holds
 
     def compute(self) -> Tensor:
-        return self.certified.sum().double() / self.counts[1:].sum()
+        return self.certified.sum(-1).double() / self.counts[..., 1:].sum(-1)
 
     def by_size(self) -> Float[Tensor, " sizes"]:
         """Returns the rate at each size 0, 1, ..., d_sae, float64; NaN where no code has that K."""

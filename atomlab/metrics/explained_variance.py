@@ -1,6 +1,6 @@
 """How much of the variance of the activations their reconstructions explain (theory.md 8)."""
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -38,6 +38,7 @@ class ExplainedVariance(Metric):
 
     full_state_update = False
     higher_is_better = True
+    computes_many: ClassVar[bool] = True  # states with a leading dimension give one number each (`GroupBootstrap`)
     sums: Tensor
     count: Tensor
     whitening: Tensor | None

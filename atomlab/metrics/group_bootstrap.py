@@ -1,7 +1,6 @@
 """Numbers of which one also knows how much they would differ over other documents."""
 
-from collections.abc import Iterable
-from itertools import product
+from collections.abc import Iterable, Iterator, Mapping
 from typing import final
 
 import torch
@@ -22,8 +21,9 @@ class GroupBootstrap:
     each times how often its group was drawn. So it takes metrics whose states are sums over vectors, such as all those
     of `atomlab.metrics.by_name` that are updated with vectors or codes. Sums are not added up over processes.
 
-    Cost: one update a group, and one `compute` a metric and sample. Memory: the states of the metrics for each group,
-    and for 128 samples.
+    Cost: one update a group, and one `compute` a metric and sample, or a metric and 128 samples where the metric says of
+    itself that it `computes_many`: where its states have a leading dimension, `compute` gives one number for each entry
+    there. Memory: the states of the metrics for each group, and for 128 samples.
 
     Args:
         collection: the metrics, not updated yet. Names leave out its prefix and postfix.
@@ -89,11 +89,17 @@ class GroupBootstrap:
             wide = {state: (each.double(), each.dtype) for state, each in states.items()}
             for drawn in weights.split(_TOGETHER) if wide else ():
                 sums = {state: torch.tensordot(drawn, each, 1).to(dtype) for state, (each, dtype) in wide.items()}
-                for sample, name in product(range(len(drawn)), wanted):
-                    metric = self.metrics[name]
-                    for state, values in sums.items():
-                        setattr(metric, state, values[sample])
-                    value = type(metric).compute(metric)  # not `metric.compute`, which remembers its first result
-                    if isinstance(value, Tensor):
-                        found.setdefault(name, []).append(value)
-        return {name: torch.stack(values) for name, values in found.items()}
+                for name in wanted:
+                    found.setdefault(name, []).extend(_numbers(self.metrics[name], sums, len(drawn)))
+        return {name: torch.cat(values) for name, values in found.items() if values}
+
+
+def _numbers(metric: Metric, sums: Mapping[str, Tensor], samples: int) -> Iterator[Tensor]:
+    """Gives what a metric computes of the states of several samples, shape `(samples,)` in all; nothing of several parts."""
+    together = samples > 1 and getattr(metric, "computes_many", False)
+    for chosen in [slice(None)] if together else range(samples):
+        for state, values in sums.items():
+            setattr(metric, state, values[chosen])
+        value = type(metric).compute(metric)  # not `metric.compute`, which remembers its first result
+        if isinstance(value, Tensor):
+            yield value.reshape(samples if together else 1)

@@ -4,7 +4,7 @@
 each support size. As one compute group of a MetricCollection they cost one update.
 """
 
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ class SupportSizes(Metric):
     """
 
     full_state_update = False
+    computes_many: ClassVar[bool] = True  # states with a leading dimension give one number each (`GroupBootstrap`)
     counts: Tensor
 
     def __init__(self, d_sae: int, statistic: Literal["mean", "median", "q998", "empty"]) -> None:
@@ -49,14 +50,14 @@ class SupportSizes(Metric):
         self.counts += torch.bincount(support_sizes(codes), minlength=len(self.counts))
 
     def compute(self) -> Tensor:
-        counts, total = self.counts, self.counts.sum()
-        if total == 0:
-            return counts.new_full((), torch.nan, dtype=torch.float64)
+        counts, total = self.counts, self.counts.sum(-1)
         if self.statistic == "mean":
-            return (counts * torch.arange(len(counts), device=counts.device)).sum().double() / total
+            return (counts * torch.arange(counts.shape[-1], device=counts.device)).sum(-1).double() / total
         if self.statistic == "empty":
-            return counts[0].double() / total
-        return torch.searchsorted(counts.cumsum(0), total * {"median": 0.5, "q998": 0.998}[self.statistic])
+            return counts[..., 0].double() / total
+        wanted = total.double() * {"median": 0.5, "q998": 0.998}[self.statistic]
+        found = torch.searchsorted(counts.cumsum(-1).double(), wanted[..., None]).squeeze(-1)
+        return found if bool((total > 0).all()) else found.double().where(total > 0, torch.nan)
 
 
 @final

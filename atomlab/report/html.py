@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from atomlab.report.contents import Page, Results
@@ -69,9 +70,13 @@ def write_figures(folder: Path, figures: Mapping[str, bytes]) -> None:
 
 
 def png(figure: Figure) -> bytes:
-    """Draws a figure as the bytes of a PNG file, the same on every machine that has the same fonts."""
+    """Draws a figure as the bytes of a PNG file, the same on every machine that has the same fonts.
+
+    It is drawn once. `Figure.savefig` draws everything a first time to find the layout, which `draw` does itself.
+    """
+    figure.set_dpi(144)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=144, metadata={"Software": None})
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
 
 

@@ -80,23 +80,24 @@ def _finite(numbers: Tensor) -> Tensor:
 
 
 def explained_variance(
-    sums: Float[Tensor, " d_and_2"], count: Tensor | int, *, centred: bool = True
-) -> Float[Tensor, ""]:
+    sums: Float[Tensor, "*batch d_and_2"], count: Tensor | int, *, centred: bool = True
+) -> Float[Tensor, "*batch"]:
     """Computes the share of variance that reconstructions explain: R² = 1 − Σ‖x − x̂‖² / Σ‖x − x̄‖².
 
     Variance is pooled over samples and dimensions. x̄ is the mean of the stream, or 0 if not `centred`. In float64 a
     mean that is 1000 times the standard deviation costs six of sixteen digits. Time and memory: O(d).
 
     Args:
-        sums: result of `variance_sums`, added up over the stream, shape `(d + 2,)`, float64.
-        count: number of vectors in the sums.
+        sums: result of `variance_sums`, added up over the stream, shape `(d + 2,)`, float64; or of several streams, with
+            leading dimensions.
+        count: number of vectors in the sums, of the shape of the leading dimensions or one for all.
         centred: whether variance is about the mean of the stream and not about 0.
 
     Returns:
-        R² as a scalar, float64; exact up to rounding, NaN where there is no variance.
+        R² of each stream, float64; exact up to rounding, NaN where there is no variance.
     """
-    total, squares, error = sums[:-2], sums[-2], sums[-1]
-    variance = squares - (total.square().sum() / count if centred else 0)
+    total, squares, error = sums[..., :-2], sums[..., -2], sums[..., -1]
+    variance = squares - (total.square().sum(-1) / count if centred else 0)
     return torch.where(variance > 0, 1 - error / variance, torch.nan)
 
 

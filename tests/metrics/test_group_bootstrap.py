@@ -1,16 +1,26 @@
 """Numbers of resampled groups are those of the same metrics on the vectors of these groups, one after another."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
 from torchmetrics import Metric, MetricCollection
 
-from atomlab.metrics import CertifiedRate, ExplainedVariance, FiringShare, IsometryRates, Stability, SupportSizes
+from atomlab.metrics import (
+    CertifiedRate,
+    ExplainedVariance,
+    FiringShare,
+    IsometryRates,
+    Stability,
+    SupportSizes,
+    UniformlyCertifiedRate,
+)
 from atomlab.metrics.group_bootstrap import GroupBootstrap
 from atomlab.theory import AtomicInnerProduct, group_weights, restricted_isometry_curve
 
 D_IN, D_SAE, GROUPS = 6, 10, 5
+SHARING = [["l0", "median", "empty", "level_1"], ["dead"], ["level_4"], ["stability"], ["verdicts"]]
 
 
 def generator(seed: int) -> torch.Generator:
@@ -32,6 +42,8 @@ def of_codes() -> dict[str, Metric]:
     return {
         "l0": SupportSizes(D_SAE, "mean"),
         "median": SupportSizes(D_SAE, "median"),
+        "empty": SupportSizes(D_SAE, "empty"),
+        "level_1": UniformlyCertifiedRate(dictionary(), "coherence"),
         "dead": FiringShare(D_SAE, 0),
         "level_4": CertifiedRate(dictionary(), "dual_certificate"),
         "stability": Stability(dictionary(), "pairwise"),
@@ -57,7 +69,11 @@ def vectors(group: int) -> tuple[torch.Tensor, torch.Tensor]:
     ("build", "groups", "batch"),
     [
         (of_codes, None, lambda g: (codes(g),)),
-        (of_codes, [["l0", "median"], ["dead"], ["level_4"], ["stability"], ["verdicts"]], lambda g: (codes(g),)),
+        (
+            of_codes,
+            [["l0", "median", "empty", "level_1"], ["dead"], ["level_4"], ["stability"], ["verdicts"]],
+            lambda g: (codes(g),),
+        ),
         (of_vectors, [["r2", "r2_uncentred"], ["r2_s"]], vectors),
     ],
 )
@@ -103,9 +119,39 @@ def test_the_metrics_stay_in_the_state_of_all_groups() -> None:
 
 
 def test_a_sample_without_anything_to_measure_is_nan() -> None:
-    made = GroupBootstrap(MetricCollection({"level_4": CertifiedRate(dictionary(), "dual_certificate")}), 2)
+    rates = {
+        "level_1": UniformlyCertifiedRate(dictionary(), "coherence"),
+        "level_4": CertifiedRate(dictionary(), "dual_certificate"),
+    }
+    made = GroupBootstrap(MetricCollection(rates), 2)
     made.update(0, codes(2))
     made.update(1, torch.zeros(3, D_SAE))
-    found = made.replicates(["level_4"], 50, seed=0)["level_4"]
     drawn = group_weights(2, 50, generator(0))
-    assert found.isnan().tolist() == (drawn[:, 0] == 0).tolist()
+    for found in made.replicates(rates, 50, seed=0).values():
+        assert found.isnan().tolist() == (drawn[:, 0] == 0).tolist()
+
+
+@pytest.mark.parametrize("statistic", ["mean", "empty", "median", "q998"])
+def test_a_group_without_vectors_has_no_sizes(statistic: Literal["mean", "empty", "median", "q998"]) -> None:
+    made = GroupBootstrap(MetricCollection({"size": SupportSizes(D_SAE, statistic)}), 2)
+    made.update(0, codes(2))
+    made.update(1, torch.zeros(0, D_SAE))
+    expected = SupportSizes(D_SAE, statistic)
+    expected.update(codes(2))
+    found = made.replicates(["size"], 50, seed=0)["size"]
+    nothing = group_weights(2, 50, generator(0))[:, 0] == 0
+    assert 0 < int(nothing.sum()) < 50
+    assert torch.equal(found.isnan(), nothing)
+    assert found[~nothing].unique().tolist() == [float(expected.compute())]
+
+
+@pytest.mark.parametrize("metric", [ExplainedVariance(D_IN), CertifiedRate(dictionary(), "dual_certificate")])
+def test_many_samples_are_computed_at_once(metric: Metric, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand calls for each number took a third of the closing table of a small run."""
+    made = GroupBootstrap(MetricCollection({"number": metric}), GROUPS)
+    for group in range(GROUPS):
+        made.update(group, *(vectors(group) if isinstance(metric, ExplainedVariance) else (codes(group),)))
+    compute, calls = type(metric).compute, []
+    monkeypatch.setattr(type(metric), "compute", lambda self: (calls.append(1), compute(self))[1])
+    made.replicates(["number"], 1000, seed=0)
+    assert len(calls) < 20
