@@ -6,7 +6,6 @@ They need the package sae-lens, which is imported when such a law is asked for.
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.metadata import version
 from typing import Any, final
 
@@ -28,16 +27,27 @@ class SaelensLaw:
     Attributes:
         name: for tables.
         model: a `sae_lens.synthetic.SyntheticModel`, on the CPU.
+        l0: mean number of atoms of a vector, counted on 16,384 vectors of their own seed (`of`).
     """
 
     name: str
     model: Any
+    l0: float
 
-    @cached_property
+    @classmethod
+    def of(cls, name: str, model: Any) -> "SaelensLaw":
+        """Makes the law of a synthetic model, and counts its L0."""
+        with isolate_rng():
+            torch.manual_seed(0)
+            codes = model.sample_with_features(_BLOCK)[1]
+        fires = (codes.to_dense() if codes.is_sparse else codes) > 0
+        return cls(name, model, float(fires.sum(1).double().mean()))
+
+    @property
     def _norms(self) -> Tensor:
         return self.model.feature_dict.feature_vectors.detach().float().norm(dim=1)
 
-    @cached_property
+    @property
     def dictionary(self) -> Float[Tensor, "features d_in"]:
         """The true atoms as rows, brought to unit norm; float32."""
         return self.model.feature_dict.feature_vectors.detach().float() / self._norms[:, None]
@@ -46,11 +56,6 @@ class SaelensLaw:
     def offset(self) -> Float[Tensor, " d_in"]:
         """What is added to every vector; float32."""
         return self.model.feature_dict.bias.detach().float()
-
-    @cached_property
-    def l0(self) -> float:
-        """Mean number of atoms of a vector, counted on 16,384 vectors of their own seed."""
-        return float((self._block(_BLOCK, seed=0)[1] > 0).sum(1).double().mean())
 
     @property
     def identity(self) -> str:
@@ -104,7 +109,7 @@ def saelens_law(name: str, seed: int) -> SaelensLaw:
         ) from error
     if name not in OWN_NAMES:
         try:
-            return SaelensLaw(name, synthetic.SyntheticModel.load_from_source(name))
+            return SaelensLaw.of(name, synthetic.SyntheticModel.load_from_source(name))
         except Exception as error:  # of SAELens, safetensors, JSON or the hub
             raise ValueError(
                 f"study.saelens names {name}, which is neither {' nor '.join(OWN_NAMES)}, and SAELens cannot read it as the "
@@ -132,4 +137,4 @@ def saelens_law(name: str, seed: int) -> SaelensLaw:
             bias=0.5,
             seed=seed,
         )
-    return SaelensLaw(f"SAELens, {name}", synthetic.SyntheticModel(made))
+    return SaelensLaw.of(f"SAELens, {name}", synthetic.SyntheticModel(made))

@@ -69,11 +69,7 @@ def vectors(group: int) -> tuple[torch.Tensor, torch.Tensor]:
     ("build", "groups", "batch"),
     [
         (of_codes, None, lambda g: (codes(g),)),
-        (
-            of_codes,
-            [["l0", "median", "empty", "level_1"], ["dead"], ["level_4"], ["stability"], ["verdicts"]],
-            lambda g: (codes(g),),
-        ),
+        (of_codes, SHARING, lambda g: (codes(g),)),
         (of_vectors, [["r2", "r2_uncentred"], ["r2_s"]], vectors),
     ],
 )

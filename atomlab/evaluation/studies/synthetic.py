@@ -108,7 +108,7 @@ class SyntheticStudy:
                 f"study.saelens={self.saelens} is one word: expected a list, study.saelens=[{self.saelens}]."
             )
         laws: list[Law] = [*planted_laws(self.d_in, self.l0, inputs.seed)] if self.own_laws else []
-        laws += [saelens_law(name, inputs.seed) for name in self.saelens]
+        laws.extend(saelens_law(name, inputs.seed) for name in self.saelens)
         if not laws:
             raise ValueError("study.own_laws=false leaves no law: name some by study.saelens=[plain,structured].")
         rows: list[Row] = []
