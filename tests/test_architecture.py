@@ -186,6 +186,7 @@ ONLY_IN = {
     "sklearn": {"theory", "units", "evaluation"},
     "scipy": {"theory", "units", "evaluation"},
     "matplotlib": {"report"},
+    "sae_lens": {"evaluation/planted_by_saelens.py"},
     "jinja2": {"report"},
     "rich": {"report", "commands"},  # tables for the terminal
     "hydra": {"launch", "commands"},  # commands: a task builds what its configuration names
