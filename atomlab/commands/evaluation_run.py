@@ -9,7 +9,9 @@ from omegaconf import DictConfig
 
 from atomlab.evaluation import Retraining, Study, StudyInputs
 from atomlab.identity import check_same, identity_of, read_identity, warn_of_other_code
-from atomlab.launch import as_yaml, config_of_run, plain, setting_of, trainer_config
+from atomlab.launch import as_yaml, check_only_read, config_of_run, plain, setting_of, trainer_config
+
+_OF_EVERY_STUDY = ("experiment", "steps", "batch_size", "seed", "sample_sizes", "cache_dir")
 
 
 def run(config: DictConfig) -> float:
@@ -20,16 +22,17 @@ def run(config: DictConfig) -> float:
 
     Raises:
         FileNotFoundError: `run` is no finished run of train.py.
-        ValueError: beside `run`, an override of what that run fixes; or its model, corpora or options are not what they
-            were when it was trained.
+        ValueError: beside `run`, an override of what that run fixes; its model, corpora or options are not what they were
+            when it was trained; or an option that a study without activations does not read.
     """
     trained = config_of_run(config)
     recipe, architecture = instantiate(trained.training), instantiate(trained.sae)
     data = instantiate(trained.activations, _convert_="all")
     study: Study = instantiate(config.study, _convert_="all")
+    if not study.reads_activations:
+        check_only_read("study", *_OF_EVERY_STUDY)
+    identity = identity_of(plain(trained), data.identity if study.reads_activations else {})
     run = None if config.run is None else Path(config.run)
-    read = study.reads_activations or run is not None
-    identity = identity_of(plain(trained), data.identity if read else {})
     if run is not None:
         remedy = "put back what was there when it was trained, or train again"
         found = read_identity(run)

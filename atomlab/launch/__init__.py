@@ -23,12 +23,13 @@ from atomlab.launch.command_line import launch, plain
 from atomlab.launch.own_options import OWN_FOLDER
 from atomlab.launch.ranks import folder_of_first_process
 from atomlab.launch.run_folders import ClaimFolder
-from atomlab.launch.run_to_measure import as_yaml, config_of_run, setting_of, trainer_config
+from atomlab.launch.run_to_measure import as_yaml, check_only_read, config_of_run, setting_of, trainer_config
 
 __all__ = [
     "OWN_FOLDER",
     "ClaimFolder",
     "as_yaml",
+    "check_only_read",
     "config_of_run",
     "folder_of_first_process",
     "launch",

@@ -200,7 +200,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return _makes(value, kind)
     if kind in _PLAIN:
         return type(value) is kind or (kind is float and type(value) is int)
-    if not inspect.isclass(kind) or kind is object:
+    if not inspect.isclass(kind) or kind in (Any, object):
         return True  # Any, a type variable, a shape
     if kind is tuple and args and args[-1] is not ...:
         return isinstance(value, list) and len(value) == len(args) and all(map(_fits, value, args))

@@ -1,6 +1,7 @@
 """What evaluate.py takes from the run folder that it measures, and what may be chosen beside it."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,3 +86,21 @@ def as_yaml(*parts: DictConfig) -> str:
 def overridden_keys() -> set[str]:
     """Returns the first parts of the keys that the command line sets."""
     return {override.lstrip("+~").split("=")[0].split(".")[0] for override in HydraConfig.get().overrides.task}
+
+
+def check_only_read(*read: str) -> None:
+    """Checks that the command line sets nothing that would have no effect.
+
+    Args:
+        read: first parts of the keys that are read.
+
+    Raises:
+        ValueError: another key is set.
+    """
+    words = HydraConfig.get().overrides.task
+    unread = [word for word in words if re.split(r"[=.@]", word.lstrip("+~"))[0] not in read]
+    if unread:
+        raise ValueError(
+            f"{unread[0]} has no effect on a study that reads no activations: leave it out. What it trains takes choices of "
+            "a recipe from study.changes={training.noise: 0.0}."
+        )

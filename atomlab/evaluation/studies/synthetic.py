@@ -4,10 +4,10 @@ It is the only study in which a certificate can be held against the true code.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from atomlab.evaluation.study import StudyInputs, kept
 from atomlab.ranges import Count, Positive
 from atomlab.report import Column, Page, Results, Row, write_results
 from atomlab.training.fit import fit
+from atomlab.training.kinds import defaults_of, with_changes
 from atomlab.training.recipe import OWN_STARTS, Kind
 from atomlab.units import Unit, atoms
 
@@ -66,6 +67,8 @@ class SyntheticStudy:
         vectors: number of training vectors.
         kinds: `threshold`, `relu`, `top_k`, `batch_top_k`, `gated`.
         initial_atoms: where the atoms of all kinds start: `data`, `random` or `kmeans`.
+        changes: choices that differ from the recipe of every kind, by their names on the command line, such as
+            `{"sae.alpha": 0.5, "training.noise": 0.0}` (`atomlab.fit`); None for none.
         own_laws: whether atomlab's own laws are among those of the study; `d_in` and `l0` are theirs alone.
         saelens: synthetic models of SAELens as further laws: `plain`, `structured`, or a folder or hub name (`saelens_law`).
             They bring their own width and L0, and need the package sae-lens.
@@ -78,6 +81,7 @@ class SyntheticStudy:
     vectors: Count = 20_000
     kinds: Sequence[str] = tuple(NAMES)
     initial_atoms: str = "data"
+    changes: Mapping[str, Any] | None = None
     own_laws: bool = True
     saelens: Sequence[str] = ()
 
@@ -94,8 +98,8 @@ class SyntheticStudy:
             The text to print, and the objective: the mean MCC of the first kind.
 
         Raises:
-            ValueError: an unknown kind or start, a width that is no power of two, an L0 that is not between 0 and 2·d_in, no
-                law at all, or a model of SAELens that cannot be had.
+            ValueError: an unknown kind, start or change, a width that is no power of two, an L0 that is not between 0 and
+                2·d_in, no law at all, or a model of SAELens that cannot be had.
         """
         check_names("kinds", self.kinds, NAMES)
         check_names("study.initial_atoms", [self.initial_atoms], OWN_STARTS)
@@ -103,6 +107,7 @@ class SyntheticStudy:
             raise ValueError(f"study.d_in={self.d_in} should be a power of two, 4 or more.")
         if not 0 < self.l0 < 2 * self.d_in:
             raise ValueError(f"study.l0={self.l0} should be above 0 and below the 2·d_in={2 * self.d_in} true atoms.")
+        with_changes(*defaults_of("threshold", 2.0, self.l0), self.changes or {})
         if isinstance(self.saelens, str):
             raise ValueError(
                 f"study.saelens={self.saelens} is one word: expected a list, study.saelens=[{self.saelens}]."
@@ -119,6 +124,8 @@ class SyntheticStudy:
         provenance = {
             "vectors": f"{self.vectors:,} for training and {inputs.sample_sizes.measured:,} fresh ones of each law",
             "atoms start at": self.initial_atoms,
+            "changes of the recipes": ", ".join(f"{name}={value}" for name, value in (self.changes or {}).items())
+            or "none",
             "seed": str(inputs.seed),
             "commit": commit(),
         }
@@ -130,7 +137,7 @@ class SyntheticStudy:
     def _part(self, law: Law, kind: str | None, inputs: StudyInputs) -> list[Row]:
         """The row of one kind of SAE on one law; of the true atoms for None."""
         name = re.sub(r"[^\w.-]+", "-", f"{law.name}-{kind or 'planted'}")
-        options = (self.d_in, self.l0, self.vectors, self.initial_atoms, law.identity)
+        options = (self.d_in, self.l0, self.vectors, self.initial_atoms, dict(self.changes or {}), law.identity)
         return kept(inputs, name, options, partial(self._row, law, kind, inputs))
 
     def _row(self, law: Law, kind: str | None, inputs: StudyInputs) -> list[Row]:
@@ -151,7 +158,7 @@ class SyntheticStudy:
                 steps=settings.steps,
                 batch_size=settings.batch_size,
                 seed=inputs.seed,
-                changes={"training.initial_atoms.source": self.initial_atoms},
+                changes={"training.initial_atoms.source": self.initial_atoms, **(self.changes or {})},
             )
             unit = atoms(sae, NAMES[chosen])
         row = against_truth(unit, Truth(fresh, law.dictionary, codes))
