@@ -37,11 +37,7 @@ class SaelensLaw:
     @classmethod
     def of(cls, name: str, model: Any) -> "SaelensLaw":
         """Makes the law of a synthetic model, and counts its L0."""
-        with isolate_rng():
-            torch.manual_seed(0)
-            codes = model.sample_with_features(_BLOCK)[1]
-        fires = (codes.to_dense() if codes.is_sparse else codes) > 0
-        return cls(name, model, float(fires.sum(1).double().mean()))
+        return cls(name, model, float((_block(model, _BLOCK, seed=0)[1] > 0).sum(1).double().mean()))
 
     @property
     def _norms(self) -> Tensor:
@@ -78,14 +74,16 @@ class SaelensLaw:
         parts = []
         for first in range(0, count, _BLOCK):
             seed = int(torch.randint(2**31, (), generator=generator))
-            parts.append(self._block(min(_BLOCK, count - first), seed))
-        return torch.cat([x for x, _ in parts]), torch.cat([codes for _, codes in parts])
+            parts.append(_block(self.model, min(_BLOCK, count - first), seed))
+        return torch.cat([x for x, _ in parts]), torch.cat([codes for _, codes in parts]) * self._norms
 
-    def _block(self, count: int, seed: int) -> tuple[Tensor, Tensor]:
-        with isolate_rng():
-            torch.manual_seed(seed)
-            x, codes = self.model.sample_with_features(count)
-        return x.float(), (codes.to_dense() if codes.is_sparse else codes).float() * self._norms
+
+def _block(model: Any, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Vectors of a synthetic model and the values of its own features, which need not have unit norm, both float32."""
+    with isolate_rng():
+        torch.manual_seed(seed)
+        x, codes = model.sample_with_features(count)
+    return x.float(), (codes.to_dense() if codes.is_sparse else codes).float()
 
 
 def saelens_law(name: str, seed: int) -> SaelensLaw:

@@ -12,7 +12,7 @@ from hydra.errors import HydraException, InstantiationException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 
 from atomlab.launch.help import GROUPS, program_name
-from atomlab.launch.options import did_you_mean, keys_of
+from atomlab.launch.options import did_you_mean, keys_of, top_key
 
 _QUOTES = "\"'"
 _GROUPS_OF_HYDRA = ["hydra/launcher", "hydra/sweeper"]
@@ -101,7 +101,7 @@ def _of_the_other_command(folder: str, name: str, key: str) -> str | None:
     words = [word for word in sys.argv[1:] if not word.startswith("--config-dir=")]
     named = [word for word in words if word.startswith((f"{top}=", f"{top}."))]
     culprit = next(iter(named or [word for word in words if word.startswith("experiment=")]), key)
-    only_here = [word for word in words if re.split(r"[=.@]", word.lstrip("+~"))[0] in mine - theirs]
+    only_here = [word for word in words if top_key(word) in mine - theirs]
     if only_here and top != "study":
         return (
             f"{culprit} is an option of {program_name(other)}, and {program_name(name)} has none like it: leave it out."

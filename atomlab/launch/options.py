@@ -58,6 +58,15 @@ def _keys(path: str, node: Any) -> Iterator[str]:
         yield from _keys(here, value)
 
 
+def top_key(word: str) -> str:
+    """Returns the first part of the key that a word of the command line sets.
+
+    >>> [top_key(word) for word in ("sae.alpha=0.5", "+foo=1", "corpus@reference=local")]
+    ['sae', 'foo', 'corpus']
+    """
+    return re.split(r"[=.@]", word.lstrip("+~"))[0]
+
+
 def did_you_mean(key: str, known: list[str]) -> str:
     """Hints at the known key that is nearest to an unknown one.
 

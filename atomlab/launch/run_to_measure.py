@@ -1,13 +1,14 @@
 """What evaluate.py takes from the run folder that it measures, and what may be chosen beside it."""
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+
+from atomlab.launch.options import top_key
 
 _BESIDE_RUN = ("run", "study", "sample_sizes", "trainer", "cache_dir")
 
@@ -97,8 +98,7 @@ def check_only_read(*read: str) -> None:
     Raises:
         ValueError: another key is set.
     """
-    words = HydraConfig.get().overrides.task
-    unread = [word for word in words if re.split(r"[=.@]", word.lstrip("+~"))[0] not in read]
+    unread = [word for word in HydraConfig.get().overrides.task if top_key(word) not in read]
     if unread:
         raise ValueError(
             f"{unread[0]} has no effect on a study that reads no activations: leave it out. What it trains takes choices of "

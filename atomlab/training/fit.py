@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from atomlab.activations.store.moments import Moments, exact_moments
+from atomlab.ranges import Count, Index, fits
 from atomlab.sae import SAE, BaselineSAE, ThresholdSAE
 from atomlab.training.build import build
 from atomlab.training.callbacks import DecoderNorm, FinalCalibration, ProgressBar
@@ -63,11 +64,11 @@ def fit(
 
     Cost: a training, and O(samples·d_in²) float64 FLOPs for the moments.
     """
-    if not isinstance(l0, Real) or not _counts(d_sae) or d_sae < 2 or not 0 < l0 < d_sae:
+    if not isinstance(l0, Real) or not fits(d_sae, Count) or d_sae < 2 or not 0 < l0 < d_sae:
         raise ValueError(
             f"A fit needs d_sae of 2 or more atoms and an l0 between 0 and d_sae, got d_sae={d_sae}, l0={l0}."
         )
-    if not _counts(steps, batch_size, seed) or steps < 1 or batch_size < 1 or seed < 0:
+    if not fits(steps, Count) or not fits(batch_size, Count) or not fits(seed, Index):
         raise ValueError(
             f"A fit needs steps and batch_size of 1 or more and a seed of 0 or more, all whole numbers, got steps={steps}, "
             f"batch_size={batch_size}, seed={seed}."
@@ -119,10 +120,6 @@ def subspace(moments: Moments, rounding: float) -> Tensor | None:
     least = max((_ROUNDING * rounding) ** 2, len(values) * torch.finfo(values.dtype).eps)
     kept = values > least * values.sum()
     return None if kept.all() else directions[:, kept].float()
-
-
-def _counts(*values: Any) -> bool:
-    return all(isinstance(value, int) and not isinstance(value, bool) for value in values)
 
 
 def _collected(vectors: Any, most: int) -> tuple[Tensor, float]:

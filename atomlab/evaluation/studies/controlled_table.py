@@ -12,7 +12,7 @@ from atomlab.activations.datamodule import ActivationDataModule
 from atomlab.evaluation.browser.browse import BrowserOptions, browse
 from atomlab.evaluation.controls import CONTROL_SOURCES, CONTROLS, control_cases
 from atomlab.evaluation.equal_l0 import Case, EqualL0, atoms_case
-from atomlab.evaluation.option_checks import check_names
+from atomlab.evaluation.option_checks import check_list, check_names
 from atomlab.evaluation.provenance import describe, metric_of, trained_on
 from atomlab.evaluation.rows.certify import certify
 from atomlab.evaluation.rows.conclusion import conclude, with_memory
@@ -130,8 +130,7 @@ class ControlledTable:
         """Raises for everything that can be wrong with the options, before anything is harvested, trained or measured."""
         check_names("study.controls", self.controls, CONTROLS)
         check_names("study.coders", self.coders, CODERS)
-        if isinstance(self.seeds, str):
-            raise ValueError(f"study.seeds={self.seeds} is one word: expected a list, study.seeds=[{self.seeds}].")
+        check_list("study.seeds", self.seeds)
         if taken := [name for name in self.features or {} if name in SOURCES or " + " in name]:
             raise ValueError(
                 f"study.features names a row {', '.join(taken)}, which the table has or which could be one of its rows with "

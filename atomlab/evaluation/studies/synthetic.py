@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from atomlab.coders import nonnegative_omp
-from atomlab.evaluation.option_checks import check_names
+from atomlab.evaluation.option_checks import check_list, check_names
 from atomlab.evaluation.planted import Law, planted_laws
 from atomlab.evaluation.planted_by_saelens import saelens_law
 from atomlab.evaluation.provenance import commit
@@ -107,11 +107,8 @@ class SyntheticStudy:
             raise ValueError(f"study.d_in={self.d_in} should be a power of two, 4 or more.")
         if not 0 < self.l0 < 2 * self.d_in:
             raise ValueError(f"study.l0={self.l0} should be above 0 and below the 2·d_in={2 * self.d_in} true atoms.")
-        with_changes(*defaults_of("threshold", 2.0, self.l0), self.changes or {})
-        if isinstance(self.saelens, str):
-            raise ValueError(
-                f"study.saelens={self.saelens} is one word: expected a list, study.saelens=[{self.saelens}]."
-            )
+        with_changes(*defaults_of("threshold", 2.0, self.l0), self._choices)
+        check_list("study.saelens", self.saelens)
         laws: list[Law] = [*planted_laws(self.d_in, self.l0, inputs.seed)] if self.own_laws else []
         laws.extend(saelens_law(name, inputs.seed) for name in self.saelens)
         if not laws:
@@ -134,10 +131,15 @@ class SyntheticStudy:
         first = [row["mcc"] for row in rows if row["unit"] == rows[0]["unit"]]
         return text, sum(first) / len(first)
 
+    @property
+    def _choices(self) -> dict[str, Any]:
+        """All that differs from the recipe of a kind."""
+        return {"training.initial_atoms.source": self.initial_atoms, **(self.changes or {})}
+
     def _part(self, law: Law, kind: str | None, inputs: StudyInputs) -> list[Row]:
         """The row of one kind of SAE on one law; of the true atoms for None."""
         name = re.sub(r"[^\w.-]+", "-", f"{law.name}-{kind or 'planted'}")
-        options = (self.d_in, self.l0, self.vectors, self.initial_atoms, dict(self.changes or {}), law.identity)
+        options = (self.d_in, self.l0, self.vectors, self._choices, law.identity)
         return kept(inputs, name, options, partial(self._row, law, kind, inputs))
 
     def _row(self, law: Law, kind: str | None, inputs: StudyInputs) -> list[Row]:
@@ -158,7 +160,7 @@ class SyntheticStudy:
                 steps=settings.steps,
                 batch_size=settings.batch_size,
                 seed=inputs.seed,
-                changes={"training.initial_atoms.source": self.initial_atoms, **(self.changes or {})},
+                changes=self._choices,
             )
             unit = atoms(sae, NAMES[chosen])
         row = against_truth(unit, Truth(fresh, law.dictionary, codes))
