@@ -104,6 +104,9 @@ class HarvestCache:
         self.model, self.options, self._asked = model, options, rules
         self.cache_dir = Path(options.cache_dir).expanduser()
         self.layout = Layout(options.shard_rows, options.batch_tokens)
+        self._verified = set[
+            tuple[tuple[str, int, int, int], ...]
+        ]()  # states of the files that were compared with checksums
 
     @cached_property
     def rules(self) -> TokenRules:
@@ -296,11 +299,18 @@ class HarvestCache:
         stores = {split: ActivationStore(folder, split) for split in SPLITS}
         if self.options.verify:
             for store in stores.values():
-                store.verify()
+                self._verify(store)
         limit = outliers.limit(stores["train"].norms)
         rows = {split: Rows(store, (store.norms <= limit).nonzero().squeeze(1)) for split, store in stores.items()}
         file = folder / f"moments-{outliers.max_norm_ratio}.safetensors"
         return rows, stored_moments(rows["train"], file, self.folder(corpus) / LOCK)
+
+    def _verify(self, store: ActivationStore) -> None:
+        """Compares every byte with its checksum, unless that was done before with the files as they are now."""
+        state = store.state
+        if state not in self._verified:
+            store.verify()
+            self._verified.add(state)
 
 
 def _remove_if_empty(folder: Path) -> None:

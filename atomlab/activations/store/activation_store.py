@@ -1,5 +1,6 @@
 """Reads the rows of a harvest through memory maps."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from atomlab.activations.store.files import INDEX, DamagedCacheError, check_files, read_index, read_tensors
+from atomlab.activations.store.files import INDEX, DamagedCacheError, FileEntry, check_files, read_index, read_tensors
 from atomlab.activations.store.row_origins import TOKENS_INDEX, Origin, Origins, read_sequence_entries
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -52,8 +53,24 @@ class ActivationStore:
         Cost: one read of the files, about 1.5 GB/s and core.
         """
         check_files(self._folder, self._entries, every_byte=True)
-        tokens = self._folder.parent
-        check_files(tokens, read_sequence_entries(tokens / TOKENS_INDEX), every_byte=True)
+        check_files(self._folder.parent, self._token_entries, every_byte=True)
+
+    @property
+    def state(self) -> tuple[tuple[str, int, int, int], ...]:
+        """Name, size, time of the last change (ns) and inode of each file that `verify` reads, without those that are missing.
+
+        While it stays the same, so do the files, unless somebody sets the time back. Cost: no file is read but the small
+        index of the token sequences.
+        """
+        files = [self._folder / name for name in self._entries]
+        files += [self._folder.parent / name for name in self._token_entries]
+        found = [(file, file.stat()) for file in files if file.exists()]
+        return tuple((str(file), now.st_size, now.st_mtime_ns, now.st_ino) for file, now in found)
+
+    @property
+    def _token_entries(self) -> Mapping[str, FileEntry]:
+        """What the index of the token sequences states of its files."""
+        return read_sequence_entries(self._folder.parent / TOKENS_INDEX)
 
     @cached_property
     def origins(self) -> Origins:

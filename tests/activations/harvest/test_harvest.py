@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 
 import fsspec
@@ -22,6 +23,7 @@ from atomlab.activations.store.files import INDEX, check_files, read_index
 from atomlab.activations.store.row_origins import TOKENS_INDEX, read_sequences
 from atomlab.activations.tokens.sequences import Frame, batch, prompts, sample
 from atomlab.activations.tokens.tokenise import SPLITS
+from atomlab.files import sha256
 from tests.activations.conftest import in_own_process
 from tests.activations.modules import data_module
 
@@ -95,6 +97,35 @@ def test_every_byte_of_every_file_is_guarded(families: dict[str, Path], text: Lo
             with pytest.raises(ValueError, match=rf"altered.*{index.name}"):
                 read_index(index, entry)
         read_index(index, entry)
+
+
+def test_bytes_are_compared_once_while_the_files_stay_the_same(
+    families: dict[str, Path], text: LocalText, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The members of a bank, and a corpus that is its own reference, open one harvest many times."""
+    read: list[str] = []
+    monkeypatch.setattr(
+        "atomlab.activations.store.files.sha256", lambda path: (read.append(path.name), sha256(path))[1]
+    )
+    data = tiny_module(families["llama"], text, tmp_path, shard_rows=500)
+    data.prepare_data()
+    read.clear()
+    again = copy(data)
+    data.setup()  # the corpus is the reference too
+    assert sum(name.startswith("train-") for name in read) == len(
+        list((data.folder(text) / str(data.point)).glob("train-*"))
+    )
+    read.clear()
+    again.setup()
+    assert read == [name for name in read if name.startswith("moments")]  # which are compared whenever they are read
+    shard = data.folder(text) / str(data.point) / "train-00000.safetensors"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ValueError, match="altered.*train-00000"):
+        copy(tiny_module(families["llama"], text, tmp_path, shard_rows=500)).setup()
+    fresh = data.at("resid_post", 1)  # not set up, with the same cache
+    with pytest.raises(ValueError, match="altered.*train-00000"):
+        fresh.setup()
 
 
 def each_byte_altered(file: Path) -> Iterator[None]:
