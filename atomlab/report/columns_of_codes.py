@@ -89,7 +89,8 @@ CODES = (
         "coder",
         "coder",
         "How codes are found. one-step: a threshold on each latent. refit, pursuit: non-negative least squares on chosen "
-        "atoms, in one or four stages. OMP: orthogonal matching pursuit, one atom at a time.",
+        "atoms, in one or four stages; stepwise pursuit: in as many stages as the L0. OMP: orthogonal matching pursuit, one "
+        "atom at a time.",
         group="codes",
     ),
     Column(

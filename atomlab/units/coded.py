@@ -22,14 +22,15 @@ from atomlab.sae.sparse_code import entry_rows
 from atomlab.theory import AtomicInnerProduct, support_sizes
 from atomlab.units.unit import Unit
 
-CODERS = {  # names of `atomlab.encode`, and how tables call them
+CODERS = {  # their names in options, and how tables call them
     "threshold": "one-step",
     "refit": "refit",
     "threshold_pursuit": "pursuit",
+    "stepwise_pursuit": "stepwise pursuit",
     "omp": "OMP",
     "nonnegative_omp": "OMP ≥ 0",
 }
-STAGES = 4  # of a threshold pursuit
+STAGES = 4  # of `threshold_pursuit`
 _EXACT = 0.01  # relative error of the mean L0 with which a whole K is good enough
 
 
@@ -41,6 +42,8 @@ def coded(name: str, sae: SAE, coder: str, target_l0: float, x: Tensor, metric: 
       thresholds are 0 (ReLU, TopK), one threshold for all latents takes their place.
     - `refit`: the same support with another factor, and values by non-negative least squares: a pursuit of one stage.
     - `threshold_pursuit`: a pursuit of four stages (`calibrate_threshold_pursuit`).
+    - `stepwise_pursuit`: the same with as many stages as the wanted L0, to the nearest whole number, so that one atom joins
+      a stage in the mean. OMP takes as many steps.
     - `omp`, `nonnegative_omp`: K steps of orthogonal matching pursuit, the same for every vector. Where whole K are too
       coarse, those vectors get a step more that gain most by it.
 
@@ -68,8 +71,8 @@ def coded(name: str, sae: SAE, coder: str, target_l0: float, x: Tensor, metric: 
         rescale_thresholds_(own, x, target_l0)
         return Unit(label, own.W_dec.detach(), own.b_dec.detach(), partial(encode_csr, own), False, CODERS[coder])
     dictionary, bias = sae.W_dec.detach(), sae.b_dec.detach()
-    if coder in ("refit", "threshold_pursuit"):
-        stages = 1 if coder == "refit" else STAGES
+    if coder in ("refit", "threshold_pursuit", "stepwise_pursuit"):
+        stages = {"refit": 1, "threshold_pursuit": STAGES}.get(coder, max(1, round(target_l0)))
         pursuit = calibrate_threshold_pursuit(own, x, target_l0, stages, metric)
         encode = partial(threshold_pursuit, own, pursuit=pursuit, metric=metric)
         return Unit(label, dictionary, bias, encode, False, CODERS[coder])

@@ -42,10 +42,15 @@ def test_codes_are_those_of_the_coder(made: Made) -> None:
     def code(coder: str, target: float = 4.0) -> Tensor:
         return coded("atoms", sae, coder, target, x, s).encode(fresh).to_dense()
 
-    for coder, stages in (("refit", 1), ("threshold_pursuit", 4)):
-        pursuit = calibrate_threshold_pursuit(sae, x, 4.0, stages, s)
+    for coder, l0, stages in (
+        ("refit", 4.0, 1),
+        ("threshold_pursuit", 6.0, 4),
+        ("stepwise_pursuit", 6.0, 6),
+        ("stepwise_pursuit", 2.7, 3),
+    ):
+        pursuit = calibrate_threshold_pursuit(sae, x, l0, stages, s)
         expected = encode(sae, fresh, "threshold_pursuit", pursuit=pursuit, metric=s).to_dense()
-        torch.testing.assert_close(code(coder), expected)
+        torch.testing.assert_close(code(coder, l0), expected)
     torch.testing.assert_close(code("omp"), omp(fresh - sae.b_dec, sae.W_dec, 4, s).to_dense())
     one_step = coded("atoms", sae, "threshold", 4.0, x, s)
     own, found = encode(sae, fresh).to_dense(), one_step.encode(fresh).to_dense()

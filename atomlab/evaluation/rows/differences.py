@@ -9,7 +9,7 @@ from atomlab.units import source_of
 NORMS = {"r2": "Euclidean norm", "r2_s": "S-norm"}
 _NO_GAP_OF_ITS_OWN = ("neurons",)  # exact by construction, on any vectors
 _OWN_VECTORS = "on its own"  # ends the name of a row that is measured on other vectors than the rest
-_BEST = ("pursuit", "refit", "one-step")  # codes of the atoms, the best first
+_BEST = ("stepwise pursuit", "pursuit", "refit", "one-step")  # codes of the atoms, the best first
 
 
 def competes(unit: str) -> bool:
@@ -26,8 +26,8 @@ def with_differences(measured: Sequence[tuple[Row, Replicates]], groups: int) ->
     """Adds to each control the difference between the atoms and it, like with like.
 
     A control is compared with the atoms that have the same coder. Where there are none, and for signed codes (OMP)
-    always, it is compared with the best non-negative codes of the atoms: those of a pursuit, else refitted ones, else
-    the one-step codes.
+    always, it is compared with the best non-negative codes of the atoms: those of a stepwise pursuit, else of a pursuit of
+    four stages, else refitted ones, else the one-step codes.
 
     Args:
         measured: rows and their replicates of `r2` and `r2_s`, the atoms' row first. All are of the same held-out vectors,

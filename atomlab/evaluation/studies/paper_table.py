@@ -93,7 +93,7 @@ class PaperTable:
 
     layers: Sequence[Index] | None = None
     controls: Sequence[str] = ("data", "k_means", "random")
-    coders: Sequence[str] = ("threshold", "threshold_pursuit", "omp")
+    coders: Sequence[str] = ("threshold", "threshold_pursuit", "stepwise_pursuit", "omp")
     features: Mapping[str, str] | None = None
 
     def __call__(self, inputs: StudyInputs) -> tuple[str, float]:

@@ -121,10 +121,10 @@ def test_bytes_are_compared_once_while_the_files_stay_the_same(
     shard = data.folder(text) / str(data.point) / "train-00000.safetensors"
     content = shard.read_bytes()
     shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(ValueError, match="altered.*train-00000"):
+    with pytest.raises(ValueError, match=r"altered.*train-00000"):
         copy(tiny_module(families["llama"], text, tmp_path, shard_rows=500)).setup()
     fresh = data.at("resid_post", 1)  # not set up, with the same cache
-    with pytest.raises(ValueError, match="altered.*train-00000"):
+    with pytest.raises(ValueError, match=r"altered.*train-00000"):
         fresh.setup()
 
 

@@ -96,6 +96,24 @@ def test_controls_are_compared_like_with_like() -> None:
     assert found["data + OMP"]["r2_difference"]["value"] == pytest.approx(-0.05)
 
 
+def test_signed_controls_meet_the_best_non_negative_codes_that_there_are() -> None:
+    """The order of the coders decides, and not their numbers, which would be a choice on held-out vectors."""
+    rows = [
+        measured("atoms", "one-step", 0.9),
+        measured("atoms + stepwise pursuit", "stepwise pursuit", 0.5),
+        measured("atoms + pursuit", "pursuit", 0.6),
+        measured("data + stepwise pursuit", "stepwise pursuit", 0.4),
+        measured("data + pursuit", "pursuit", 0.3),
+        measured("data + OMP", "OMP", 0.65),
+    ]
+    found = table(*rows)
+    assert found["data + OMP"]["against"] == "atoms + stepwise pursuit"
+    assert found["data + stepwise pursuit"]["against"] == "atoms + stepwise pursuit"
+    assert found["data + pursuit"]["against"] == "atoms + pursuit"
+    without = table(*(row for row in rows if row[0]["unit"] != "atoms + stepwise pursuit"))
+    assert without["data + OMP"]["against"] == without["data + stepwise pursuit"]["against"] == "atoms + pursuit"
+
+
 def test_a_difference_is_surer_than_the_two_numbers_since_the_documents_are_the_same() -> None:
     """Both numbers scatter by .1 together and by .002 on their own."""
     atoms, control = (
