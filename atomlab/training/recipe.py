@@ -17,7 +17,6 @@ Coordinates = Literal["raw", "scaled"]
 Kind = Literal["threshold", "relu", "top_k", "batch_top_k", "gated"]
 
 OWN_STARTS = ("data", "random", "kmeans")  # initial atoms that are not those of another training
-_REFERENCE_WIDTH = 2304  # the number of latents at which the default learning rate was chosen
 
 
 def _check_word(key: str, value: str, words: tuple[str, ...]) -> None:
@@ -195,7 +194,8 @@ class Schedule:
     thresholds throughout.
 
     Attributes:
-        learning_rate: of all weights but the thresholds; None stands for 3e-3 · √(2304 / d_sae).
+        learning_rate: of all weights but the thresholds; None stands for `learning_rate_at_2304` · √(2304 / d_sae).
+        learning_rate_at_2304: that rate of a TSAE with 2,304 latents; has no effect where `learning_rate` is given.
         threshold_learning_rate: of the thresholds, in units of pre-activations; None stands for `learning_rate`.
         warm_up: share of the steps, from 0 to 1.
         decay: share of the steps, from 0 to 1.
@@ -206,6 +206,7 @@ class Schedule:
     """
 
     learning_rate: Positive | None = None
+    learning_rate_at_2304: Positive = 3e-3
     threshold_learning_rate: NotNegative | None = None
     warm_up: Share = 0.1
     decay: Share = 0.5
@@ -216,7 +217,7 @@ class Schedule:
 
     def rates(self, d_sae: int) -> tuple[float, float]:
         """Returns the highest learning rates of the weights and of the thresholds, for a TSAE of `d_sae` latents."""
-        derived = 3e-3 * math.sqrt(_REFERENCE_WIDTH / d_sae)
+        derived = self.learning_rate_at_2304 * math.sqrt(2304 / d_sae)
         rate = derived if self.learning_rate is None else self.learning_rate
         return rate, rate if self.threshold_learning_rate is None else self.threshold_learning_rate
 

@@ -49,6 +49,7 @@ BAD = [
     (Calibration, "training.calibration.l0", [0, -3, "many"]),
     (Calibration, "training.calibration.samples", [0, -1]),
     (Schedule, "training.schedule.learning_rate", [0, -1.0, math.inf, "fast"]),
+    (Schedule, "training.schedule.learning_rate_at_2304", [0, -1.0, None]),
     (Schedule, "training.schedule.threshold_learning_rate", [-1.0]),
     (Schedule, "training.schedule.warm_up", [-0.1, 1.1, None]),
     (Schedule, "training.schedule.decay", [-0.1, 2]),
@@ -81,6 +82,13 @@ def test_a_shrinkage_that_gives_no_metric(value: float) -> None:
 
 def test_shares_at_the_ends_of_their_range_are_accepted() -> None:
     Schedule(warm_up=0, decay=1.0, freeze=1)
+
+
+def test_the_learning_rate_falls_with_the_root_of_the_width_unless_it_is_given() -> None:
+    assert Schedule().rates(2304) == pytest.approx((3e-3, 3e-3))
+    assert Schedule(learning_rate_at_2304=6e-3).rates(4 * 2304) == pytest.approx((3e-3, 3e-3))
+    assert Schedule(threshold_learning_rate=0.0).rates(576) == pytest.approx((6e-3, 0.0))
+    assert Schedule(learning_rate=0.1, learning_rate_at_2304=6e-3).rates(9216) == (0.1, 0.1)
 
 
 @pytest.mark.parametrize("value", [None, 0, -3, math.nan, "five"])
