@@ -71,8 +71,8 @@ def coded(name: str, sae: SAE, coder: str, target_l0: float, x: Tensor, metric: 
         rescale_thresholds_(own, x, target_l0)
         return Unit(label, own.W_dec.detach(), own.b_dec.detach(), partial(encode_csr, own), False, CODERS[coder])
     dictionary, bias = sae.W_dec.detach(), sae.b_dec.detach()
-    if coder in ("refit", "threshold_pursuit", "stepwise_pursuit"):
-        stages = {"refit": 1, "threshold_pursuit": STAGES}.get(coder, max(1, round(target_l0)))
+    stages = {"refit": 1, "threshold_pursuit": STAGES, "stepwise_pursuit": max(1, round(target_l0))}.get(coder)
+    if stages is not None:
         pursuit = calibrate_threshold_pursuit(own, x, target_l0, stages, metric)
         encode = partial(threshold_pursuit, own, pursuit=pursuit, metric=metric)
         return Unit(label, dictionary, bias, encode, False, CODERS[coder])

@@ -27,7 +27,7 @@ from atomlab.activations.harvest.remote import fetch
 from atomlab.activations.model.capture import measure_widths
 from atomlab.activations.model.language_model import LanguageModel
 from atomlab.activations.model.sites import HookPoint
-from atomlab.activations.store.activation_store import ActivationStore, Rows
+from atomlab.activations.store.activation_store import ActivationStore, FilesState, Rows
 from atomlab.activations.store.files import (
     INDEX,
     LOCK,
@@ -104,9 +104,7 @@ class HarvestCache:
         self.model, self.options, self._asked = model, options, rules
         self.cache_dir = Path(options.cache_dir).expanduser()
         self.layout = Layout(options.shard_rows, options.batch_tokens)
-        self._verified = set[
-            tuple[tuple[str, int, int, int], ...]
-        ]()  # states of the files that were compared with checksums
+        self._verified = set[FilesState]()  # of the files that were compared with checksums
 
     @cached_property
     def rules(self) -> TokenRules:

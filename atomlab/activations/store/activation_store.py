@@ -12,6 +12,7 @@ from torch import Tensor
 from atomlab.activations.store.files import INDEX, DamagedCacheError, FileEntry, check_files, read_index, read_tensors
 from atomlab.activations.store.row_origins import TOKENS_INDEX, Origin, Origins, read_sequence_entries
 
+FilesState = tuple[tuple[str, int, int, int, str], ...]
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -56,16 +57,16 @@ class ActivationStore:
         check_files(self._folder.parent, self._token_entries, every_byte=True)
 
     @property
-    def state(self) -> tuple[tuple[str, int, int, int], ...]:
-        """Name, size, time of the last change (ns) and inode of each file that `verify` reads, without those that are missing.
+    def state(self) -> FilesState:
+        """Path, size, time of the last change (ns), inode and stated checksum of each file that `verify` reads and that exists.
 
         While it stays the same, so do the files, unless somebody sets the time back. Cost: no file is read but the small
         index of the token sequences.
         """
-        files = [self._folder / name for name in self._entries]
-        files += [self._folder.parent / name for name in self._token_entries]
-        found = [(file, file.stat()) for file in files if file.exists()]
-        return tuple((str(file), now.st_size, now.st_mtime_ns, now.st_ino) for file, now in found)
+        files = {self._folder / name: stated for name, stated in self._entries.items()}
+        files |= {self._folder.parent / name: stated for name, stated in self._token_entries.items()}
+        found = [(file, file.stat(), stated["sha256"]) for file, stated in files.items() if file.exists()]
+        return tuple((str(file), now.st_size, now.st_mtime_ns, now.st_ino, said) for file, now, said in found)
 
     @property
     def _token_entries(self) -> Mapping[str, FileEntry]:
